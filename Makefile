@@ -1,0 +1,38 @@
+# make demo: run the default study. make test: check everything. Both set up .venv first, from PyPI alone.
+PYTHON ?= python3.11
+BIN := .venv/bin
+CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test lint bench zoo clean
+
+demo: .venv/ready
+	snakemake --cores $(CORES)
+	@echo "Open results/mini/report.zip (unpack it, then report.html), results/mini/figures and results/mini/tables."
+
+test: lint
+	python -m pytest
+
+lint: .venv/ready
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile rules
+	snakemake --lint
+
+bench: .venv/ready
+	python tests/bench/run.py
+
+zoo: .venv/ready # trains the three miniature models anew; a killed run continues
+	for model in llava idefics2 qwen2_5_vl; do \
+	  python -m lossmap train_zoo --model $$model --folder workflow/zoo/$$model --work results/zoo/$$model || exit 1; \
+	done
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Lossmap needs Python 3.11: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+clean: # results of every study; .venv stays
+	rm -rf results/*/ .snakemake

@@ -1,0 +1,178 @@
+"""Named input functions, settings and code hashes of rules. Nothing scientific."""
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+
+from lossmap.codehash import code_hash
+from lossmap.data.miniature_files import ANNOTATIONS, FOLDERS, paths_in
+from lossmap.data.sources import input_paths
+from lossmap.errors import LossmapError
+from lossmap.study import canonical, check_neighbours, check_study, most_neighbours
+
+# Every command finds the package and, without conda, the Python that runs Snakemake, wherever it is started.
+shell.prefix(
+    "set -euo pipefail; "
+    f"export PYTHONPATH={shlex.quote(str(Path(workflow.basedir) / 'workflow'))} "
+    f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+)
+
+try:
+    config = check_study(config)
+except LossmapError as error:
+    raise WorkflowError(error)
+
+FIGURES = []
+TABLES = []
+if config["overlap"]["datasets"]:
+    FIGURES.append("figure3")
+    TABLES.append("figure3")
+if config["retrieval"]["datasets"]:
+    TABLES += [
+        table for table, metric in (("table2", "l2"), ("table8", "ip")) if metric in config["retrieval"]["metrics"]
+    ]
+if "figure2" in config:
+    FIGURES.append("figure2")
+
+
+wildcard_constraints:
+    study=re.escape(config["study"]),
+    dataset="|".join(re.escape(name) for name in config["datasets"]),
+    model="|".join(re.escape(name) for name in config["models"]),
+    first="[0-9]+",
+    stop="[0-9]+",
+
+
+def paths_of(names, folder, endings):
+    """Files of the study's figures or tables."""
+    return expand(
+        "results/{study}/{folder}/{name}.{ending}", study=config["study"], folder=folder, name=names, ending=endings
+    )
+
+
+def settings(*sections, **values):
+    """What a rule's result depends on, in one spelling: whole sections of the config, and single values."""
+    merged = {}
+    for section in sections:
+        merged |= config[section]
+    return canonical({key: value for key, value in (merged | values).items() if key != "datasets"})
+
+
+def checkpoint_of_model():
+    """Model -> checkpoint, of the whole study."""
+    return {name: model["checkpoint"] for name, model in config["models"].items()}
+
+
+def dataset_settings(wildcards):
+    return canonical(config["datasets"][wildcards.dataset])
+
+
+def dataset_files(wildcards):
+    return input_paths(config["datasets"][wildcards.dataset])
+
+
+def checkpoint_files(wildcards):
+    """The files of a checkpoint folder; nothing for a hub id, which its revision pins."""
+    folder = Path(config["models"][wildcards.model]["checkpoint"])
+    return sorted(str(path) for pattern in ("*.json", "*.safetensors", "*.jinja") for path in folder.glob(pattern))
+
+
+def extraction_settings(wildcards):
+    model = config["models"][wildcards.model]
+    how = {key: value for key, value in config["extraction"].items() if key != "part_size"}
+    return canonical({**how, **{key: model.get(key) for key in ("checkpoint", "revision", "image_size")}})
+
+
+def parts(wildcards):
+    """The parts of a store, by fixed ranges: how many is known once the dataset has been read."""
+    read = checkpoints.read_dataset.get(study=wildcards.study, dataset=wildcards.dataset)
+    images = json.loads(Path(read.output.summary).read_text())["images"]
+    try:
+        check_neighbours(config, wildcards.dataset, images)
+    except LossmapError as error:
+        raise WorkflowError(error)
+    size = config["extraction"]["part_size"]
+    return [
+        f"results/{wildcards.study}/embeddings/{wildcards.dataset}/{wildcards.model}"
+        f"/part-{first:06d}-{min(first + size, images):06d}.zarr"
+        for first in range(0, images, size)
+    ]
+
+
+def index_of_every_store():
+    return expand(
+        "results/{study}/embeddings/{dataset}/{model}.json",
+        study=config["study"],
+        dataset=config["datasets"],
+        model=config["models"],
+    )
+
+
+def neighbour_settings(wildcards):
+    metrics = set()
+    for section in ("overlap", "retrieval"):
+        if wildcards.dataset in config[section]["datasets"]:
+            metrics |= set(config[section]["metrics"])
+    return canonical({"k": most_neighbours(config, wildcards.dataset), "metrics": sorted(metrics)})
+
+
+def named_settings(*sections):
+    """Settings that also name the dataset and the model."""
+    return lambda wildcards: settings(*sections, dataset=wildcards.dataset, model=wildcards.model)
+
+
+def summaries_of(section, name):
+    """The summaries of all models and datasets of a section of the config."""
+    return expand(
+        "results/{study}/neighbours/{dataset}/{model}/{name}.parquet",
+        study=config["study"],
+        dataset=config[section]["datasets"],
+        model=config["models"],
+        name=name,
+    )
+
+
+def figure2_source(name):
+    """A file of the model and dataset that Figure 2 shows."""
+    figure2 = config.get("figure2", {"dataset": "", "model": ""})
+    return name.format(study=config["study"], **{key: figure2[key] for key in ("dataset", "model")})
+
+
+def table_settings(section):
+    """Settings of a table over all models."""
+    return canonical(
+        {**config[section], "checkpoints": checkpoint_of_model(), "confidence": config["statistics"]["confidence"]}
+    )
+
+
+def retrieval_table_settings(wildcards):
+    metric = {"table2": "l2", "table8": "ip"}[wildcards.table]
+    return canonical({**json.loads(table_settings("retrieval")), "metric": metric})
+
+
+def figure2_settings():
+    return canonical({"k": config["figure2"]["k"]} if "figure2" in config else {})
+
+
+def report_command():
+    """Snakemake again, on the same study, without the lock that the running one holds."""
+    files = [arg for path in workflow.overwrite_configfiles for arg in ("--configfile", str(path))]
+    return shlex.join(
+        [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(workflow.main_snakefile),
+            "--nolock",
+            "--cores",
+            "1",
+            *files,
+        ]
+    )

@@ -1,0 +1,24 @@
+"""Published datasets -> manifests."""
+
+
+checkpoint read_dataset:
+    """Check a dataset in its published format and list its images, captions and questions."""
+    input:
+        dataset_files,
+    output:
+        images="results/{study}/data/{dataset}/images.parquet",
+        captions="results/{study}/data/{dataset}/captions.parquet",
+        questions="results/{study}/data/{dataset}/questions.parquet",
+        summary="results/{study}/data/{dataset}/manifest.json",
+    log:
+        "results/{study}/logs/read_dataset/{dataset}.log",
+    conda:
+        "../envs/analysis.yaml"
+    threads: 8
+    params:
+        spec=dataset_settings,
+        code=code_hash("read_dataset"),
+    shell:
+        "python -m lossmap read_dataset --images {output.images} --captions {output.captions}"
+        " --questions {output.questions} --summary {output.summary}"
+        " --spec {params.spec:q} --threads {threads} 2> {log}"

@@ -1,0 +1,17 @@
+"""The miniature datasets, in the formats of the published ones."""
+
+
+rule draw_miniature:
+    """Eight datasets of coloured scenes with real handwritten digits."""
+    output:
+        annotations=paths_in(ANNOTATIONS, "results/miniature"),
+        folders=directory(paths_in(FOLDERS, "results/miniature")),
+    log:
+        "results/miniature/draw_miniature.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=canonical(config["miniature"]),
+        code=code_hash("draw_miniature"),
+    shell:
+        "python -m lossmap draw_miniature --folder results/miniature --spec {params.spec:q} 2> {log}"

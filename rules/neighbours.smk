@@ -1,0 +1,59 @@
+"""Embedding stores -> neighbour lists -> overlap and retrieval."""
+
+
+rule find_neighbours:
+    """Each image's nearest neighbours before and after the connector."""
+    input:
+        embeddings="results/{study}/embeddings/{dataset}/{model}.json",
+    output:
+        lists="results/{study}/neighbours/{dataset}/{model}/lists.parquet",
+    log:
+        "results/{study}/logs/find_neighbours/{dataset}/{model}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 8
+    params:
+        spec=neighbour_settings,
+        code=code_hash("find_neighbours"),
+    shell:
+        "python -m lossmap find_neighbours --embeddings {input.embeddings} --lists {output.lists}"
+        " --spec {params.spec:q} --threads {threads} 2> {log}"
+
+
+rule measure_overlap:
+    """Share of each image's nearest neighbours that survive the connector."""
+    input:
+        lists="results/{study}/neighbours/{dataset}/{model}/lists.parquet",
+    output:
+        overlap="results/{study}/neighbours/{dataset}/{model}/overlap.parquet",
+        summary="results/{study}/neighbours/{dataset}/{model}/overlap_summary.parquet",
+    log:
+        "results/{study}/logs/measure_overlap/{dataset}/{model}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=named_settings("overlap", "statistics"),
+        code=code_hash("measure_overlap"),
+    shell:
+        "python -m lossmap measure_overlap --lists {input.lists} --overlap {output.overlap}"
+        " --summary {output.summary} --spec {params.spec:q} 2> {log}"
+
+
+rule measure_retrieval:
+    """Whether a query finds an image of its class, before and after the connector."""
+    input:
+        lists="results/{study}/neighbours/{dataset}/{model}/lists.parquet",
+        images="results/{study}/data/{dataset}/images.parquet",
+    output:
+        queries="results/{study}/neighbours/{dataset}/{model}/retrieval.parquet",
+        summary="results/{study}/neighbours/{dataset}/{model}/retrieval_summary.parquet",
+    log:
+        "results/{study}/logs/measure_retrieval/{dataset}/{model}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=named_settings("retrieval", "statistics"),
+        code=code_hash("measure_retrieval"),
+    shell:
+        "python -m lossmap measure_retrieval --lists {input.lists} --images {input.images}"
+        " --queries {output.queries} --summary {output.summary} --spec {params.spec:q} 2> {log}"

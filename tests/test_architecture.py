@@ -1,0 +1,194 @@
+"""The rules that keep the code base easy to explain."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lossmap.__main__ import step_names
+from lossmap.codehash import code_hash
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "workflow/lossmap"
+STANDARD = set(sys.stdlib_module_names)
+LAYERS = {  # imports go down only
+    "figures": {"numpy", "pandas", "matplotlib", "seaborn", "lossmap.figures"},
+    "measures": {"numpy", "scipy", "torch", "lossmap.measures"},
+    "vlm": {
+        *("numpy", "torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "PIL", "tqdm"),
+        *("lossmap.vlm", "lossmap.data"),
+    },
+    "store.py": {"numpy", "xarray", "zarr"},
+    "data": {"numpy", "pandas", "pyarrow", "PIL", "sklearn", "tqdm", "lossmap.data"},
+    "paper": {"pandas"},
+    "codehash.py": set(),
+    "seeds.py": set(),
+}
+# Conda's names of packages that PyPI calls otherwise.
+CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_go_down_only(layer):
+    allowed = LAYERS[layer] | {"lossmap.errors"}
+    files = [PACKAGE / layer] if layer.endswith(".py") else sorted((PACKAGE / layer).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in imports(path):
+            top = ".".join(name.split(".")[:2]) if name.startswith("lossmap") else name.split(".")[0]
+            assert top in allowed or top in STANDARD, f"{path}: {layer} must not import {name}"
+
+
+def test_the_snakefile_needs_nothing_heavy():
+    """What is imported while the DAG is built must not load torch, transformers, pandas or zarr."""
+    code = (
+        "import sys, lossmap.study, lossmap.codehash; "
+        "print([m for m in ('torch', 'transformers', 'pandas', 'zarr', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "workflow", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def rules():
+    """Name and text of every rule."""
+    for path in sorted((ROOT / "rules").glob("*.smk")):
+        for block in re.split(r"(?m)^(?=rule |checkpoint )", path.read_text())[1:]:
+            yield re.match(r"\w+ (\w+):", block).group(1), block
+
+
+def test_one_step_is_one_rule_one_module_one_command():
+    for name, text in rules():
+        if "python -m lossmap" in text:
+            assert f"python -m lossmap {name} " in text
+            assert f'code_hash("{name}")' in text, f"{name} would not rerun when its code changes"
+            assert name in step_names()
+    in_rules = {name for name, _ in rules()}
+    assert set(step_names()) - in_rules == {"train_zoo"}  # run by `make zoo`
+
+
+@pytest.mark.parametrize("step", step_names())
+def test_every_step_explains_itself(step):
+    done = subprocess.run(
+        [sys.executable, "-m", "lossmap", step, "--help"],
+        cwd=ROOT / "workflow",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--" in done.stdout
+    assert len(done.stdout.splitlines()) > 4
+
+
+def test_environments_hold_the_versions_of_the_lock():
+    lock = dict(
+        line.strip().split("==") for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line
+    )
+    lock = {name.lower().replace("_", "-"): version for name, version in lock.items()}
+    for path in sorted((ROOT / "envs").glob("*.yaml")):
+        for entry in yaml.safe_load(path.read_text())["dependencies"]:
+            name, version = entry.split("=")
+            if name != "python":
+                assert lock[CONDA_NAMES.get(name, name).replace("_", "-")] == version, f"{path.name}: {entry}"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for entry in project["dependencies"] + project["optional-dependencies"]["dev"]:
+        name, version = entry.split("==")
+        assert lock[name.lower().replace("_", "-")] == version, f"pyproject.toml: {entry}"
+
+
+def test_environments_hold_what_their_rules_import():
+    """Each rule's step, followed through the package: every package outside it is in the rule's environment file."""
+    names = {"PIL": "pillow", "sklearn": "scikit-learn", **{pypi: conda for conda, pypi in CONDA_NAMES.items()}}
+    for rule, text in rules():
+        if "python -m lossmap" not in text:
+            continue
+        env = yaml.safe_load((ROOT / "rules" / re.search(r'"(\.\./envs/.*)"', text).group(1)).read_text())
+        listed = {entry.split("=")[0] for entry in env["dependencies"]}
+        for package in outside_packages(f"lossmap.steps.{rule}"):
+            assert names.get(package, package) in listed, f"{rule}: its environment lacks {package}"
+
+
+def outside_packages(module, seen=None):
+    seen = set() if seen is None else seen
+    base = PACKAGE.joinpath(*module.split(".")[1:])
+    path = next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+    if path is None or module in seen:
+        return set()
+    seen.add(module)
+    found = set()
+    tree = ast.parse(path.read_text())
+    # Imports inside functions are for callers that need more, such as a GPU search.
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            top = name.split(".")[0]
+            if top == "lossmap":
+                found |= outside_packages(name, seen)
+            elif top not in STANDARD:
+                found.add(top)
+    return found
+
+
+def copy_of_package(tmp_path, monkeypatch):
+    import shutil
+
+    from lossmap import codehash
+
+    shutil.copytree(PACKAGE, tmp_path / "lossmap", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(codehash, "PACKAGE", tmp_path / "lossmap")
+    codehash._read.cache_clear()
+    return tmp_path / "lossmap"
+
+
+def test_a_code_hash_follows_the_code_that_a_step_runs_and_no_other(tmp_path, monkeypatch):
+    from lossmap import codehash
+
+    package = copy_of_package(tmp_path, monkeypatch)
+    steps = [step for step in step_names() if step != "train_zoo"]
+    before = {step: code_hash(step) for step in steps}
+    path = package / "measures/overlap.py"
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    codehash._read.cache_clear()
+    changed = {step for step in steps if code_hash(step) != before[step]}
+    assert changed == {"measure_overlap", "measure_retrieval", "draw_figure2"}
+
+
+def test_a_comment_or_a_new_date_reruns_nothing(tmp_path, monkeypatch):
+    from lossmap import codehash
+
+    package = copy_of_package(tmp_path, monkeypatch)
+    before = code_hash("measure_overlap")
+    path = package / "measures/overlap.py"
+    path.write_text("# a remark\n" + path.read_text())
+    codehash._read.cache_clear()
+    assert code_hash("measure_overlap") == before
+
+
+def test_a_reported_number_counts_as_code(tmp_path, monkeypatch):
+    from lossmap import codehash
+
+    package = copy_of_package(tmp_path, monkeypatch)
+    before = code_hash("tabulate_overlap")
+    path = package / "paper/figure3.csv"
+    path.write_text(path.read_text().replace("0.534", "0.535"))
+    codehash._read.cache_clear()
+    assert code_hash("tabulate_overlap") != before

@@ -1,0 +1,75 @@
+"""One command per step; a fault that a user can mend is one line, and the exit status says so."""
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from lossmap import __main__ as command_line
+from lossmap.errors import LossmapError
+
+
+@pytest.fixture
+def step(monkeypatch):
+    """A step of its own, and what it was called with."""
+    calls = []
+
+    def run(*, table: Path, parts: list[Path], spec: dict, revision: str | None = None, threads: int = 1) -> None:
+        """Do something.
+
+        spec: anything.
+        """
+        calls.append({"table": table, "parts": parts, "spec": spec, "revision": revision, "threads": threads})
+        if spec.get("fault"):
+            raise spec_fault(spec["fault"])
+
+    def spec_fault(name):
+        return {"user": LossmapError("a.json: broken. Mend it."), "disk": OSError(28, "No space left on device", "x.parquet"),
+                "bug": RuntimeError("a bug")}[name]  # fmt: skip
+
+    monkeypatch.setitem(sys.modules, "lossmap.steps.try_it", types.SimpleNamespace(run=run))
+    monkeypatch.setattr(command_line, "step_names", lambda: ["try_it"])
+    return calls
+
+
+def call(spec, *more):
+    return command_line.main(["try_it", "--table", "t.csv", "--parts", "a", "b", "--spec", json.dumps(spec), *more])
+
+
+def test_options_come_from_the_signature(step):
+    assert call({"k": [1]}, "--threads", "3") == 0
+    assert step == [
+        {"table": Path("t.csv"), "parts": [Path("a"), Path("b")], "spec": {"k": [1]}, "revision": None, "threads": 3}
+    ]
+
+
+def test_help_is_the_docstring(step, capsys):
+    with pytest.raises(SystemExit):
+        command_line.main(["try_it", "--help"])
+    out = capsys.readouterr().out
+    assert "Do something." in out
+    assert "--parts PATH [PATH ...]" in out
+    assert "--spec JSON" in out
+
+
+def test_a_fault_of_the_input_is_printed_without_traceback(step, capsys):
+    assert call({"fault": "user"}) == 1
+    assert capsys.readouterr().err == "error: a.json: broken. Mend it.\n"
+
+
+def test_a_full_disk_is_named(step, capsys):
+    assert call({"fault": "disk"}) == 1
+    assert "error: the disk is full at x.parquet" in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback(step):
+    with pytest.raises(RuntimeError, match="a bug"):
+        call({"fault": "bug"})
+
+
+def test_an_unknown_step_lists_the_known_ones(capsys):
+    with pytest.raises(SystemExit):
+        command_line.main(["extrct"])
+    assert "extract" in capsys.readouterr().err

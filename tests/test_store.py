@@ -1,0 +1,199 @@
+"""The store gives back what was written, and never anything else."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lossmap import store as store_module
+from lossmap.store import PartWriter, StoreError, iterate, open_store, write_index
+
+PRE, POST = (4, 6), (2, 5)
+HOW = {"model": "toy", "pre_grid": [2, 2], "post_grid": None, "provenance": {"checkpoint": "toy", "revision": None}}
+
+
+def batch(rng, n):
+    pre, post = rng.normal(size=(n, *PRE)), rng.normal(size=(n, *POST))
+    box, size = np.tile([0.0, 0, 64, 64], (n, 1)), np.full((n, 2), 64)
+    return {"pre": pre, "post": post, "pre_mean": pre.mean(1), "post_mean": post.mean(1), "box": box, "size": size}
+
+
+def write(folder, counts=(5, 3), dtype="float16", how=HOW, batches=2):
+    """A store of len(counts) parts. Returns the index and what went in."""
+    rng, parts, given, first = np.random.default_rng(0), [], [], 0
+    for n in counts:
+        path = folder / f"toy/part-{first:06d}-{first + n:06d}.zarr"
+        writer = PartWriter(path, [f"image-{first + i}" for i in range(n)], PRE, POST, dtype, how)
+        whole = batch(rng, n)
+        for rows in np.array_split(np.arange(n), batches):
+            writer.append(**{name: values[rows] for name, values in whole.items()})
+        writer.close()
+        parts.append(path)
+        given.append(whole)
+        first += n
+    write_index(parts, folder / "toy.json")
+    return folder / "toy.json", {name: np.concatenate([g[name] for g in given]) for name in given[0]}
+
+
+def test_values_come_back_in_the_stored_precision(tmp_path):
+    index, given = write(tmp_path)
+    dataset = open_store(index)
+    assert (dataset["pre"].values == given["pre"].astype("float16")).all()
+    assert (dataset["post"].values == given["post"].astype("float16")).all()
+    assert (dataset["pre_mean"].values == given["pre_mean"].astype("float32")).all()
+    assert dataset["image_id"].values.tolist() == [f"image-{i}" for i in range(8)]
+    assert dataset["pre"].dims == ("image", "patch", "feature")
+    assert dataset.attrs["pre_grid"] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"image": 6},
+        {"image": slice(3, 7)},
+        {"image": [7, 0, 5, 0]},
+        {"image": slice(None, None, -2)},
+        {"image": [6, 1], "patch": [3, 0], "feature": slice(1, 4)},
+        {"image": 2, "patch": 1, "feature": [0, 5]},
+        {"image": [], "patch": 0},
+    ],
+)
+def test_any_selection_equals_that_of_the_array_in_memory(tmp_path, selection):
+    index, given = write(tmp_path)
+    dataset = open_store(index)
+    memory = xr.DataArray(given["pre"].astype("float16"), dims=dataset["pre"].dims)
+    assert (dataset["pre"].isel(selection).values == memory.isel(selection).values).all()
+
+
+def test_blocks_follow_on_each_other(tmp_path):
+    index, given = write(tmp_path)
+    blocks = list(iterate(open_store(index), "post_mean", rows=3))
+    assert [len(b) for b in blocks] == [3, 3, 2]
+    assert (np.concatenate(blocks) == given["post_mean"].astype("float32")).all()
+
+
+def test_a_part_opens_with_plain_xarray(tmp_path, recwarn):
+    write(tmp_path)
+    part = xr.open_zarr(tmp_path / "toy/part-000005-000008.zarr", chunks=None)
+    assert part["image_id"].values.tolist() == ["image-5", "image-6", "image-7"]
+    assert part["pre"].shape == (3, *PRE)
+    assert "image_id" in part.coords
+    assert not [str(w.message) for w in recwarn.list]
+
+
+def test_several_shards_hold_what_one_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 200)
+    index, given = write(tmp_path, counts=(23, 4), batches=5)
+    assert len(list((tmp_path / "toy/part-000000-000023.zarr/pre/c").iterdir())) == 6
+    assert (open_store(index)["pre"].values == given["pre"].astype("float16")).all()
+
+
+def test_same_embeddings_same_digest(tmp_path):
+    first, _ = write(tmp_path / "a")
+    second, _ = write(tmp_path / "b", batches=1)
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["pre", "post", "pre_mean", "post_mean", "box", "image_id"])
+def test_one_changed_byte_is_found_and_its_images_named(tmp_path, name):
+    index, _ = write(tmp_path)
+    file = next(f for f in sorted((tmp_path / "toy/part-000005-000008.zarr" / name / "c").rglob("*")) if f.is_file())
+    content = bytearray(file.read_bytes())
+    content[1] ^= 1
+    file.write_bytes(content)
+    wanted = "image ids" if name == "image_id" else "images image-5 to image-7"
+    with pytest.raises(StoreError, match=f"part-000005-000008.zarr/{name}/c.*{wanted} can't be read"):
+        open_store(index)[name].values  # noqa: B018
+
+
+def test_a_changed_description_of_an_array_is_found(tmp_path):
+    index, _ = write(tmp_path)
+    file = tmp_path / "toy/part-000005-000008.zarr/pre/zarr.json"
+    file.write_text(file.read_text().replace('"fill_value": 0.0', '"fill_value": 1.0'))
+    with pytest.raises(StoreError, match=r"pre/zarr\.json: this file was changed"):
+        open_store(index)
+
+
+def test_a_file_cut_short_is_named(tmp_path):
+    index, _ = write(tmp_path)
+    file = tmp_path / "toy/part-000000-000005.zarr/post/c/0/0/0"
+    os.truncate(file, file.stat().st_size - 7)
+    with pytest.raises(StoreError, match="post/c/0/0/0: .* bytes, .* were written.*Delete .*part-000000-000005"):
+        open_store(index)
+
+
+def test_a_lost_file_and_a_lost_part_are_named(tmp_path):
+    index, _ = write(tmp_path)
+    (tmp_path / "toy/part-000000-000005.zarr/pre/c/0/0/0").unlink()
+    with pytest.raises(StoreError, match="pre/c/0/0/0: this file of the store is missing"):
+        open_store(index)
+    shutil.rmtree(tmp_path / "toy/part-000000-000005.zarr")
+    with pytest.raises(StoreError, match="part-000000-000005.zarr: this part of the store is missing"):
+        open_store(index)
+
+
+def test_a_part_of_another_store_is_refused(tmp_path):
+    index, _ = write(tmp_path / "a")
+    write(tmp_path / "b", dtype="float32")
+    shutil.rmtree(tmp_path / "a/toy/part-000000-000005.zarr")
+    shutil.copytree(tmp_path / "b/toy/part-000000-000005.zarr", tmp_path / "a/toy/part-000000-000005.zarr")
+    with pytest.raises(StoreError, match="not the part that was indexed"):
+        open_store(index)
+
+
+def test_parts_made_in_different_ways_are_not_joined(tmp_path):
+    write(tmp_path / "a")
+    write(tmp_path / "b", how={**HOW, "model": "other"})
+    with pytest.raises(StoreError, match="not made in the same way: model differ"):
+        write_index(
+            [tmp_path / "a/toy/part-000000-000005.zarr", tmp_path / "b/toy/part-000005-000008.zarr"],
+            tmp_path / "both.json",
+        )
+
+
+def test_an_image_in_two_parts_is_named(tmp_path):
+    write(tmp_path)
+    part = tmp_path / "toy/part-000000-000005.zarr"
+    with pytest.raises(StoreError, match="image image-0 is in two parts"):
+        write_index([part, part], tmp_path / "twice.json")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_names_its_image(tmp_path, value):
+    writer = PartWriter(tmp_path / "p.zarr", ["a", "b", "c"], PRE, POST, "float16", HOW)
+    rows = batch(np.random.default_rng(0), 3)
+    rows["post"][1, 0, 0] = value
+    rows["post_mean"] = rows["post"].mean(1)
+    with pytest.raises(StoreError, match="post of image b is not finite.*compute_dtype"):
+        writer.append(**rows)
+
+
+def test_a_value_too_large_for_half_precision_says_so(tmp_path):
+    writer = PartWriter(tmp_path / "p.zarr", ["a", "b", "c"], PRE, POST, "float16", HOW)
+    rows = batch(np.random.default_rng(0), 3)
+    rows["pre"][2, 1, 3] = 1e5
+    with (
+        np.errstate(over="ignore"),
+        pytest.raises(StoreError, match="pre of image c holds a value beyond the range of float16.*dtype: float32"),
+    ):
+        writer.append(**rows)
+
+
+def test_a_part_with_too_few_images_is_not_finished(tmp_path):
+    writer = PartWriter(tmp_path / "p.zarr", ["a", "b", "c"], PRE, POST, "float16", HOW)
+    writer.append(**batch(np.random.default_rng(0), 2))
+    with pytest.raises(StoreError, match="2 images were embedded, 3 were expected"):
+        writer.close()
+    with pytest.raises(StoreError, match="this part was never finished"):
+        write_index([tmp_path / "p.zarr"], tmp_path / "p.json")
+
+
+@pytest.mark.parametrize("content", ["", "{", json.dumps({"format": "something else"})])
+def test_a_damaged_index_is_named(tmp_path, content):
+    (tmp_path / "toy.json").write_text(content)
+    with pytest.raises(StoreError, match=r"toy\.json: "):
+        open_store(tmp_path / "toy.json")

@@ -1,0 +1,143 @@
+"""A configuration is right, or one error lists all that is wrong with it."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lossmap.errors import LossmapError
+from lossmap.study import canonical, check_neighbours, check_study, most_neighbours
+
+ROOT = Path(__file__).parents[1]
+DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
+MINIMAL = {
+    "study": "mine",
+    "models": {"llava": {"checkpoint": "workflow/zoo/llava"}},
+    "datasets": {"photos": {"format": "image_folder", "images": "results/photos"}},
+}
+
+
+@pytest.fixture(autouse=True)
+def in_the_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def changed(path, value, config=DEFAULT):
+    config = copy.deepcopy(config)
+    *parents, last = path
+    target = config
+    for key in parents:
+        target = target[key]
+    if value is KeyError:
+        del target[last]
+    else:
+        target[last] = value
+    return config
+
+
+def test_the_default_study_says_what_the_defaults_are():
+    """Every key of the default file is known, and a key left out takes the value that the default file shows."""
+    assert check_study(DEFAULT) == DEFAULT
+    filled = check_study(MINIMAL)
+    for section in ("miniature", "extraction", "statistics"):
+        assert filled[section] == DEFAULT[section]
+    for section in ("overlap", "retrieval"):
+        assert {**filled[section], "datasets": DEFAULT[section]["datasets"]} == DEFAULT[section]
+
+
+def test_the_given_configuration_is_left_as_it_was():
+    before = copy.deepcopy(MINIMAL)
+    check_study(MINIMAL)
+    assert before == MINIMAL
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["studdy"], "x", "unknown key 'studdy', did you mean 'study'"),
+        (["study"], KeyError, "top level: 'study' is missing"),
+        (["study"], "a/b", "study: 'a/b' does not match"),
+        (["models"], {}, "models: .*non-empty"),
+        (["extraction", "batchsize"], 3, "extraction: unknown key 'batchsize', did you mean 'batch_size'"),
+        (["extraction", "batch_size"], 0, "extraction: batch_size: 0 is less than the minimum"),
+        (["extraction", "batch_size"], "many", "extraction: batch_size: 'many' is not of type 'integer'"),
+        (["extraction", "dtype"], "float8", "extraction: dtype: 'float8' is not one of"),
+        (["overlap", "k"], [], "overlap: k: .*non-empty"),
+        (["overlap", "k"], [10, 10], "overlap: k: .*non-unique"),
+        (["overlap", "k"], [0], "overlap: k: 0: 0 is less than"),
+        (["overlap", "metrics"], ["l3"], "overlap: metrics: 0: 'l3' is not one of"),
+        (
+            ["overlap", "datasets"],
+            ["vizwitz"],
+            "overlap: datasets: 'vizwitz' is not among datasets, did you mean 'vizwiz'",
+        ),
+        (["retrieval", "datasets"], ["birds"], "retrieval: datasets: 'birds' is not among datasets"),
+        (["figure2", "model"], "llava", "figure2: model: 'llava' is not among models, did you mean 'llava-mini'"),
+        (["figure2", "dataset"], "cub", "figure2: dataset: 'cub' is not among overlap: datasets"),
+        (["datasets", "cub", "format"], "cubb", "datasets: cub: format: is 'cubb', wanted one of .*image_folder"),
+        (["datasets", "cub", "annotations"], KeyError, "datasets: cub: annotations: is missing"),
+        (["datasets", "cub", "masks"], "x", "datasets: cub: masks: means nothing to format cub"),
+        (["datasets", "cub", "limit"], 0, "datasets: cub: limit: 0 is less than"),
+        (["datasets", "cub", "split"], "dev", "datasets: cub: split: is 'dev', wanted one of train, test"),
+        (["datasets", "cub", "images"], "nowhere/images", "datasets: cub: nowhere/images does not exist"),
+        (
+            ["models", "llava-mini", "checkpoint"],
+            "workflow/zoo/lava",
+            "models: llava-mini: checkpoint folder .*lava does not",
+        ),
+        (["models", "llava-mini", "checkpoint"], "llava-hf/llava-1.5-7b-hf", "models: llava-mini: .* needs revision"),
+        (["models", "llava-mini", "revision"], "main", "'main' is not a commit hash"),
+        (["models", "llava-mini", "revision"], "a" * 40, "revision means nothing to a folder"),
+    ],
+)
+def test_a_fault_is_named_with_its_place(path, value, message):
+    with pytest.raises(LossmapError, match=message):
+        check_study(changed(path, value))
+
+
+def test_all_faults_stand_in_one_error():
+    config = changed(["datasets", "cub", "images"], "nowhere/a")
+    config = changed(["datasets", "flickr30k", "annotations"], "nowhere/b.json", config)
+    with pytest.raises(LossmapError, match="2 faults") as caught:
+        check_study(config)
+    assert "nowhere/a" in str(caught.value)
+    assert "nowhere/b.json" in str(caught.value)
+    assert "config.yaml" in str(caught.value)
+
+
+def test_a_checkpoint_of_unknown_family_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "blip-9"}')
+    with pytest.raises(LossmapError, match="model_type 'blip-9', which is not known .known: .*llava"):
+        check_study(changed(["models", "llava-mini", "checkpoint"], str(tmp_path)))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(LossmapError, match=r"config\.json can't be read"):
+        check_study(changed(["models", "llava-mini", "checkpoint"], str(tmp_path)))
+
+
+def test_the_papers_study_is_valid_but_for_its_paths():
+    config = yaml.safe_load((ROOT / "workflow/studies/paper.yaml").read_text())
+    with pytest.raises(LossmapError) as caught:
+        check_study(config)
+    faults = [line for line in str(caught.value).splitlines() if line.startswith("  - ")]
+    assert len(faults) >= 16
+    assert all("/path/to/" in fault and "does not exist" in fault for fault in faults)
+
+
+def test_too_many_neighbours_for_a_dataset_are_named():
+    check_neighbours(DEFAULT, "vizwiz", 101)
+    with pytest.raises(LossmapError, match="vizwiz has 100 images.*\n.*overlap: k: 100\n.*datasets: vizwiz"):
+        check_neighbours(DEFAULT, "vizwiz", 100)
+    with pytest.raises(LossmapError, match="retrieval: overlap_k: 100"):
+        check_neighbours(DEFAULT, "cub", 50)
+    check_neighbours(DEFAULT, "coco-train", 2)
+
+
+def test_neighbours_are_searched_as_far_as_anything_needs_them():
+    assert most_neighbours(DEFAULT, "vizwiz") == 100
+    assert most_neighbours(changed(["overlap", "k"], [3]), "seedbench") == 6  # figure2: k
+    assert most_neighbours(changed(["retrieval", "overlap_k"], 2), "cub") == 5  # recall
+
+
+def test_equal_settings_have_one_spelling():
+    assert canonical({"b": 1, "a": [1, 2]}) == canonical({"a": [1, 2], "b": 1}) == '{"a": [1, 2], "b": 1}'

@@ -1,0 +1,270 @@
+"""The real Snakefile on a small study: complete, repeatable byte for byte, and no more work than needed."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from sklearn.neighbors import NearestNeighbors
+
+from lossmap.neighbour_lists import read_lists
+from lossmap.store import open_store
+
+ROOT = Path(__file__).parents[1]
+PARTS_OF_CHECKOUT = ["Snakefile", "rules", "workflow", "envs", "profiles", "config.yaml"]
+MODELS = ["llava-mini", "qwen2.5-vl-mini"]
+K = [3, 5]
+
+
+def small_study() -> dict:
+    """The default study, smaller: the same code on fewer images, in more than one part each."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config["study"] = "small"
+    config["miniature"]["images"] = dict.fromkeys(config["miniature"]["images"], 12) | {"seedbench": 24, "cub": 40}
+    config["models"] = {name: config["models"][name] for name in MODELS}
+    config["extraction"] |= {"part_size": 16, "batch_size": 5}
+    config["overlap"] |= {"datasets": ["seedbench"], "k": K, "permutations": 50}
+    config["retrieval"] |= {"overlap_k": 5}
+    config["figure2"] |= {"k": 4}
+    config["statistics"] |= {"resamples": 200}
+    return config
+
+
+def clone(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for name in PARTS_OF_CHECKOUT:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str, config: dict | None = None) -> subprocess.CompletedProcess:
+    (folder / "small.yaml").write_text(yaml.safe_dump(config or small_study()))
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "small.yaml", *arguments]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+
+
+def planned(folder: Path, *arguments: str, config: dict | None = None) -> set[str]:
+    """Rules that a dry run would run."""
+    done = snakemake(folder, "-n", "--quiet", "rules", *arguments, config=config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set(re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):", done.stdout + done.stderr, re.M)) | set(
+        re.findall(r"^(\w+) +\d+$", done.stdout + done.stderr, re.M)
+    ) - {"total"}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """A checkout in which the small study has run."""
+    folder = clone(tmp_path_factory.mktemp("first") / "checkout")
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def edited(study):
+    """The finished checkout; files that a test changes are put back, with their times."""
+    kept = {}
+
+    def remember(name: str) -> Path:
+        path = study / name
+        kept[path] = (path.read_bytes(), path.stat())
+        return path
+
+    yield remember
+    for path, (content, stat) in kept.items():
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_every_result_of_the_study_is_there(study):
+    results = study / "results/small"
+    for table in ("figure3", "table2", "table8"):
+        assert len(pd.read_csv(results / f"tables/{table}.csv")) > 0
+        assert "</table>" in (results / f"tables/{table}.html").read_text()
+    for figure in ("figure2", "figure3"):
+        assert (results / f"figures/{figure}.pdf").read_bytes().startswith(b"%PDF")
+        assert (results / f"figures/{figure}.png").read_bytes().startswith(b"\x89PNG")
+    assert zipfile.is_zipfile(results / "report.zip")
+
+
+def test_a_second_run_has_nothing_to_do(study):
+    done = snakemake(study)
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_the_store_opens_as_an_xarray_dataset(study):
+    store = open_store(study / "results/small/embeddings/seedbench/llava-mini.json")
+    assert store["pre"].dims == ("image", "patch", "feature")
+    assert store.sizes["image"] == 24
+    assert store.attrs["pre_grid"] == [8, 8]
+    assert store.attrs["provenance"]["checkpoint"] == "workflow/zoo/llava"
+    assert np.allclose(store["pre"].values.astype("float32").mean(1), store["pre_mean"].values, atol=2e-3)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_overlap_equals_that_of_faiss_for_every_image(study, model, metric):
+    store = open_store(study / f"results/small/embeddings/seedbench/{model}.json")
+    table = pd.read_parquet(study / f"results/small/neighbours/seedbench/{model}/overlap.parquet")
+    found = {}
+    for stage in ("pre", "post"):
+        values = store[f"{stage}_mean"].values.copy()
+        if metric == "ip":
+            faiss.normalize_L2(values)
+        index = {"l2": faiss.IndexFlatL2, "ip": faiss.IndexFlatIP}[metric](values.shape[1])
+        index.add(values)
+        found[stage] = [[j for j in row if j != i] for i, row in enumerate(index.search(values, max(K) + 1)[1])]
+    for k in K:
+        ours = table[(table["metric"] == metric) & (table["k"] == k)].set_index("image_id")
+        theirs = [len(set(a[:k]) & set(b[:k])) / k for a, b in zip(found["pre"], found["post"], strict=True)]
+        assert ours.loc[store["image_id"].values, "overlap"].tolist() == theirs
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_retrieval_equals_that_of_scikit_learn_for_every_query(study, model):
+    store = open_store(study / f"results/small/embeddings/cub/{model}.json")
+    labels = pd.read_parquet(study / "results/small/data/cub/images.parquet").set_index("image_id")["label"]
+    labels = labels.loc[store["image_id"].values].to_numpy()
+    table = pd.read_parquet(study / f"results/small/neighbours/cub/{model}/retrieval.parquet")
+    for stage in ("pre", "post"):
+        search = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(store[f"{stage}_mean"].values.astype("float64"))
+        neighbours = search.kneighbors(return_distance=False)
+        rows = table[(table["similarity"] == "l2") & (table["stage"] == stage)].set_index("image_id")
+        for r in (1, 5):
+            theirs = (labels[neighbours[:, :r]] == labels[:, None]).any(1)
+            assert rows.loc[store["image_id"].values, f"recall_at_{r}"].tolist() == theirs.astype(float).tolist()
+
+
+def test_tables_say_what_the_parts_say(study):
+    table = pd.read_csv(study / "results/small/tables/figure3.csv")
+    for row in table.itertuples():
+        images = pd.read_parquet(study / f"results/small/neighbours/{row.dataset}/{row.model}/overlap.parquet")
+        images = images[(images["metric"] == row.metric) & (images["k"] == row.k)]
+        assert row.overlap == pytest.approx(images["overlap"].mean(), rel=1e-5)
+        assert row.low <= row.overlap <= row.high
+        assert row.chance == pytest.approx(row.k / (row.n - 1), rel=1e-5)
+        assert row.overlap_corrected == pytest.approx((row.overlap - row.chance) / (1 - row.chance), rel=1e-4, abs=1e-6)
+        assert row.overlap_paper_convention >= 1 / row.k
+    assert set(table["model"]) == set(MODELS)
+
+
+def test_a_second_clone_elsewhere_gives_the_same_bytes(study, tmp_path):
+    other = clone(tmp_path / "a quite different place" / "checkout")
+    done = snakemake(other)
+    assert done.returncode == 0, done.stdout + done.stderr
+    compared = 0
+    for path in sorted((study / "results").rglob("*")):
+        if path.suffix in {".csv", ".html", ".rst", ".parquet", ".json", ".pdf", ".png", ".jpg"}:
+            twin = other / path.relative_to(study)
+            assert twin.read_bytes() == path.read_bytes(), path.relative_to(study)
+            compared += 1
+    assert compared > 100
+
+
+def test_touching_the_code_reruns_nothing(study, edited):
+    os.utime(edited("workflow/lossmap/measures/overlap.py"))
+    assert planned(study) == set()
+
+
+def test_a_comment_reruns_nothing(study, edited):
+    path = edited("workflow/lossmap/measures/overlap.py")
+    path.write_text(path.read_text() + "\n# a remark\n")
+    assert planned(study) == set()
+
+
+def test_editing_the_overlap_reruns_what_uses_it(study, edited):
+    path = edited("workflow/lossmap/measures/overlap.py")
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    uses = {"measure_overlap", "measure_retrieval", "draw_figure2"}
+    follows = {"tabulate_overlap", "tabulate_retrieval", "draw_figure3", "make_report", "all"}
+    assert planned(study) == uses | follows
+
+
+def test_editing_a_figure_reruns_that_figure(study, edited):
+    path = edited("workflow/lossmap/figures/overlap.py")
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    assert planned(study) == {"draw_figure3", "make_report", "all"}
+
+
+def test_another_k_extracts_nothing_anew(study):
+    config = small_study()
+    config["overlap"]["k"] = [2, 4, 5]
+    again = planned(study, config=config)
+    assert {"measure_overlap", "tabulate_overlap", "draw_figure3"} <= again
+    assert not again & {"draw_miniature", "read_dataset", "extract", "index_embeddings", "find_neighbours"}
+
+
+def test_one_figure_is_redrawn_alone(study, edited):
+    path = edited("workflow/lossmap/vlm/loading.py")
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    figure = "results/small/figures/figure3.pdf"
+    assert planned(study, figure, "--force", "--allowed-rules", "draw_figure3") == {"draw_figure3"}
+
+
+def test_a_damaged_part_stops_what_reads_it(study, edited):
+    index = json.loads((study / "results/small/embeddings/seedbench/llava-mini.json").read_text())
+    part = f"results/small/embeddings/seedbench/{index['parts'][0]['path']}"
+    chunk = edited(f"{part}/pre_mean/c/0/0")
+    content = bytearray(chunk.read_bytes())
+    content[5] ^= 1
+    chunk.write_bytes(content)
+    lists = "results/small/neighbours/seedbench/llava-mini/lists.parquet"
+    keep = (study / lists).read_bytes()
+    done = snakemake(study, lists, "--force", "--allowed-rules", "find_neighbours")
+    assert done.returncode == 1
+    assert re.search(r"error: .*pre_mean/c/0/0: images \S+ to \S+ can't be read", done.stdout + done.stderr)
+    (study / lists).write_bytes(keep)
+
+
+def test_too_few_images_for_k_stop_before_extraction(tmp_path):
+    folder = clone(tmp_path / "checkout")
+    config = small_study()
+    config["datasets"]["seedbench"]["limit"] = 5
+    done = snakemake(folder, config=config)
+    assert done.returncode == 1
+    assert "Dataset seedbench has 5 images" in done.stdout + done.stderr
+    assert "overlap: k: 5" in done.stdout + done.stderr
+    assert not (folder / "results/small/embeddings").exists()
+
+
+def test_a_misspelt_key_stops_before_anything(tmp_path):
+    folder = clone(tmp_path / "checkout")
+    done = snakemake(folder, config=small_study() | {"retreival": {}})
+    assert done.returncode == 1
+    assert "unknown key 'retreival', did you mean 'retrieval'" in done.stdout + done.stderr
+    assert not (folder / "results").exists()
+
+
+def test_a_given_study_replaces_the_default_one(tmp_path):
+    folder = clone(tmp_path / "checkout")
+    config = {key: small_study()[key] for key in ("study", "models", "datasets")}
+    config["datasets"] = {"seedbench": config["datasets"]["seedbench"]}
+    done = snakemake(folder, "-n", config=config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "vizwiz" not in done.stdout
+
+
+def test_the_papers_study_names_all_missing_paths_at_once():
+    command = [sys.executable, "-m", "snakemake", "-n", "--configfile", "workflow/studies/paper.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    text = done.stdout + done.stderr
+    config = yaml.safe_load((ROOT / "workflow/studies/paper.yaml").read_text())
+    for entry in config["datasets"].values():
+        assert f"{entry['images']} does not exist" in text

@@ -1,0 +1,1 @@
+"""Lossmap: what a vision-language model loses at its connector."""

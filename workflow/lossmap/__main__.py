@@ -1,0 +1,68 @@
+"""`python -m lossmap <step> ...`: one command per step, made from the signature of the step's `run`."""
+
+import argparse
+import importlib
+import inspect
+import json
+import pkgutil
+import sys
+import types
+import typing
+
+from lossmap import steps
+from lossmap.errors import LossmapError
+
+
+def step_names() -> list[str]:
+    """The steps, by the name of their module."""
+    return sorted(module.name for module in pkgutil.iter_modules(steps.__path__))
+
+
+def parser_of(step: str, run) -> argparse.ArgumentParser:
+    """The command line of a step: each keyword-only parameter of `run` is one option, typed by its annotation."""
+    parser = argparse.ArgumentParser(
+        prog=f"lossmap {step}", description=inspect.getdoc(run), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    hints = typing.get_type_hints(run)
+    for name, parameter in inspect.signature(run).parameters.items():
+        kind, required = hints[name], parameter.default is inspect.Parameter.empty
+        many = typing.get_origin(kind) is list
+        if typing.get_origin(kind) in (types.UnionType, typing.Union):  # "str | None": the option may be left out
+            kind = next(choice for choice in typing.get_args(kind) if choice is not type(None))
+        kind = typing.get_args(kind)[0] if many else kind
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=json.loads if kind is dict else kind,
+            nargs="+" if many else None,
+            required=required,
+            default=None if required else parameter.default,
+            metavar="JSON" if kind is dict else kind.__name__.upper(),
+            help=None if required else f"default: {parameter.default}",
+        )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one step. Returns the exit status: 0, or 1 for a fault that the user can mend (printed without traceback)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    top = argparse.ArgumentParser(prog="lossmap", description="What a vision-language model loses at its connector.")
+    top.add_argument("step", choices=step_names(), help="one step of the workflow; add --help for its options")
+    step = top.parse_args(arguments[:1]).step
+    run = importlib.import_module(f"lossmap.steps.{step}").run
+    options = vars(parser_of(step, run).parse_args(arguments[1:]))
+    try:
+        run(**options)
+    except LossmapError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in (28, 122):  # no space left, quota exceeded
+            raise
+        place = f" at {error.filename}" if error.filename else ""
+        print(f"error: the disk is full{place} ({error.strerror}). Free space and run again.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

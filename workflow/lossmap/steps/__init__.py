@@ -1,0 +1,1 @@
+"""The steps: the only place that touches files. One module, one rule, one command line, one name."""

@@ -1,0 +1,170 @@
+"""A study's configuration: checked in full before anything runs, with every fault in one error."""
+
+import difflib
+import json
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator
+
+from lossmap.data.sources import entry_problems, input_paths
+from lossmap.errors import LossmapError
+from lossmap.vlm.families import FAMILIES
+
+SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
+# What the workflow itself makes: it need not exist before the run.
+MADE = "results/"
+
+
+def check_study(config: dict) -> dict:
+    """Check a study against the schema and against itself, and fill in defaults.
+
+    Parameters: config, as read from the file. Returns: a new dict with every key present.
+    Raises: LossmapError listing every fault: unknown, missing or ill-typed keys (with the nearest known key), unknown
+    datasets, models, formats and families, checkpoints without revision, paths that don't exist.
+    """
+    schema = yaml.safe_load(SCHEMA.read_text())
+    problems = [_worded(error) for error in Draft202012Validator(schema).iter_errors(config)]
+    if not problems:
+        config = _with_defaults(config, schema)
+        problems = [
+            *(
+                f"datasets: {name}: {line}"
+                for name, entry in config["datasets"].items()
+                for line in entry_problems(entry)
+            ),
+            *_model_problems(config),
+            *_reference_problems(config),
+        ]
+    if not problems:
+        problems = _missing_paths(config)
+    if problems:
+        raise LossmapError.listing(
+            f"The configuration of this study has {len(problems)} fault{'s' * (len(problems) > 1)}:",
+            sorted(problems),
+            "Mend the file given with --configfile (without it: config.yaml), whose comments explain every key.",
+        )
+    return config
+
+
+def check_neighbours(config: dict, dataset: str, images: int) -> None:
+    """Raises LossmapError if a dataset of `images` images is too small for the neighbours that the study asks for."""
+    wanted = []
+    if dataset in config["overlap"]["datasets"]:
+        wanted += [("overlap: k", k) for k in config["overlap"]["k"]]
+    if dataset in config["retrieval"]["datasets"]:
+        wanted += [("retrieval: recall", k) for k in config["retrieval"]["recall"]]
+        wanted.append(("retrieval: overlap_k", config["retrieval"]["overlap_k"]))
+    if config.get("figure2", {}).get("dataset") == dataset:
+        wanted.append(("figure2: k", config["figure2"]["k"]))
+    problems = [f"{key}: {k}" for key, k in wanted if k >= images]
+    if problems:
+        raise LossmapError.listing(
+            f"Dataset {dataset} has {images} images, so an image has {images - 1} neighbours at most. Too large:",
+            problems,
+            f"Ask for fewer neighbours, or raise the limit or sample of datasets: {dataset}.",
+        )
+
+
+def most_neighbours(config: dict, dataset: str) -> int:
+    """How many neighbours of each image of a dataset the study needs."""
+    k = config["overlap"]["k"] if dataset in config["overlap"]["datasets"] else []
+    if dataset in config["retrieval"]["datasets"]:
+        k = [*k, *config["retrieval"]["recall"], config["retrieval"]["overlap_k"]]
+    if config.get("figure2", {}).get("dataset") == dataset:
+        k = [*k, config["figure2"]["k"]]
+    return max(k)
+
+
+def canonical(value) -> str:
+    """One spelling for equal settings: JSON with sorted keys."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _worded(error) -> str:
+    place = ": ".join(str(step) for step in error.absolute_path) or "top level"
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema.get("properties", {}))
+        unknown = sorted(set(error.instance) - set(known))
+        return "; ".join(f"{place}: unknown key {key!r}{_nearest(key, known)}" for key in unknown)
+    if error.validator == "required":
+        return f"{place}: {error.message.replace(' is a required property', '')} is missing"
+    if error.validator == "pattern" and place.endswith("revision"):
+        return f"{place}: {error.instance!r} is not a commit hash (40 hex digits): a branch or tag can move"
+    return f"{place}: {error.message}"
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else f" (known: {', '.join(known)})"
+
+
+def _with_defaults(value, schema: dict):
+    if not isinstance(value, dict) or "properties" not in schema:
+        return value
+    filled = dict(value)
+    for key, sub in schema["properties"].items():
+        if key not in filled and "default" in sub:
+            filled[key] = sub["default"]
+        if key in filled:
+            filled[key] = _with_defaults(filled[key], sub)
+    return filled
+
+
+def _model_problems(config: dict) -> list[str]:
+    problems = []
+    for name, model in config["models"].items():
+        checkpoint, folder = model["checkpoint"], Path(model["checkpoint"])
+        if not folder.is_dir():
+            hub_like = checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~"))
+            if not hub_like or checkpoint.startswith(("workflow/", MADE)):
+                problems.append(f"models: {name}: checkpoint folder {checkpoint} does not exist")
+            elif "revision" not in model:
+                problems.append(
+                    f"models: {name}: {checkpoint} is no folder here; as a hub id it needs revision: a 40-digit commit "
+                    "hash, so that the study can be repeated"
+                )
+            continue
+        if "revision" in model:
+            problems.append(f"models: {name}: revision means nothing to a folder; {checkpoint} is one")
+        try:
+            family = json.loads((folder / "config.json").read_text()).get("model_type")
+        except (OSError, ValueError, AttributeError) as error:
+            problems.append(f"models: {name}: {folder / 'config.json'} can't be read ({error})")
+            continue
+        if family not in FAMILIES:
+            problems.append(
+                f"models: {name}: {folder}/config.json says model_type {family!r}, which is not known "
+                f"(known: {', '.join(sorted(FAMILIES))})"
+            )
+    return problems
+
+
+def _reference_problems(config: dict) -> list[str]:
+    problems = []
+    for section in ("overlap", "retrieval"):
+        for dataset in config[section]["datasets"]:
+            if dataset not in config["datasets"]:
+                problems.append(
+                    f"{section}: datasets: {dataset!r} is not among datasets{_nearest(dataset, [*config['datasets']])}"
+                )
+    figure2 = config.get("figure2")
+    if figure2:
+        for key in ("dataset", "model"):
+            known = list(config[f"{key}s"])
+            if figure2[key] not in known:
+                problems.append(f"figure2: {key}: {figure2[key]!r} is not among {key}s{_nearest(figure2[key], known)}")
+        if figure2["dataset"] not in config["overlap"]["datasets"]:
+            problems.append(f"figure2: dataset: {figure2['dataset']!r} is not among overlap: datasets")
+        if "l2" not in config["overlap"]["metrics"]:
+            problems.append("figure2: it shows Euclidean neighbours, so overlap: metrics must hold l2")
+    return problems
+
+
+def _missing_paths(config: dict) -> list[str]:
+    return [
+        f"datasets: {name}: {path} does not exist"
+        for name, entry in config["datasets"].items()
+        for path in input_paths(entry)
+        if not str(path).startswith(MADE) and not Path(path).exists()
+    ]

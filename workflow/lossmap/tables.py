@@ -1,0 +1,38 @@
+"""Tables as people get them: CSV to compute with, the same as HTML to look at, and the finding in a sentence."""
+
+import html
+from pathlib import Path
+
+import pandas as pd
+
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222}h1{font-size:1.2rem}p{max-width:60rem}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.25rem .75rem;text-align:right}
+th{border-bottom:2px solid #222;vertical-align:bottom}tbody tr:nth-child(even){background:#f4f4f4}
+tbody td:not(.number){text-align:left}"""
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table with six significant digits: the same bytes for the same numbers."""
+    frame.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def write_html(frame: pd.DataFrame, path: Path, title: str, note: str, digits: int = 3) -> None:
+    """Write a table as a page of its own. note: what the columns mean, in a sentence or two; digits: decimal places."""
+    columns = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
+    rows = "".join(
+        f"<tr>{''.join(_cell(value, digits) for value in row)}</tr>\n" for row in frame.itertuples(index=False)
+    )
+    path.write_text(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{STYLE}</style>\n<h1>{html.escape(title)}</h1>\n<p>{html.escape(note)}</p>\n"
+        f"<table><thead><tr>{columns}</tr></thead><tbody>\n{rows}</tbody></table></html>\n"
+    )
+
+
+def _cell(value, digits: int) -> str:
+    if pd.isna(value):
+        return '<td class="number">–</td>'
+    if isinstance(value, str):
+        return f"<td>{html.escape(value)}</td>"
+    text = f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+    return f'<td class="number">{text}</td>'

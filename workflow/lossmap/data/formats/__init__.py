@@ -1,0 +1,124 @@
+"""Published dataset -> manifest: one reader a format, and what is the same for all of them: choosing and checking."""
+
+import os
+
+import numpy as np
+
+from lossmap.data.formats import (
+    coco,
+    cub,
+    foodieqa,
+    image_folder,
+    karpathy,
+    seedbench,
+    vizwiz_grounding,
+    vqav2,
+)
+from lossmap.data.formats.parsing import ImageEntry, Problems, Question
+from lossmap.data.images import ImageFacts, check_images, check_masks
+from lossmap.data.manifest import Manifest, make_table
+from lossmap.data.sources import check_entry
+from lossmap.errors import LossmapError
+
+READERS = {
+    "karpathy": karpathy,
+    "coco": coco,
+    "seedbench": seedbench,
+    "vizwiz_grounding": vizwiz_grounding,
+    "vqav2": vqav2,
+    "cub": cub,
+    "foodieqa": foodieqa,
+    "image_folder": image_folder,
+}
+
+
+def read(entry: dict, workers: int = 1) -> Manifest:
+    """Parse the annotations, choose images, decode every chosen image and mask.
+
+    Parameters: entry, the dataset's in config.yaml (see sources.FORMATS); workers, how many processes decode.
+    Returns: the manifest, images in annotation order, with the captions and questions of the chosen images only.
+    Raises: one LossmapError for all faults of the annotations and the chosen images. Nothing is left out for a fault.
+    """
+    check_entry(entry)
+    for key in ("images", "masks"):
+        if key in entry and not os.path.isdir(entry[key]):
+            raise LossmapError(
+                f"{key}: {entry[key]} is not a folder. Correct the dataset's entry, or download the images."
+            )
+    problems = Problems()
+    found = READERS[entry["format"]].parse(entry, problems)
+    if not found.images and not problems:
+        source = entry.get("questions", entry.get("annotations", entry["images"]))
+        split = f" of split {entry['split']!r}" if "split" in entry else ""
+        left_out = "".join(f"; it leaves out {count} {what}" for what, count in found.left_out.items() if count)
+        raise LossmapError(
+            f"{source}: holds no image{split}{left_out}. Is it the right file or folder for this format?"
+        )
+    images = _choose(found.images, entry, problems)
+    chosen = {image.image_id for image in images}
+    captions = [caption for caption in found.captions if caption[0] in chosen]
+    questions = [question for question in found.questions if question.image_id in chosen]
+
+    facts = {}
+    for image, fact in zip(images, check_images([i.file for i in images], entry["images"], workers), strict=True):
+        if isinstance(fact, str):
+            problems.append(f"{image.where}: image {image.image_id}: {fact}")
+        else:
+            facts[image.image_id] = fact
+    problems += _mask_problems(questions, facts, entry, workers)
+    if problems:
+        raise _error(entry, problems)
+    return Manifest(
+        images=make_table(
+            "images",
+            [(i.image_id, os.path.join(entry["images"], i.file), i.label, *facts[i.image_id]) for i in images],
+        ),
+        captions=make_table("captions", captions),
+        questions=make_table(
+            "questions",
+            [(*q[:-1], None if q.mask is None else os.path.join(entry["masks"], q.mask)) for q in questions],
+        ),
+        format=entry["format"],
+        left_out=found.left_out,
+    )
+
+
+def _choose(images: list[ImageEntry], entry: dict, problems: Problems) -> list[ImageEntry]:
+    """The first `limit` images, or `sample` of them at random by `seed`, in annotation order; or all."""
+    if "sample" not in entry:
+        return images[: entry.get("limit")]
+    if entry["sample"] > len(images):
+        problems.append(
+            f"sample: {entry['sample']} images were asked for, and there are {len(images)}; take fewer or all"
+        )
+        return images
+    chosen = np.random.default_rng(entry.get("seed", 0)).choice(len(images), size=entry["sample"], replace=False)
+    return [images[i] for i in np.sort(chosen)]
+
+
+def _mask_problems(questions: list[Question], facts: dict[str, ImageFacts], entry: dict, workers: int) -> list[str]:
+    """A line for each mask that is missing, damaged, or of another size than its image is when upright."""
+    questions = [question for question in questions if question.mask is not None]
+    problems = []
+    sizes = check_masks([question.mask for question in questions], entry["masks"], workers) if questions else []
+    for question, size in zip(questions, sizes, strict=True):
+        image = facts.get(question.image_id)
+        if isinstance(size, str):
+            problems.append(f"mask of question {question.question_id}: {size}")
+        elif image is not None and size != (image.width, image.height):
+            problems.append(
+                f"mask of question {question.question_id}: {os.path.join(entry['masks'], question.mask)}: is"
+                f" {size[0]} x {size[1]} pixels; its image, upright by its EXIF orientation, is"
+                f" {image.width} x {image.height}"
+            )
+    return problems
+
+
+def _error(entry: dict, problems: list[str]) -> LossmapError:
+    problems = list(dict.fromkeys(problems))  # what is no object lacks every field of it, and needs one line
+    count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
+    return LossmapError.listing(
+        f"The dataset in {entry['images']} (format {entry['format']}) has {count}:",
+        problems,
+        "Mend the files, or the dataset's entry in config.yaml. Nothing is skipped and nothing was written.",
+    )

@@ -1,0 +1,134 @@
+"""The manifest: what a dataset holds, in three tables and a small summary, the same for every format."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lossmap.errors import LossmapError
+
+_TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
+SCHEMAS = {
+    "images": pa.schema(
+        [
+            pa.field("image_id", _TEXT, nullable=False),  # unique
+            pa.field(
+                "path", _TEXT, nullable=False
+            ),  # the image folder as the entry gives it, then the file's path in it
+            pa.field("label", _TEXT),  # where classes exist
+            pa.field("width", pa.int64(), nullable=False),  # in pixels, after EXIF orientation
+            pa.field("height", pa.int64(), nullable=False),
+            pa.field("sha256", _TEXT, nullable=False),  # of the file's bytes
+        ]
+    ),
+    "captions": pa.schema(
+        [pa.field("image_id", _TEXT, nullable=False), pa.field("caption", _TEXT, nullable=False)],
+    ),
+    "questions": pa.schema(
+        [
+            pa.field("question_id", _TEXT, nullable=False),  # unique
+            pa.field("image_id", _TEXT, nullable=False),
+            pa.field("question", _TEXT, nullable=False),
+            pa.field("answers", _TEXTS, nullable=False),  # every annotator's; of multiple choice, the right option
+            pa.field("options", _TEXTS),  # multiple choice only
+            pa.field("answer_index", pa.int64()),  # the right option, from 0
+            pa.field("category", _TEXT),  # question type, where the format has types
+            pa.field("mask_path", _TEXT),  # white where the answer is seen
+        ]
+    ),
+}
+_DTYPES = {_TEXT: "str", _TEXTS: "object", pa.int64(): "int64"}
+
+
+@dataclass
+class Manifest:
+    """Three tables with the columns of SCHEMAS, images in annotation order.
+
+    format: the dataset's. left_out: what the format's own rules leave out, as counts by reason.
+    """
+
+    images: pd.DataFrame
+    captions: pd.DataFrame
+    questions: pd.DataFrame
+    format: str
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def summary(self) -> dict:
+        """Counts, format, and a digest of the image ids in order: what the workflow must know first."""
+        ids = json.dumps(self.images["image_id"].tolist())
+        return {
+            "format": self.format,
+            "images": len(self.images),
+            "captions": len(self.captions),
+            "questions": len(self.questions),
+            "image_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
+            "left_out": self.left_out,
+        }
+
+
+def make_table(name: str, rows: list) -> pd.DataFrame:
+    """Rows (tuples in column order) as the table `name` of SCHEMAS, with its dtypes also when there are none."""
+    schema = SCHEMAS[name]
+    frame = pd.DataFrame(rows, columns=schema.names, dtype=object)
+    return frame.astype({column.name: _dtype(column) for column in schema})
+
+
+def write_manifest(manifest: Manifest, *, images: Path, captions: Path, questions: Path, summary: Path) -> None:
+    """Write the three tables as Parquet and the summary as JSON. The same manifest gives the same bytes."""
+    for name, path in (("images", images), ("captions", captions), ("questions", questions)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = pa.Table.from_pandas(getattr(manifest, name), schema=SCHEMAS[name], preserve_index=False)
+        pq.write_table(table.replace_schema_metadata(None), path)
+    summary.parent.mkdir(parents=True, exist_ok=True)
+    summary.write_text(json.dumps(manifest.summary(), indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in a dataset's results folder.
+
+    Raises: LossmapError if a file is missing, damaged, or of another run than the others.
+    """
+    folder = Path(folder)
+    path = folder / "manifest.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        name, left_out = summary["format"], summary["left_out"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise _unreadable(path, error) from None
+    tables = {name: read_table(folder / f"{name}.parquet", name) for name in SCHEMAS}
+    manifest = Manifest(**tables, format=name, left_out=left_out)
+    if manifest.summary() != summary:
+        raise LossmapError(f"{path}: does not describe the tables beside it. Run read_dataset again.")
+    return manifest
+
+
+def read_table(path: Path, name: str) -> pd.DataFrame:
+    """One table of a manifest: name is "images", "captions" or "questions". List cells are Python lists, or None.
+
+    Raises: LossmapError if the file is missing, damaged, or has other columns.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from None
+    if not table.schema.equals(SCHEMAS[name]):
+        wanted = ", ".join(SCHEMAS[name].names)
+        raise LossmapError(
+            f"{path}: has the columns {', '.join(table.column_names)}; wanted {wanted}. Run read_dataset again."
+        )
+    lists = {c.name: pd.Series(table[c.name].to_pylist(), dtype=object) for c in SCHEMAS[name] if c.type == _TEXTS}
+    frame = table.to_pandas(ignore_metadata=True).assign(**lists)
+    return frame.astype({column.name: _dtype(column) for column in SCHEMAS[name]})
+
+
+def _dtype(column: pa.Field) -> str:
+    return "Int64" if column.nullable and column.type == pa.int64() else _DTYPES[column.type]
+
+
+def _unreadable(path: Path, error: Exception) -> LossmapError:
+    found = "does not exist" if isinstance(error, FileNotFoundError) else f"can't be read as a manifest ({error})"
+    return LossmapError(f"{path}: {found}. Run read_dataset again.")

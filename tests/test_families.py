@@ -1,0 +1,218 @@
+"""The registry: each family on a random tiny model, patches put back where they lie in the image."""
+
+import copy
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import CONFIGS, PATCH, SIDE, TEXT_WIDTH, WIDTH, save_tiny
+
+from lossmap.errors import LossmapError
+from lossmap.vlm.families import FAMILIES, is_vision_key, read_family
+from lossmap.vlm.loading import load_vision_side
+
+torch.set_num_threads(1)
+
+
+def noise(width, height, seed=0):
+    return np.random.default_rng(seed).integers(60, 200, (height, width, 3), dtype=np.uint8)
+
+
+def embed(vision, images):
+    batch = vision.preprocessor.prepare([Image.fromarray(image) for image in images])
+    return vision.embed(vision.preprocessor.normalise(batch, vision.device, vision.dtype))
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def pair(request, tmp_path_factory):
+    """The whole model and its vision side, loaded from a checkpoint."""
+    folder = tmp_path_factory.mktemp(request.param)
+    model = save_tiny(request.param, folder)
+    if FAMILIES[request.param].view == "base":
+        model.config.image_grid_pinpoints = [[0, 0]]  # no tiles: the base view alone
+    return model, load_vision_side(folder, image_size=SIDE if request.param == "mistral3" else None)
+
+
+def test_the_registry_holds_the_families_that_the_tiny_models_cover():
+    assert set(FAMILIES) == set(CONFIGS)
+    assert len(FAMILIES) == 14
+
+
+def with_each_cell_changed(image, cell):
+    """The image, then a copy for each cell of a grid, in raster order, with that cell other noise."""
+    images = [image]
+    for y in range(0, len(image), cell):
+        for x in range(0, len(image), cell):
+            changed = image.copy()
+            changed[y : y + cell, x : x + cell] = noise(cell, cell, seed=1)
+            images.append(changed)
+    return images
+
+
+def without_attention(vision):
+    """The same vision side with the tower's attention silenced, so that no patch hears of another."""
+    silent = copy.copy(vision)
+    silent.model = copy.deepcopy(vision.model)
+    silenced = 0
+    for name, parameter in silent.model.named_parameters():
+        if re.search(r"(self_attn\.out_proj|attention\.projection_layer|attn\.proj|attention\.o_proj)\.", name):
+            parameter.data.zero_()
+            silenced += 1
+    assert silenced >= 2
+    return silent
+
+
+def assert_only_own_changes(embedded, own_count):
+    """Image i + 1 differs from image 0 in row i alone."""
+    change = (embedded[1:] - embedded[0]).norm(dim=2)[:, :own_count]
+    own = change.diagonal()
+    assert change.shape == (own_count, own_count)
+    assert (own > 0.01).all()
+    assert ((change - torch.diag(own)).abs() < 1e-3 * own.min()).all()
+
+
+def test_without_attention_a_changed_patch_changes_its_own_raster_row_and_no_other(pair):
+    _, vision = pair
+    pre, _ = embed(without_attention(vision), with_each_cell_changed(noise(SIDE, SIDE), PATCH))
+    assert_only_own_changes(pre, 64)
+
+
+def test_without_attention_a_changed_patch_changes_its_own_token_and_no_other(pair):
+    _, vision = pair
+    if vision.post_grid is None:
+        assert vision.model_type == "idefics2"
+        return
+    rows, cols = vision.post_grid
+    _, post = embed(without_attention(vision), with_each_cell_changed(noise(SIDE, SIDE), SIDE // rows))
+    assert_only_own_changes(post, rows * cols)
+
+
+def test_with_attention_a_changed_patch_changes_its_own_raster_row_most(pair):
+    _, vision = pair
+    pre, _ = embed(vision, with_each_cell_changed(noise(SIDE, SIDE), PATCH))
+    assert (pre[1:] - pre[0]).norm(dim=2).argmax(1).tolist() == list(range(64))
+
+
+def test_a_changed_square_of_a_wide_photograph_lands_where_the_geometry_says(pair):
+    _, vision = pair
+    width, height = 240, 176
+    geometry = vision.preprocessor.geometry(width, height)
+    photograph = noise(width, height)
+    for row, col in [(0, 0), (2, 6), (7, 3)]:
+        left, top, right, bottom = (round(v) for v in geometry.patch_box(row, col))
+        changed = photograph.copy()
+        changed[top:bottom, left:right] = (255, 0, 255)
+        pre, _ = embed(vision, [photograph, changed])
+        assert (pre[1] - pre[0]).norm(dim=1).argmax() == row * geometry.cols + col
+
+
+def test_vision_side_is_bit_identical_to_the_whole_model(pair):
+    model, vision = pair
+    family, base = vision.family, model.model
+    images = [noise(SIDE, SIDE, seed) for seed in range(3)]
+    batch = vision.preprocessor.prepare([Image.fromarray(image) for image in images])
+    inputs = vision.preprocessor.normalise(batch)
+    seen = []
+    connector = base.get_submodule(family.connector)
+    hook = connector.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    with torch.inference_mode():
+        wanted = base.get_image_features(**inputs).pooler_output
+    hook.remove()
+    pre, post = vision.embed(inputs)
+    assert torch.equal(post, torch.stack(list(wanted)))
+    # The hook's rows are those of pre, in whatever order: each row of one is a row of the other.
+    rows = pre.flatten(0, 1)
+    hooked = family.to_raster(seen[0], model.config, vision.pre_grid).reshape(rows.shape)
+    assert torch.equal(rows, hooked)
+    assert pre.shape == (3, 64, vision.pre_dim)
+    assert vision.pre_dim == WIDTH
+    assert post.shape == (3, vision.post_tokens, TEXT_WIDTH)
+
+
+def test_a_batch_embeds_as_its_images_do_alone(pair):
+    _, vision = pair
+    images = [noise(SIDE, SIDE, seed) for seed in range(3)]
+    pre, post = embed(vision, images)
+    for i, image in enumerate(images):
+        alone = embed(vision, [image])
+        torch.testing.assert_close(pre[i : i + 1], alone[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(post[i : i + 1], alone[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [48, 80, 96])
+def test_qwen_windows_that_do_not_divide_the_image_are_unshuffled_too(tmp_path, side):
+    save_tiny("qwen2_5_vl", tmp_path)
+    vision = load_vision_side(tmp_path, image_size=side)
+    rows, cols = vision.pre_grid
+    assert (rows, cols) == (side // PATCH, side // PATCH)
+    vision = without_attention(vision)
+    assert_only_own_changes(embed(vision, with_each_cell_changed(noise(side, side), PATCH))[0], rows * cols)
+    assert_only_own_changes(embed(vision, with_each_cell_changed(noise(side, side), 2 * PATCH))[1], rows * cols // 4)
+
+
+def test_a_last_strip_narrower_than_a_patch_changes_nothing(tmp_path):
+    save_tiny("llava", tmp_path)
+    for name, old, new in [
+        ("config.json", '"image_size": 64', '"image_size": 68'),
+        ("preprocessor_config.json", ": 64", ": 68"),
+    ]:
+        path = tmp_path / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+    vision = load_vision_side(tmp_path)
+    image = noise(68, 68)
+    outside, inside = image.copy(), image.copy()
+    outside[:, 64:], inside[:, 63:] = 0, 0
+    pre, _ = embed(vision, [image, outside, inside])
+    assert torch.equal(pre[0], pre[1])
+    assert not torch.equal(pre[0], pre[2])
+
+
+def test_idefics2_latents_have_no_place(tmp_path):
+    save_tiny("idefics2", tmp_path)
+    assert load_vision_side(tmp_path).post_grid is None
+
+
+def test_pre_and_post_grids_have_the_ratio_of_the_family(pair):
+    _, vision = pair
+    ratio = {"gemma3": 4, "smolvlm": 4, "idefics2": None}
+    halved = ("aya_vision", "internvl", "idefics3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "mistral3")
+    ratio |= dict.fromkeys(halved, 2)
+    merge = ratio.get(vision.model_type, 1)
+    assert vision.pre_grid == (8, 8)
+    assert vision.post_grid == (None if merge is None else (8 // merge, 8 // merge))
+
+
+def test_vision_keys_are_told_from_the_language_models_in_every_spelling():
+    for key in ("vision_tower.vision_model.x", "model.vision_tower.x", "multi_modal_projector.linear_1.weight"):
+        assert is_vision_key(FAMILIES["llava"], key)
+    for key in ("language_model.model.embed_tokens.weight", "model.language_model.layers.0.x", "lm_head.weight"):
+        assert not is_vision_key(FAMILIES["llava"], key)
+    assert is_vision_key(FAMILIES["llava_next"], "image_newline")
+    assert is_vision_key(FAMILIES["idefics2"], "model.connector.modality_projection.up_proj.weight")
+    assert is_vision_key(FAMILIES["qwen2_5_vl"], "visual.blocks.0.x")
+    assert not is_vision_key(FAMILIES["qwen2_5_vl"], "model.layers.0.mlp.up_proj.weight")
+
+
+def test_a_family_that_is_not_known_is_named_with_those_that_are(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
+    with pytest.raises(LossmapError, match="model_type is 'blip-2'.*Known families: llava, llava_next"):
+        read_family(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", None])
+def test_a_configuration_that_can_not_be_read_is_named(tmp_path, content):
+    if content:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(LossmapError, match="config.json: can't be read as a model's configuration"):
+        read_family(tmp_path)
+
+
+def test_reading_the_registry_needs_neither_torch_nor_transformers():
+    code = "import sys; import lossmap.vlm.families; assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
+    path = {"PYTHONPATH": ":".join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=path)

@@ -1,0 +1,187 @@
+"""Pixel inputs: equal to each family's own image processor, and every refusal."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import CONFIGS, SIDE, save_config
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoImageProcessor,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLProcessor,
+    Qwen2VLProcessor,
+    image_transforms,
+)
+from transformers.models.idefics3 import image_processing_pil_idefics3
+
+from lossmap.errors import LossmapError
+from lossmap.vlm.families import FAMILIES
+from lossmap.vlm.preprocessing import load_preprocessor
+from lossmap.vlm.processors import image_processor_only, load_processor
+
+SIZES = [(96, 80), (61, 97), (64, 64), (200, 37), (131, 90), (15, 33)]
+SETTINGS = {  # one view of the whole image
+    "aya_vision": {"crop_to_patches": False},
+    "internvl": {"crop_to_patches": False},
+    "idefics2": {"do_image_splitting": False},
+    "idefics3": {"do_image_splitting": False, "size": {"longest_edge": SIDE}},
+    "smolvlm": {"do_image_splitting": False, "size": {"longest_edge": SIDE}},
+}
+
+
+def noise_images(sizes=SIZES, seed=0):
+    rng = np.random.default_rng(seed)
+    return [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
+
+
+def by_transformers(model_type, folder, images):
+    """What the family's unmodified image processor gives, for one view of the whole image."""
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    if FAMILIES[model_type].view == "any" and model_type != "idefics2":
+        images = [image.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for image in images]
+    if "pixel_attention_mask" in FAMILIES[model_type].inputs:
+        images = [[image] for image in images]
+    return processor(images, return_tensors="pt", **SETTINGS.get(model_type, {}))
+
+
+def load(model_type, folder):
+    return load_preprocessor(folder, image_size=SIDE if model_type == "mistral3" else None)
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_pixel_inputs_equal_the_image_processors(tmp_path, model_type):
+    save_config(model_type, tmp_path)
+    images = noise_images()
+    preprocessor = load(model_type, tmp_path)
+    found = preprocessor.normalise(preprocessor.prepare(images))
+    wanted = by_transformers(model_type, tmp_path, images)
+    assert tuple(found) == preprocessor.inputs
+    if FAMILIES[model_type].view == "base":  # the first of its views is the whole image
+        wanted = {"pixel_values": wanted["pixel_values"][:, :1]}
+    for name in set(found) & set(wanted):
+        assert found[name].shape == wanted[name].shape
+        torch.testing.assert_close(found[name], wanted[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_preparing_then_normalising_is_the_same_in_a_batch_as_one_by_one_and_after_pickling(tmp_path, model_type):
+    save_config(model_type, tmp_path)
+    preprocessor = load(model_type, tmp_path)
+    again = pickle.loads(pickle.dumps(preprocessor))
+    assert again == preprocessor
+    images = noise_images(seed=1)
+    together = preprocessor.prepare(images)["pixels"]
+    assert together.dtype == torch.uint8
+    assert together.shape == (len(images), SIDE, SIDE, 3)
+    alone = torch.cat([again.prepare([image])["pixels"] for image in images])
+    assert torch.equal(together, alone)
+
+
+def test_normalising_leaves_the_bytes_as_they_are_and_rounds_last(tmp_path):
+    save_config("qwen2_5_vl", tmp_path)
+    preprocessor = load_preprocessor(tmp_path)
+    batch = preprocessor.prepare(noise_images())
+    before = batch["pixels"].clone()
+    full = preprocessor.normalise(batch, "cpu", torch.float32)["pixel_values"]
+    half = preprocessor.normalise(batch, "cpu", torch.bfloat16)["pixel_values"]
+    assert torch.equal(batch["pixels"], before)
+    assert torch.equal(half, full.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("model_type", ["idefics2", "idefics3", "qwen2_vl", "mistral3"])
+def test_image_size_sets_the_side_where_the_family_takes_any(tmp_path, model_type):
+    save_config(model_type, tmp_path)
+    preprocessor = load_preprocessor(tmp_path, image_size=96)
+    assert preprocessor.input_size == (96, 96)
+    assert preprocessor.grid == (12, 12)
+    assert preprocessor.prepare(noise_images())["pixels"].shape == (len(SIZES), 96, 96, 3)
+
+
+def test_resized_sides_are_rounded_as_the_processors_round_them(tmp_path):
+    save_config("llava", tmp_path / "llava", size=336, patch=14)
+    save_config("idefics3", tmp_path / "idefics3")
+    shortest, longest = load_preprocessor(tmp_path / "llava"), load_preprocessor(tmp_path / "idefics3", image_size=336)
+    rng = np.random.default_rng(2)
+    for width, height in rng.integers(1, 2000, (500, 2)).tolist():
+        image = np.broadcast_to(np.uint8(0), (3, height, width))
+        wanted = image_transforms.get_resize_output_image_size(
+            image, 336, default_to_square=False, input_data_format="channels_first"
+        )
+        assert shortest._sizes(width, height) == [wanted]
+        wanted = image_processing_pil_idefics3.get_resize_output_image_size(image, 336)
+        assert longest._sizes(width, height) == [wanted, (336, 336)]
+
+
+def test_an_image_that_is_not_rgb_is_named(tmp_path):
+    save_config("llava", tmp_path)
+    images = [*noise_images()[:2], Image.new("L", (30, 30))]
+    with pytest.raises(ValueError, match="image 2 of the batch has mode L, not RGB"):
+        load_preprocessor(tmp_path).prepare(images)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "processor", "image_size", "message"),
+    [
+        ("mistral3", {}, None, "takes images of any size. Set the model's image_size .* a multiple of 16, say 336"),
+        ("qwen2_vl", {"size": {"shortest_edge": 100, "longest_edge": 9000}}, None, "takes images of any size"),
+        ("qwen2_vl", {"size": {"shortest_edge": 5000, "longest_edge": 5000}}, None, "takes images of any size"),
+        ("qwen2_5_vl", {}, 100, "image_size 100 is not a multiple of 16, the side of 2 x 2 patches. Take 96 or 112"),
+        ("idefics2", {}, 3, "image_size 3 is not a multiple of 8, the side of a patch. Take 8 or 16"),
+        ("llava", {}, 336, "takes inputs of 64 x 64 pixels only, but image_size is 336. Leave image_size out"),
+        ("llava", {"do_resize": False}, None, "do_resize: false, so inputs have no fixed size"),
+        ("llava", {"do_center_crop": False}, None, "size is {'shortest_edge': 64} without a centre crop"),
+        ("paligemma", {"size": {"longest_edge": 64}}, None, "size is {'longest_edge': 64} without a centre crop"),
+    ],
+)
+def test_settings_that_give_no_fixed_square_input_are_refused(tmp_path, model_type, processor, image_size, message):
+    save_config(model_type, tmp_path, processor=processor)
+    with pytest.raises(LossmapError, match=message):
+        load_preprocessor(tmp_path, image_size=image_size)
+
+
+# Processors with a tokenizer, less their video part
+
+
+def small_tokenizer():
+    specials = ["<unk>", "<|endoftext|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    vocabulary = {token: i for i, token in enumerate([*specials, "what"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=specials[2:],
+        extra_special_tokens={"image_token": "<|image_pad|>"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("model_type", "processor_class"), [("qwen2_vl", Qwen2VLProcessor), ("qwen2_5_vl", Qwen2_5_VLProcessor)]
+)
+def test_a_video_familys_processor_saves_and_loads_without_its_video_part(tmp_path, model_type, processor_class):
+    save_config(model_type, tmp_path)
+    image_processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    made = image_processor_only(processor_class)(image_processor, small_tokenizer(), chat_template="{{ messages }}")
+    made.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "processor_config.json").read_text())["processor_class"] == processor_class.__name__
+    loaded = load_processor(tmp_path)
+    assert isinstance(loaded, processor_class)
+    assert loaded.image_processor.backend == "pil"
+    assert loaded.chat_template == "{{ messages }}"
+    image = Image.new("RGB", (SIDE, SIDE), "red")
+    text = ["<|vision_start|> <|image_pad|> <|vision_end|> what"]
+    inputs = [processor(images=[image], text=text, return_tensors="pt") for processor in (made, loaded)]
+    assert torch.equal(inputs[0]["input_ids"], inputs[1]["input_ids"])
+    assert (inputs[1]["input_ids"] == loaded.image_token_id).sum() == (SIDE // 8 // 2) ** 2
+    wanted = by_transformers(model_type, tmp_path, [image])["pixel_values"]
+    assert torch.equal(inputs[1]["pixel_values"], wanted)
+
+
+def test_a_processor_without_video_part_stays_itself():
+    assert image_processor_only(LlavaProcessor) is LlavaProcessor

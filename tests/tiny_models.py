@@ -1,0 +1,246 @@
+"""Random tiny models of all 14 families: the real transformers classes with few and narrow layers, built in moments."""
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForImageTextToText,
+    AyaVisionConfig,
+    Gemma3Config,
+    Idefics2Config,
+    Idefics3Config,
+    InternVLConfig,
+    LlavaConfig,
+    LlavaNextConfig,
+    LlavaOnevisionConfig,
+    Mistral3Config,
+    PaliGemmaConfig,
+    Qwen2_5_VLConfig,
+    Qwen2VLConfig,
+    Qwen3VLConfig,
+    SmolVLMConfig,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+SIDE, PATCH, WIDTH, TEXT_WIDTH = 64, 8, 32, 48
+EDGES = {"shortest_edge": SIDE, "longest_edge": SIDE}
+SQUARE = {"height": SIDE, "width": SIDE}
+PIXELS = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE}
+TILES = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE]]
+
+_layers = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 2 * WIDTH,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "image_size": SIDE,
+    "patch_size": PATCH,
+}
+_clip = {"model_type": "clip_vision_model", **_layers}
+_siglip = {"model_type": "siglip_vision_model", "vision_use_head": False, **_layers}
+_text = {
+    "vocab_size": 40,
+    "hidden_size": TEXT_WIDTH,
+    "intermediate_size": 2 * TEXT_WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_qwen_vision = {"depth": 3, "num_heads": 4, "patch_size": PATCH, "spatial_merge_size": 2, "temporal_patch_size": 2}
+_qwen_text = {
+    **_text,
+    "rope_parameters": {"rope_type": "default", "mrope_section": [2, 2, 2], "rope_theta": 10000.0},
+}
+_perceiver = {
+    "hidden_size": TEXT_WIDTH,
+    "resampler_n_latents": 4,
+    "resampler_depth": 2,
+    "resampler_n_heads": 4,
+    "resampler_head_dim": 8,
+    "num_key_value_heads": 2,
+}
+
+
+def _of(kind: str) -> dict:
+    return {"model_type": kind, **_text}
+
+
+CONFIGS = {
+    "llava": lambda: LlavaConfig(vision_config=_clip, text_config=_of("llama"), image_token_index=3),
+    "llava_next": lambda: LlavaNextConfig(
+        vision_config=_clip, text_config=_of("llama"), image_token_index=3, image_grid_pinpoints=TILES
+    ),
+    "llava_onevision": lambda: LlavaOnevisionConfig(
+        vision_config=_siglip, text_config=_of("qwen2"), image_token_index=3, image_grid_pinpoints=TILES
+    ),
+    "paligemma": lambda: PaliGemmaConfig(
+        vision_config=_siglip, text_config=_of("gemma"), image_token_index=3, projection_dim=TEXT_WIDTH
+    ),
+    "gemma3": lambda: Gemma3Config(
+        vision_config=_siglip, text_config=_of("gemma3_text"), image_token_index=3, mm_tokens_per_image=4
+    ),
+    "aya_vision": lambda: AyaVisionConfig(vision_config=_siglip, text_config=_of("cohere2"), image_token_index=3),
+    "internvl": lambda: InternVLConfig(vision_config=_layers, text_config=_of("qwen2"), image_token_id=3),
+    "idefics2": lambda: Idefics2Config(
+        vision_config={**_layers, "image_size": 2 * SIDE},
+        perceiver_config=_perceiver,
+        text_config=_of("mistral"),
+        image_token_id=3,
+    ),
+    "idefics3": lambda: Idefics3Config(vision_config=_layers, text_config=_of("llama"), image_token_id=3),
+    "smolvlm": lambda: SmolVLMConfig(vision_config=_layers, text_config=_of("llama"), image_token_id=3, scale_factor=4),
+    "qwen2_vl": lambda: Qwen2VLConfig(
+        vision_config={**_qwen_vision, "embed_dim": WIDTH, "hidden_size": TEXT_WIDTH, "mlp_ratio": 2},
+        text_config=_qwen_text,
+        image_token_id=3,
+    ),
+    "qwen2_5_vl": lambda: Qwen2_5_VLConfig(
+        vision_config={
+            **_qwen_vision,
+            "hidden_size": WIDTH,
+            "intermediate_size": 2 * WIDTH,
+            "out_hidden_size": TEXT_WIDTH,
+            "window_size": 4 * PATCH,
+            "fullatt_block_indexes": [2],
+        },
+        text_config=_qwen_text,
+        image_token_id=3,
+    ),
+    "qwen3_vl": lambda: Qwen3VLConfig(
+        vision_config={
+            **_qwen_vision,
+            "hidden_size": WIDTH,
+            "intermediate_size": 2 * WIDTH,
+            "out_hidden_size": TEXT_WIDTH,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0],
+        },
+        text_config=_qwen_text,
+        image_token_id=3,
+    ),
+    "mistral3": lambda: Mistral3Config(
+        vision_config={"model_type": "pixtral", **_layers}, text_config=_of("mistral"), image_token_index=3
+    ),
+}
+
+IMAGE_PROCESSORS = {
+    "llava": lambda: CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SQUARE),
+    "llava_next": lambda: LlavaNextImageProcessorPil(
+        size={"shortest_edge": SIDE}, crop_size=SQUARE, image_grid_pinpoints=TILES
+    ),
+    "llava_onevision": lambda: LlavaOnevisionImageProcessorPil(size=SQUARE, image_grid_pinpoints=TILES),
+    "paligemma": lambda: SiglipImageProcessorPil(size=SQUARE),
+    "gemma3": lambda: Gemma3ImageProcessorPil(size=SQUARE),
+    "aya_vision": lambda: GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=True),
+    "internvl": lambda: GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=True),
+    "idefics2": lambda: Idefics2ImageProcessorPil(size=EDGES, do_image_splitting=True),
+    "idefics3": lambda: Idefics3ImageProcessorPil(
+        size={"longest_edge": 4 * SIDE}, max_image_size={"longest_edge": SIDE}
+    ),
+    "smolvlm": lambda: SmolVLMImageProcessorPil(size={"longest_edge": 4 * SIDE}, max_image_size={"longest_edge": SIDE}),
+    "qwen2_vl": lambda: Qwen2VLImageProcessorPil(patch_size=PATCH, size=PIXELS),
+    "qwen2_5_vl": lambda: Qwen2VLImageProcessorPil(patch_size=PATCH, size=PIXELS),
+    "qwen3_vl": lambda: Qwen2VLImageProcessorPil(
+        patch_size=PATCH, size=PIXELS, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ),
+    "mistral3": lambda: PixtralImageProcessorPil(
+        patch_size={"height": PATCH, "width": PATCH}, size={"longest_edge": SIDE}
+    ),
+}
+
+
+def tiny_model(model_type: str, seed: int = 0):
+    """A generation model of the family with random weights, none of them constant, in evaluation mode."""
+    torch.manual_seed(seed)
+    model = AutoModelForImageTextToText.from_config(copy.deepcopy(CONFIGS[model_type]()))
+    with torch.no_grad():
+        for parameter in model.parameters():  # initial values are ones and zeros in places, and small in others
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model.eval()
+
+
+def save_tiny(model_type: str, folder: Path, shard: str = "1GB", spelling: str = "saved", seed: int = 0):
+    """Save a tiny model and its image processor; returns the model.
+
+    shard: largest shard. spelling: of the tensors' names: "saved", as transformers 5 writes them; "hub", as most
+    checkpoints of earlier versions have them; "nested", under "model." as transformers 4.52 to 4.57 wrote them.
+    """
+    model = tiny_model(model_type, seed)
+    model.save_pretrained(folder, max_shard_size=shard)
+    IMAGE_PROCESSORS[model_type]().save_pretrained(folder)
+    if spelling != "saved":
+        respell(Path(folder), RENAMES[spelling][model_type])
+    return model
+
+
+def save_config(
+    model_type: str, folder: Path, size: int = SIDE, patch: int = PATCH, processor: dict | None = None
+) -> None:
+    """Save what a preprocessor reads: configuration and image processor, and an empty weight file.
+
+    size, patch: for LLaVA, of its vision tower. processor: settings of the image processor that differ.
+    """
+    config = copy.deepcopy(CONFIGS[model_type]())
+    image_processor = IMAGE_PROCESSORS[model_type]().to_dict()
+    if size != SIDE:
+        config.vision_config.image_size, config.vision_config.patch_size = size, patch
+        image_processor |= {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
+    config.save_pretrained(folder)
+    content = {**image_processor, **(processor or {})}
+    (Path(folder) / "preprocessor_config.json").write_text(json.dumps(content, default=dict))
+    save_file({}, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+
+
+RENAMES = {
+    "hub": {
+        "llava": {"vision_tower.": "vision_tower.vision_model."},
+        "idefics2": {},  # as saved
+        "qwen2_5_vl": {},
+    },
+    "nested": {
+        "llava": {
+            "vision_tower.": "model.vision_tower.vision_model.",
+            "multi_modal_projector.": "model.multi_modal_projector.",
+            "language_model.model.": "model.language_model.",
+            "language_model.lm_head.": "lm_head.",
+        },
+        "idefics2": {"model.": ""},  # a base model's
+        "qwen2_5_vl": {"visual.": "model.visual.", "model.": "model.language_model."},
+    },
+}
+
+
+def respell(folder: Path, prefixes: dict[str, str]) -> None:
+    """Rename tensors by their prefixes in every weight file of a folder, and in the index."""
+
+    def renamed(key: str) -> str:
+        for old, new in prefixes.items():
+            if key.startswith(old):
+                return new + key.removeprefix(old)
+        return key
+
+    for path in folder.glob("*.safetensors"):
+        save_file({renamed(key): tensor for key, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        content = json.loads(index.read_text())
+        content["weight_map"] = {renamed(key): name for key, name in content["weight_map"].items()}
+        index.write_text(json.dumps(content))

@@ -1,0 +1,147 @@
+"""A checkpoint's folder: a local one as it is, or a hub's, of which only the files needed are downloaded."""
+
+import json
+import re
+from pathlib import Path
+
+from lossmap.errors import LossmapError
+from lossmap.vlm.families import Family, is_vision_key, read_family
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def resolve_checkpoint(checkpoint: str | Path, revision: str | None = None, vision_only: bool = True) -> Path:
+    """The folder that holds a checkpoint's configuration, processor and weights, downloaded first if it's a hub id.
+
+    Of a hub checkpoint the small JSON files come first, then only those weight files that the index maps needed tensors
+    to. huggingface_hub's own environment variables apply: HF_HOME (where the cache lies), HF_TOKEN, HF_ENDPOINT,
+    HF_HUB_OFFLINE.
+
+    Parameters: checkpoint, a local folder or a hub id; revision, for a hub id the commit to use, 40 hex digits;
+        vision_only, whether the weights of the language model may be left out.
+    Raises: LossmapError if something is missing, unreachable, not permitted, not pinned, or not safetensors.
+    """
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        folder = _download(str(checkpoint), revision, vision_only)
+    missing = [name for name in weight_files(folder, vision_only) if not (folder / name).is_file()]
+    if missing:
+        raise LossmapError.listing(f"{folder}: weight files that {INDEX} names are missing:", missing, "Add them.")
+    return folder
+
+
+def weight_files(folder: Path, vision_only: bool = True) -> list[str]:
+    """Names of the safetensors files of a checkpoint folder that hold needed tensors, sorted.
+
+    Raises: LossmapError if the folder lacks config.json, a processor's configuration or safetensors weights, or if its
+        index names no tensor of the vision side.
+    """
+    if not (folder / "config.json").is_file():
+        raise LossmapError(f"{folder}: has no config.json. Give the folder that a model was saved to.")
+    _, family = read_family(folder)
+    if not any((folder / name).is_file() for name in PROCESSORS):
+        raise LossmapError(
+            f"{folder}: has no {PROCESSORS[0]} (nor {PROCESSORS[1]}), which says how images are resized."
+            " Copy it from where the model comes from."
+        )
+    if (folder / INDEX).is_file():
+        return sorted(set(_weight_map(folder / INDEX, family, vision_only).values()))
+    if (folder / SINGLE).is_file():
+        return [SINGLE]
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pth")):
+        raise LossmapError(
+            f"{folder}: holds weights as pickled files (.bin, .pth) only, which can run code when they are read."
+            " Convert them to safetensors with a tool you trust, or use a checkpoint that has them."
+        )
+    raise LossmapError(
+        f"{folder}: has no {SINGLE} and no {INDEX}. Complete the checkpoint; if it was published as pickled weights"
+        " (.bin) only, use one that has safetensors."
+    )
+
+
+def _weight_map(index: Path, family: Family, vision_only: bool) -> dict[str, str]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        needed = {key: name for key, name in weight_map.items() if not vision_only or is_vision_key(family, key)}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise LossmapError(f"{index}: can't be read as an index of weights ({error!r}). Get the file again.") from None
+    if not needed:
+        raise LossmapError(
+            f"{index}: maps no tensor whose name begins with {' or '.join(family.vision_keys)}, the vision side of this"
+            " family. Use a checkpoint that holds the whole vision-language model."
+        )
+    outside = [name for name in needed.values() if name != Path(name).name]
+    if outside:
+        raise LossmapError(f"{index}: names {outside[0]}, which is not a file of its own folder. Correct the index.")
+    return needed
+
+
+def _download(checkpoint: str, revision: str | None, vision_only: bool) -> Path:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint) or checkpoint.startswith("."):
+        raise LossmapError(
+            f"{checkpoint}: is neither a folder here nor a hub id (owner/name). Correct the path or the id."
+        )
+    if not COMMIT.fullmatch(revision or ""):
+        found = f"has the revision {revision!r}" if revision else "has no revision"
+        raise LossmapError(
+            f"{checkpoint}: {found}. Give the commit to use, 40 hex digits: a branch or a tag can move, and results"
+            " with it. The hub's page of the model lists its commits under Files, History."
+        )
+    folder = _snapshot(checkpoint, revision, SMALL_FILES)
+    if (folder / "config.json").is_file() and not (folder / INDEX).is_file():
+        folder = _snapshot(checkpoint, revision, [*SMALL_FILES, SINGLE])
+    files = weight_files(folder, vision_only)
+    return _snapshot(checkpoint, revision, [*SMALL_FILES, *files])
+
+
+def _snapshot(checkpoint: str, revision: str, patterns: list[str]) -> Path:
+    """The hub cache's folder of this commit, with the files of these patterns in it."""
+    import huggingface_hub
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            checkpoint, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]
+        )
+    except (huggingface_hub.errors.HTTPError, OSError) as error:
+        raise LossmapError(f"{checkpoint} at {revision}: {_what_helps(error)}.") from None
+    return Path(folder)
+
+
+def _what_helps(error: Exception) -> str:
+    """What went wrong between here and the hub, and what to do. Never holds a token."""
+    from huggingface_hub import errors
+
+    local = "or download it elsewhere and give its folder as the checkpoint"
+    match error:
+        case errors.GatedRepoError():
+            return (
+                "is gated: the hub wants its terms accepted. Do so on the model's page and set HF_TOKEN to a token"
+                f" of that account, {local}"
+            )
+        case errors.RepositoryNotFoundError():
+            return (
+                "was not found, or is private. Correct the id; for a private model set HF_TOKEN to a token that may"
+                f" read it, {local}"
+            )
+        case errors.RevisionNotFoundError():
+            return "the hub has no such revision. Take a commit from the model's page, under Files, History"
+        case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
+            return f"was refused (HTTP {error.response.status_code}). Set HF_TOKEN to a token that may read it, {local}"
+        case errors.HfHubHTTPError():
+            return (
+                f"could not be downloaded (HTTP {error.response.status_code}). Try again later, set HF_ENDPOINT to a"
+                f" mirror, {local}"
+            )
+        case errors.OfflineModeIsEnabled() | errors.LocalEntryNotFoundError():
+            return (
+                "is not complete in the hub's cache, and the hub could not be reached. Unset HF_HUB_OFFLINE, set"
+                f" HF_HOME to a cache that has it, set HF_ENDPOINT to a mirror, {local}"
+            )
+        case _:  # connection, time-out, full disk
+            return (
+                f"could not be downloaded ({type(error).__name__}: {error}). Check the connection and the disk, set"
+                f" HF_ENDPOINT to a mirror or HF_HOME to a disk with room, {local}"
+            )

@@ -1,0 +1,146 @@
+"""What Lossmap must know of each model family: one registry entry each.
+
+transformers gives every vision-language model the same interface: the base model (`AutoModel`) has
+`get_image_features(...)`, whose `.pooler_output` is the sequence that the language model receives, in its order; and
+the tensor that enters the connector is what a forward pre-hook on one named module sees. Families differ in that
+module's name, in how patches are laid out there, and in what they call things in a checkpoint: that is what this file
+holds.
+
+Importing it needs neither torch nor transformers, so that a Snakefile can read `FAMILIES` while it is parsed.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lossmap.errors import LossmapError
+
+
+def _raster(pre, config, grid):
+    """(images * patches, features) already in raster order."""
+    return pre
+
+
+def _pixel_shuffled(pre, config, grid):
+    """Squares of s x s patches were concatenated along the features before the connector: take them apart again."""
+    (rows, cols), s = grid, _inverse_ratio(config)
+    features = pre.shape[-1] // s**2
+    cells = pre.reshape(-1, rows // s, cols // s, s, s, features)
+    return cells.permute(0, 1, 3, 2, 4, 5)
+
+
+def _merge_blocks(pre, config, grid):
+    """Patches come in blocks of m x m, the blocks in raster order."""
+    return _from_blocks(pre, config, grid, None)
+
+
+def _windows(pre, config, grid):
+    """Patches come in blocks of m x m, and the blocks by attention window."""
+    import torch
+    from transformers.vision_utils import get_vision_window_index
+
+    vision = config.vision_config
+    thw = torch.tensor([[1, *grid]])
+    order, _ = get_vision_window_index(thw, vision.spatial_merge_size, vision.window_size, vision.patch_size)
+    return _from_blocks(pre, config, grid, order)
+
+
+def _from_blocks(pre, config, grid, block_order):
+    import torch
+
+    (rows, cols), m = grid, config.vision_config.spatial_merge_size
+    blocks = torch.arange(rows * cols).view(rows // m, m, cols // m, m).permute(0, 2, 1, 3).reshape(-1, m * m)
+    position = (blocks if block_order is None else blocks[block_order]).flatten()  # row r of pre is this raster patch
+    return pre.reshape(-1, rows * cols, pre.shape[-1])[:, position.argsort().to(pre.device)]
+
+
+def _inverse_ratio(config) -> int:
+    return round(1 / config.downsample_ratio)
+
+
+def _one(config) -> int:
+    return 1
+
+
+def _spatial_merge(config) -> int:
+    return config.vision_config.spatial_merge_size
+
+
+def _gemma3_pool(config) -> int:
+    patches_per_side = config.vision_config.image_size // config.vision_config.patch_size
+    return patches_per_side // round(config.mm_tokens_per_image**0.5)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model family.
+
+    connector: the module of the base model whose input is pre.
+    inputs: what `get_image_features` takes.
+    merge: from the config, m where post is a raster of (rows / m) x (cols / m) tokens; None where post has no grid.
+    view: how one image becomes one square input: "whole", the processor's own resize and centre crop; "base", the whole
+        view of a family that also cuts tiles; "any", a family that takes any size, given S x S pixels; "longest",
+        scaled to S along the longer side, then to S x S.
+    vision_keys: how the names of the vision side's tensors begin in a checkpoint, after an optional "model.".
+    to_raster: pre as the hook saw it -> the same numbers with patches in raster order.
+    newline: tokens that follow the grid in post (the learned `image_newline`).
+    """
+
+    connector: str
+    inputs: tuple[str, ...]
+    merge: Callable[[Any], int] | None
+    view: str
+    vision_keys: tuple[str, ...]
+    to_raster: Callable = _raster
+    newline: int = 0
+
+
+_TOWER = ("vision_tower.", "multi_modal_projector.")
+_IDEFICS = ("vision_model.", "connector.")
+_PIXELS = ("pixel_values",)
+_SIZES = ("pixel_values", "image_sizes")
+_MASK = ("pixel_values", "pixel_attention_mask")
+_GRID = ("pixel_values", "image_grid_thw")
+
+FAMILIES: dict[str, Family] = {
+    "llava": Family("multi_modal_projector", _PIXELS, _one, "whole", _TOWER),
+    "llava_next": Family("multi_modal_projector", _SIZES, _one, "base", (*_TOWER, "image_newline"), newline=1),
+    "llava_onevision": Family("multi_modal_projector", _SIZES, _one, "base", (*_TOWER, "image_newline"), newline=1),
+    "paligemma": Family("multi_modal_projector", _PIXELS, _one, "whole", _TOWER),
+    "gemma3": Family("multi_modal_projector", _PIXELS, _gemma3_pool, "whole", _TOWER),
+    "aya_vision": Family("multi_modal_projector", _PIXELS, lambda c: c.downsample_factor, "whole", _TOWER),
+    "internvl": Family("multi_modal_projector", _PIXELS, _inverse_ratio, "whole", _TOWER, _pixel_shuffled),
+    "idefics2": Family("connector", _MASK, None, "any", _IDEFICS),
+    "idefics3": Family("connector", _MASK, lambda c: c.scale_factor, "longest", _IDEFICS),
+    "smolvlm": Family("connector", _MASK, lambda c: c.scale_factor, "longest", _IDEFICS),
+    "qwen2_vl": Family("visual.merger", _GRID, _spatial_merge, "any", ("visual.",), _merge_blocks),
+    "qwen2_5_vl": Family("visual.merger", _GRID, _spatial_merge, "any", ("visual.",), _windows),
+    # deepstack_merger_list feeds the language model too, so post understates what it sees of the image.
+    "qwen3_vl": Family("visual.merger", _GRID, _spatial_merge, "any", ("visual.",), _merge_blocks),
+    "mistral3": Family("multi_modal_projector", _SIZES, lambda c: c.spatial_merge_size, "any", _TOWER),
+}
+
+
+def read_family(folder: Path) -> tuple[str, Family]:
+    """The model type that a checkpoint folder's config.json states, and its family.
+
+    Raises: LossmapError if config.json can't be read, or names a family that isn't in the registry.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise LossmapError(f"{path}: can't be read as a model's configuration ({error}). Get the file again.") from None
+    if model_type not in FAMILIES:
+        raise LossmapError(
+            f"{path}: model_type is {model_type!r}, which Lossmap doesn't know. Known families: {', '.join(FAMILIES)}."
+            " Choose a checkpoint of one of them, or add an entry to FAMILIES in lossmap/vlm/families.py."
+        )
+    return model_type, FAMILIES[model_type]
+
+
+def is_vision_key(family: Family, key: str) -> bool:
+    """Whether a tensor of this name in a checkpoint belongs to the vision tower or the connector."""
+    return key.removeprefix("model.").startswith(family.vision_keys)

@@ -1,0 +1,205 @@
+"""The vision side of a vision-language model: tower and connector, without the language model."""
+
+import copy
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from operator import attrgetter
+from pathlib import Path
+
+import torch
+import transformers
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.utils import logging as transformers_logging
+
+from lossmap.errors import LossmapError
+from lossmap.vlm.checkpoints import resolve_checkpoint, weight_files
+from lossmap.vlm.families import Family, is_vision_key, read_family
+from lossmap.vlm.preprocessing import Preprocessor, load_preprocessor
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TEXT_PARTS = ("language_model", "text_model")
+
+
+class VisionSide:
+    """A vision tower and its connector, ready to embed.
+
+    model_type, family, config: what the checkpoint is; config is the checkpoint's own, unchanged.
+    preprocessor: makes its pixel inputs.  dtype, device: of the weights.
+    pre_grid: (rows, cols) of patches before the connector; pre_dim: their width.
+    post_grid: (rows, cols) of the tokens after it, None where they have no place in the image; post_tokens: how many
+        the language model receives (LLaVA-NeXT and -OneVision end with one `image_newline` after the grid); post_dim:
+        their width.
+    """
+
+    def __init__(self, model_type, family, config, model, preprocessor, revision):
+        self.model_type: str = model_type
+        self.family: Family = family
+        self.config: PreTrainedConfig = config
+        self.model: PreTrainedModel = model
+        self.preprocessor: Preprocessor = preprocessor
+        self.revision: str | None = revision
+        self.dtype: torch.dtype = model.dtype
+        self.device: torch.device = model.device
+        self.pre_grid: tuple[int, int] = preprocessor.grid
+        rows, cols = preprocessor.grid
+        merge = family.merge(config) if family.merge else None
+        self.post_grid: tuple[int, int] | None = (rows // merge, cols // merge) if merge else None
+
+        # One plain image through the network: widths as they are, and a layout that isn't understood shows here.
+        probe = Image.new("RGB", (cols, rows), (150, 90, 30))
+        pre, post = self.embed(preprocessor.normalise(preprocessor.prepare([probe]), self.device, self.dtype))
+        self.pre_dim: int = pre.shape[2]
+        self.post_tokens, self.post_dim = post.shape[1:]
+        if merge and self.post_tokens != (rows // merge) * (cols // merge) + family.newline:
+            raise LossmapError(
+                f"{model_type}: {self.post_tokens} tokens leave the connector, which is not a grid of {self.post_grid}."
+                " Use an image_size that the model's configuration provides for."
+            )
+
+    @torch.inference_mode()
+    def embed(self, pixel_inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embed a batch of images.
+
+        Parameters: pixel_inputs, from `preprocessor.normalise(batch, vision.device, vision.dtype)`.
+        Returns: pre (images, patches, pre_dim), what enters the connector, patches in raster order of the model's input
+            image; post (images, post_tokens, post_dim), what the language model receives, in its order.
+        Raises: LossmapError if the patches don't form the expected grid.
+        """
+        seen = {}
+
+        def keep(module, args, kwargs):
+            seen["pre"] = args[0] if args else next(iter(kwargs.values()))
+
+        hook = attrgetter(self.family.connector)(self.model).register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            post = self.model.get_image_features(**pixel_inputs).pooler_output
+        finally:
+            hook.remove()
+        post = post if torch.is_tensor(post) else torch.stack(list(post))
+        rows, cols = self.pre_grid
+        images = len(pixel_inputs.get("image_grid_thw", pixel_inputs["pixel_values"]))
+        pre = self.family.to_raster(seen["pre"], self.config, self.pre_grid)
+        if (vectors := pre.shape[:-1].numel()) != images * rows * cols or len(post) != images:
+            raise LossmapError(
+                f"{self.model_type}: {images} images gave {vectors} vectors before the connector and {len(post)}"
+                f" sequences after it, not {rows} x {cols} patches each. Lossmap doesn't know this layout: check"
+                " image_size and the configuration's vision_feature_select_strategy."
+            )
+        return pre.reshape(images, rows * cols, -1), post
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256, in hex, over names, dtypes, shapes and bytes of the weights in use: the same for the same weights in
+        the same precision, whatever the checkpoint's spelling and sharding."""
+        sha = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return sha.hexdigest()
+
+    @property
+    def provenance(self) -> dict[str, str | None]:
+        """What embeddings came from: model_type, revision, weights' digest, versions of transformers and torch."""
+        return {
+            "model_type": self.model_type,
+            "revision": self.revision,
+            "digest": self.digest,
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+        }
+
+
+def load_vision_side(
+    checkpoint: str | Path,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    image_size: int | None = None,
+) -> VisionSide:
+    """Load a model's vision tower and connector. Its language model is neither built nor read.
+
+    Parameters: checkpoint and revision, see `resolve_checkpoint`; dtype, float32, bfloat16 or float16 (the Qwen towers
+        overflow in float16); device, a torch device; image_size, see `load_preprocessor`.
+    Raises: LossmapError if the checkpoint can't be had, is of no known family, or lacks weights of the vision side.
+    """
+    if dtype not in DTYPES:
+        raise LossmapError(f"dtype is {dtype!r}. Choose one of {', '.join(DTYPES)}.")
+    folder = resolve_checkpoint(checkpoint, revision)
+    preprocessor = load_preprocessor(folder, image_size=image_size)
+    model_type, family = read_family(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with _quiet():
+        model, info = MODEL_MAPPING[type(config)].from_pretrained(
+            None,
+            config=_without_text(config, family),
+            state_dict=_vision_tensors(folder, family),
+            dtype=DTYPES[dtype],
+            ignore_mismatched_sizes=True,  # reported below, with the checkpoint's name
+            output_loading_info=True,
+        )
+    problems = [f"{key}: missing" for key in info["missing_keys"] if not key.startswith(TEXT_PARTS)]
+    problems += [f"{key}: {found}, not {wanted}" for key, found, wanted in info["mismatched_keys"]]
+    problems += list(info["error_msgs"])
+    if problems:
+        raise LossmapError.listing(
+            f"{checkpoint}: the weights of the vision side don't fit its config.json:",
+            sorted(problems),
+            "Complete the checkpoint: without these, the network would hold random numbers.",
+        )
+    for part in TEXT_PARTS:
+        if hasattr(model, part):
+            setattr(model, part, None)
+    return VisionSide(model_type, family, config, model.to(device).eval(), preprocessor, revision)
+
+
+def _without_text(config: PreTrainedConfig, family: Family) -> PreTrainedConfig:
+    """The same configuration with a language model of no layers and one word, and no tower layers that nobody reads."""
+    config = copy.deepcopy(config)
+    text = config.get_text_config()
+    text.num_hidden_layers, text.vocab_size, text.pad_token_id = 0, 1, None
+    if getattr(text, "layer_types", None) is not None:
+        text.layer_types = []
+    layer, vision = getattr(config, "vision_feature_layer", None), config.vision_config
+    # CLIP's hidden states are the plain outputs of its layers, so those after the one that's read change nothing.
+    if isinstance(layer, int) and vision.model_type == "clip_vision_model":
+        vision.num_hidden_layers = layer if layer >= 0 else vision.num_hidden_layers + 1 + layer
+        config.vision_feature_layer = -1
+    if family.view == "base":
+        config.image_grid_pinpoints = [[0, 0]]  # no tiles: the base view alone
+    return config
+
+
+def _vision_tensors(folder: Path, family: Family) -> dict[str, torch.Tensor]:
+    """The checkpoint's tensors of the vision side, by their names in it, less a leading "model.": transformers' own
+    conversions do the rest, but of `model.visual.` in Qwen2-VL and Qwen2.5-VL they make something else."""
+    tensors = {}
+    for name in weight_files(folder):
+        try:
+            with safe_open(folder / name, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118, this is no dict
+                    if is_vision_key(family, key):
+                        tensors[key.removeprefix("model.")] = file.get_tensor(key)
+        except (SafetensorError, OSError) as error:
+            raise LossmapError(
+                f"{folder / name}: can't be read as safetensors ({error}). Get the file again."
+            ) from None
+    return tensors
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from reporting the missing language model, and from drawing progress bars."""
+    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()

@@ -14,7 +14,7 @@ from lossmap.codehash import code_hash
 from lossmap.data.miniature_files import ANNOTATIONS, FOLDERS, paths_in
 from lossmap.data.sources import input_paths
 from lossmap.errors import LossmapError
-from lossmap.study import canonical, check_neighbours, check_study, most_neighbours
+from lossmap.study import canonical, check_dataset, check_study, most_neighbours
 
 # Every command finds the package and, without conda, the Python that runs Snakemake, wherever it is started.
 shell.prefix(
@@ -92,9 +92,10 @@ def extraction_settings(wildcards):
 def parts(wildcards):
     """The parts of a store, by fixed ranges: how many is known once the dataset has been read."""
     read = checkpoints.read_dataset.get(study=wildcards.study, dataset=wildcards.dataset)
-    images = json.loads(Path(read.output.summary).read_text())["images"]
+    summary = json.loads(Path(read.output.summary).read_text())
+    images = summary["images"]
     try:
-        check_neighbours(config, wildcards.dataset, images)
+        check_dataset(config, wildcards.dataset, images, summary["classes"])
     except LossmapError as error:
         raise WorkflowError(error)
     size = config["extraction"]["part_size"]
@@ -149,6 +150,12 @@ def table_settings(section):
     return canonical(
         {**config[section], "checkpoints": checkpoint_of_model(), "confidence": config["statistics"]["confidence"]}
     )
+
+
+def retrieval_labels(wildcards):
+    """What the report calls a retrieval table."""
+    name = {"table2": "Table 2: Euclidean distance", "table8": "Table 8: inner product"}[wildcards.table]
+    return {"result": name, "kind": "table"}
 
 
 def retrieval_table_settings(wildcards):

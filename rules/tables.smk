@@ -36,7 +36,7 @@ rule tabulate_retrieval:
             "results/{study}/tables/{table}.html",
             caption="../workflow/report/retrieval.rst",
             category="Retrieval",
-            labels={"result": "{table}", "kind": "table"},
+            labels=retrieval_labels,
         ),
         finding="results/{study}/tables/{table}.rst",
     log:

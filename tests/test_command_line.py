@@ -26,8 +26,12 @@ def step(monkeypatch):
             raise spec_fault(spec["fault"])
 
     def spec_fault(name):
-        return {"user": LossmapError("a.json: broken. Mend it."), "disk": OSError(28, "No space left on device", "x.parquet"),
-                "bug": RuntimeError("a bug")}[name]  # fmt: skip
+        faults = {
+            "user": LossmapError("a.json: broken. Mend it."),
+            "disk": OSError(28, "No space left on device", "x.parquet"),
+            "bug": RuntimeError("a bug"),
+        }
+        return faults[name]
 
     monkeypatch.setitem(sys.modules, "lossmap.steps.try_it", types.SimpleNamespace(run=run))
     monkeypatch.setattr(command_line, "step_names", lambda: ["try_it"])

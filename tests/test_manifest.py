@@ -85,6 +85,7 @@ def test_the_summary_counts_and_digests_ids_in_order(tmp_path):
         "images": 2,
         "captions": 2,
         "questions": 2,
+        "classes": 1,
         "image_ids_sha256": hashlib.sha256(b'["b", "a"]').hexdigest(),
         "left_out": {"films": 3},
     }

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lossmap.errors import LossmapError
-from lossmap.study import canonical, check_neighbours, check_study, most_neighbours
+from lossmap.study import canonical, check_dataset, check_study, most_neighbours
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -125,12 +125,18 @@ def test_the_papers_study_is_valid_but_for_its_paths():
 
 
 def test_too_many_neighbours_for_a_dataset_are_named():
-    check_neighbours(DEFAULT, "vizwiz", 101)
-    with pytest.raises(LossmapError, match="vizwiz has 100 images.*\n.*overlap: k: 100\n.*datasets: vizwiz"):
-        check_neighbours(DEFAULT, "vizwiz", 100)
+    check_dataset(DEFAULT, "vizwiz", images=101, classes=0)
+    with pytest.raises(LossmapError, match="Dataset vizwiz .100 images.*\n.*overlap: k: 100 .*\n.*datasets: vizwiz"):
+        check_dataset(DEFAULT, "vizwiz", images=100, classes=0)
     with pytest.raises(LossmapError, match="retrieval: overlap_k: 100"):
-        check_neighbours(DEFAULT, "cub", 50)
-    check_neighbours(DEFAULT, "coco-train", 2)
+        check_dataset(DEFAULT, "cub", images=50, classes=20)
+    check_dataset(DEFAULT, "coco-train", images=2, classes=0)
+
+
+@pytest.mark.parametrize("classes", [0, 1])
+def test_retrieval_without_classes_is_refused(classes):
+    with pytest.raises(LossmapError, match=f"needs 2 classes at least, cub has {classes}"):
+        check_dataset(DEFAULT, "cub", images=500, classes=classes)
 
 
 def test_neighbours_are_searched_as_far_as_anything_needs_them():

@@ -47,22 +47,30 @@ def check_study(config: dict) -> dict:
     return config
 
 
-def check_neighbours(config: dict, dataset: str, images: int) -> None:
-    """Raises LossmapError if a dataset of `images` images is too small for the neighbours that the study asks for."""
-    wanted = []
+def check_dataset(config: dict, dataset: str, images: int, classes: int) -> None:
+    """Raises LossmapError if a dataset, once read, is too small or lacks the classes for what the study asks of it."""
+    wanted, problems = [], []
     if dataset in config["overlap"]["datasets"]:
         wanted += [("overlap: k", k) for k in config["overlap"]["k"]]
     if dataset in config["retrieval"]["datasets"]:
         wanted += [("retrieval: recall", k) for k in config["retrieval"]["recall"]]
         wanted.append(("retrieval: overlap_k", config["retrieval"]["overlap_k"]))
+        if classes < 2:
+            problems.append(
+                f"retrieval: datasets: retrieval by class needs 2 classes at least, {dataset} has {classes}"
+            )
     if config.get("figure2", {}).get("dataset") == dataset:
         wanted.append(("figure2: k", config["figure2"]["k"]))
-    problems = [f"{key}: {k}" for key, k in wanted if k >= images]
+    problems += [
+        f"{key}: {k} neighbours are too many; with {images} images, an image has {images - 1} at most"
+        for key, k in wanted
+        if k >= images
+    ]
     if problems:
         raise LossmapError.listing(
-            f"Dataset {dataset} has {images} images, so an image has {images - 1} neighbours at most. Too large:",
+            f"Dataset {dataset} ({images} images) can't be measured as the study asks:",
             problems,
-            f"Ask for fewer neighbours, or raise the limit or sample of datasets: {dataset}.",
+            f"Change these entries, or the limit or sample of datasets: {dataset}.",
         )
 
 

@@ -65,6 +65,7 @@ class Manifest:
             "images": len(self.images),
             "captions": len(self.captions),
             "questions": len(self.questions),
+            "classes": self.images["label"].nunique(),
             "image_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
             "left_out": self.left_out,
         }

@@ -16,42 +16,40 @@ def neighbours_of_query(
     with dashed lines. query, before, after: images as arrays; ids: the neighbours' ids, nearest first, per row.
     """
     k = len(before)
-    figure, axes = plt.subplots(
-        2, k + 1, figsize=(1.05 * (k + 1) + 0.4, 3.1), gridspec_kw={"wspace": 0.12, "hspace": 0.45}
-    )
+    figure, axes = plt.subplots(2, k + 1, figsize=(k + 1, 2.7), gridspec_kw={"wspace": 0.1, "hspace": 0.5})
     for row, (images, own, other) in enumerate(((before, *ids), (after, *ids[::-1]))):
         axes[row, 0].set_axis_off()
         for rank, (image, image_id) in enumerate(zip(images, own, strict=True)):
-            _thumbnail(axes[row, rank + 1], image, image_id in other)
-            axes[row, rank + 1].set_title(str(rank + 1), fontsize=8, pad=3)
-    span = figure.add_subplot(axes[0, 0].get_gridspec()[:, 0])
-    span.imshow(query)
-    span.set(xticks=[], yticks=[])
-    span.set_title("query", fontsize=9)
+            _thumbnail(axes[row, rank + 1], image, str(rank + 1), KEPT if image_id in other else LOST)
+    _thumbnail(figure.add_subplot(axes[0, 0].get_gridspec()[:, 0]), query, "query", "black")
+    place = {"xycoords": "axes fraction", "fontsize": 9}
+    axes[0, 1].annotate("nearest before the connector", (0, 1.1), va="bottom", **place)
+    axes[1, 1].annotate("nearest after the connector", (0, -0.1), va="top", **place)
     for rank, image_id in enumerate(ids[0]):
         if image_id in ids[1]:
-            lower = axes[1, ids[1].index(image_id) + 1]
-            upper = axes[0, rank + 1]
-            figure.add_artist(
-                ConnectionPatch(
-                    (0.5, -0.06), (0.5, 1.28), "axes fraction", "axes fraction", upper, lower, color=KEPT, lw=1.2
-                )
-            )
+            upper, lower = axes[0, rank + 1], axes[1, ids[1].index(image_id) + 1]
+            line = {"coordsA": "axes fraction", "coordsB": "axes fraction", "color": KEPT, "linewidth": 1.2}
+            figure.add_artist(ConnectionPatch((0.5, -0.04), (0.5, 1.04), axesA=upper, axesB=lower, **line))
     kept = len(set(ids[0]) & set(ids[1]))
-    for row, text in enumerate(("before the connector", "after the connector")):
-        axes[row, 1].annotate(
-            f"nearest {text}", (0, 1.22), xycoords="axes fraction", fontsize=9, ha="left", va="bottom"
-        )
     figure.suptitle(
-        f"{kept} of {k} neighbours are kept (blue, joined); {k - kept} are lost (orange, dashed): "
-        f"overlap {kept}/{k} = {kept / k:.2f}",
-        fontsize=9, y=1.04,
-    )  # fmt: skip
+        f"kept (blue, joined): {kept} of {k}     lost (orange, dashed): {k - kept} of {k}     "
+        f"overlap = {kept}/{k} = {kept / k:.2f}",
+        fontsize=9,
+        y=1.06,
+    )
     return figure
 
 
-def _thumbnail(axes: plt.Axes, image: np.ndarray, kept: bool) -> None:
-    axes.imshow(image)
+def _thumbnail(axes: plt.Axes, image: np.ndarray, text: str, colour: str) -> None:
+    """An image centred on a square, so that all frames are equal; its rank in the corner."""
+    side = max(image.shape[:2])
+    square = np.full((side, side, 3), 255, np.uint8)
+    top, left = ((side - length) // 2 for length in image.shape[:2])
+    square[top : top + image.shape[0], left : left + image.shape[1]] = image
+    axes.imshow(square)
     axes.set(xticks=[], yticks=[])
+    label = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
+    axes.text(0.04, 0.96, text, transform=axes.transAxes, fontsize=7, ha="left", va="top", bbox=label)
     for spine in axes.spines.values():
-        spine.set(visible=True, linewidth=2.5, color=KEPT if kept else LOST, linestyle="-" if kept else (0, (2, 1)))
+        spine.set(visible=True, linewidth=2.5, color=colour, capstyle="butt")
+        spine.set_linestyle((0, (2, 1)) if colour == LOST else "-")

@@ -27,16 +27,16 @@ def run(*, lists: Path, overlap: Path, summary: Path, spec: dict) -> None:
     per_image, means = [], []
     for metric in spec["metrics"]:
         before, after = found[metric, "pre"], found[metric, "post"]
-        for k in spec["k"]:
+        seed = seed_for(spec["seed"], "measure_overlap", spec["dataset"], spec["model"], metric)
+        nulls = permutation_null(before, after, spec["k"], spec["permutations"], np.random.default_rng(seed))
+        for k, null in zip(spec["k"], nulls.T, strict=True):
             kept, with_self = list_overlap(before, after, k), overlap_including_self(before, after, k)
             per_image.append(
                 pd.DataFrame(
                     {"image_id": image_ids, "metric": metric, "k": k, "overlap": kept, "overlap_with_self": with_self}
                 )
             )
-            seed = seed_for(spec["seed"], "measure_overlap", spec["dataset"], spec["model"], metric, str(k))
             mean, low, high = bootstrap_mean(kept, spec["resamples"], spec["confidence"], seed)
-            null = permutation_null(before, after, k, spec["permutations"], np.random.default_rng(seed))
             chance = chance_overlap(len(kept), k)
             means.append(
                 {

@@ -13,8 +13,8 @@ from lossmap.vlm.zoo.train import RECIPES, Trainer
 def run(*, model: str, folder: Path, work: Path, threads: int = 1) -> None:
     """Train a miniature model on scenes of handwritten digits.
 
-    model: llava, idefics2 or qwen2_5_vl; folder: the checkpoint folder to write; work: where a run that is stopped keeps what it needs
-    to go on when it is started again.
+    model: llava, idefics2 or qwen2_5_vl; folder: the checkpoint folder to write; work: where a run that is stopped
+    keeps what it needs to go on when it is started again.
     """
     if model not in MODELS:
         raise LossmapError(f"There is no miniature model {model!r}. Choose one of {', '.join(MODELS)}.")

@@ -1,0 +1,54 @@
+"""The report as a person meets it: opened from disk in a browser, without a network."""
+
+import shutil
+import zipfile
+
+import pandas as pd
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
+
+
+@pytest.fixture
+def page(study, tmp_path):
+    """The report's front page, and everything that the browser complained about."""
+    from playwright.sync_api import sync_playwright
+
+    with zipfile.ZipFile(study / "results/small/report.zip") as archive:
+        archive.extractall(tmp_path)
+    report = next(tmp_path.rglob("report.html"))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1500, "height": 1000})
+        page.complaints = []
+        page.on("console", lambda message: message.type == "error" and page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("requestfailed", lambda request: page.complaints.append(request.url))
+        page.goto(report.as_uri())
+        yield page
+        browser.close()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+def test_the_report_opens_and_shows_each_result_with_its_numbers(page, study):
+    page.get_by_text("Neighbours", exact=True).first.click()
+    page.wait_for_selector("text=Overlap by k")
+    text = page.inner_text("body")
+    assert "What the overlap is" in text
+    assert not page.complaints
+
+
+def test_captions_hold_the_numbers_of_the_tables(study):
+    table = pd.read_csv(study / "results/small/tables/figure3.csv")
+    rows = table[(table["metric"] == "l2") & (table["k"] == table["k"].min())]
+    with zipfile.ZipFile(study / "results/small/report.zip") as archive:
+        texts = " ".join(
+            archive.read(name).decode(errors="ignore") for name in archive.namelist() if name.endswith((".js", ".html"))
+        )
+    for row in rows.itertuples():
+        assert f"{row.overlap:.2f} [{row.low:.2f}, {row.high:.2f}] on {row.dataset}" in texts
+    retrieval = pd.read_csv(study / "results/small/tables/table2.csv")
+    for row in retrieval.itertuples():
+        assert f"{row.recall_at_5:.1f}% [{row.recall_at_5_low:.1f}, {row.recall_at_5_high:.1f}]" in texts

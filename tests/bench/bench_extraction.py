@@ -6,13 +6,9 @@ The bare loop has nothing to decode: its input lies in memory, resized, so it is
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "workflow"))
 
 import pandas as pd
 import torch
@@ -25,6 +21,7 @@ from lossmap.steps import extract
 from lossmap.vlm.loading import load_vision_side
 from lossmap.vlm.processors import load_processor
 
+ROOT = Path(__file__).parents[2]
 MODELS = ["llava", "idefics2", "qwen2_5_vl"]
 BATCH = 32
 
@@ -41,7 +38,8 @@ def hooked_generation(model, processor, images) -> float:
     kept, target = [], model.model.multi_modal_projector if hasattr(model.model, "multi_modal_projector") else None
     target = target or getattr(model.model, "connector", None) or model.model.visual.merger
     hook = target.register_forward_hook(lambda module, inputs, output: kept.append((inputs, output)))
-    question = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Describe this image using one simple sentence."}]}]  # fmt: skip
+    content = [{"type": "image"}, {"type": "text", "text": "Describe this image using one simple sentence."}]
+    question = [{"role": "user", "content": content}]
     text = processor.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
     start = time.perf_counter()
     for i in range(0, len(images), 2):

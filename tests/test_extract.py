@@ -1,0 +1,139 @@
+"""Extraction: from image files to a store, or one error that names the image."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from tiny_models import save_tiny
+from transformers import CLIPImageProcessorPil
+
+from lossmap.data.formats import read
+from lossmap.errors import LossmapError
+from lossmap.steps import extract, index_embeddings
+from lossmap.store import open_store
+
+N = 7
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """A tiny LLaVA with random weights, seven photographs of different sizes and their manifest."""
+    folder = tmp_path_factory.mktemp("material")
+    model = save_tiny("llava", folder / "model")
+    (folder / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(N):
+        pixels = rng.integers(0, 255, (40 + 9 * i, 90 - 7 * i, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"photos/{i}.png")
+    manifest = read({"format": "image_folder", "images": str(folder / "photos")})
+    manifest.images.to_parquet(folder / "images.parquet")
+    return folder, model
+
+
+def spec(folder, **changes):
+    settings = {"checkpoint": str(folder / "model"), "revision": None, "image_size": None}
+    settings |= {"batch_size": 3, "dtype": "float32", "compute_dtype": "float32"}
+    return settings | changes
+
+
+def extracted(folder, tmp_path, first=0, stop=N, threads=1, name="part", **changes):
+    part = tmp_path / f"{name}-{first}.zarr"
+    extract.run(
+        images=folder / "images.parquet",
+        part=part,
+        first=first,
+        stop=stop,
+        spec=spec(folder, **changes),
+        threads=threads,
+    )
+    return part
+
+
+def test_the_store_holds_what_the_whole_model_computes(material, tmp_path):
+    """Against the ordinary path, one image at a time: image processor, full model, its own hidden states."""
+    folder, model = material
+    index_embeddings.run(parts=[extracted(folder, tmp_path)], index=tmp_path / "m.json")
+    store = open_store(tmp_path / "m.json")
+    processor = CLIPImageProcessorPil.from_pretrained(folder / "model")
+    for row, image_id in enumerate(store["image_id"].values):
+        pixels = processor(Image.open(folder / f"photos/{image_id}"), return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            tower = model.model.vision_tower(pixels, output_hidden_states=True)
+            post = model.model.get_image_features(pixel_values=pixels).pooler_output[0]
+        pre = tower.hidden_states[-2][0, 1:]
+        assert np.allclose(store["pre"][row].values, pre.numpy(), atol=1e-4)
+        assert np.allclose(store["post"][row].values, post.numpy(), atol=1e-4)
+        assert np.allclose(store["pre_mean"][row].values, pre.mean(0).numpy(), atol=1e-4)
+        with Image.open(folder / f"photos/{image_id}") as image:
+            assert store["size"][row].values.tolist() == list(image.size)
+
+
+def test_the_box_is_the_centre_crop(material, tmp_path):
+    folder, _ = material
+    index_embeddings.run(parts=[extracted(folder, tmp_path)], index=tmp_path / "m.json")
+    store = open_store(tmp_path / "m.json")
+    for (width, height), (left, top, right, bottom) in zip(store["size"].values, store["box"].values, strict=True):
+        short, pixel = min(width, height), max(width, height) / 32
+        assert abs((right - left) - short) <= pixel
+        assert abs((bottom - top) - short) <= pixel
+        assert abs((left + right) / 2 - width / 2) <= pixel
+        assert abs((top + bottom) / 2 - height / 2) <= pixel
+
+
+def test_parts_and_worker_processes_change_nothing(material, tmp_path):
+    folder, _ = material
+    parts = [extracted(folder, tmp_path, 0, 3), extracted(folder, tmp_path, 3, N, threads=2)]
+    index_embeddings.run(parts=parts, index=tmp_path / "m.json")
+    index_embeddings.run(parts=[extracted(folder, tmp_path, name="whole")], index=tmp_path / "w.json")
+    torch.set_num_threads(1)
+    split, whole = open_store(tmp_path / "m.json"), open_store(tmp_path / "w.json")
+    assert (split["image_id"] == whole["image_id"]).all()
+    assert np.allclose(split["post"].values, whole["post"].values, atol=1e-5)
+    assert split.attrs["provenance"]["digest"] == whole.attrs["provenance"]["digest"]
+
+
+def test_half_precision_is_the_rounded_value(material, tmp_path):
+    folder, _ = material
+    index_embeddings.run(parts=[extracted(folder, tmp_path)], index=tmp_path / "m.json")
+    index_embeddings.run(parts=[extracted(folder, tmp_path, name="half", dtype="float16")], index=tmp_path / "h.json")
+    full, half = open_store(tmp_path / "m.json"), open_store(tmp_path / "h.json")
+    assert (half["pre"].values == full["pre"].values.astype("float16")).all()
+    assert (half["pre_mean"].values == full["pre_mean"].values).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_image_changed_since_the_manifest_is_named(material, tmp_path, threads):
+    folder, _ = material
+    path = folder / "photos/4.png"
+    content = path.read_bytes()
+    Image.new("RGB", (50, 50)).save(path)
+    try:
+        with pytest.raises(LossmapError, match=r"photos/4\.png") as caught:
+            extracted(folder, tmp_path, threads=threads)
+    finally:
+        path.write_bytes(content)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_an_image_lost_since_the_manifest_is_named(material, tmp_path):
+    folder, _ = material
+    path = folder / "photos/5.png"
+    content = path.read_bytes()
+    path.unlink()
+    try:
+        with pytest.raises(LossmapError, match=r"photos/5\.png"):
+            extracted(folder, tmp_path)
+    finally:
+        path.write_bytes(content)
+
+
+def test_infinite_weights_are_found_and_the_image_named(material, tmp_path):
+    folder, _ = material
+    rows = pd.read_parquet(folder / "images.parquet")
+    model = save_tiny("llava", tmp_path / "broken")
+    with torch.no_grad():
+        model.model.multi_modal_projector.linear_2.bias[0] = float("inf")
+    model.save_pretrained(tmp_path / "broken")
+    with pytest.raises(LossmapError, match=f"post of image {rows['image_id'][0]} is not finite"):
+        extracted(folder, tmp_path, checkpoint=str(tmp_path / "broken"))

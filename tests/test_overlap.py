@@ -1,0 +1,157 @@
+"""Overlap: theorems, a hand count, chance, the paper's convention, every error."""
+
+import numpy as np
+import pytest
+
+from lossmap.measures.neighbours import nearest_neighbours
+from lossmap.measures.overlap import (
+    chance_corrected,
+    chance_overlap,
+    list_overlap,
+    neighbour_overlap,
+    overlap_including_self,
+    permutation_null,
+)
+
+rng = np.random.default_rng(1)
+X = rng.normal(size=(400, 8))
+A = nearest_neighbours(X, 60)
+B = nearest_neighbours(X + 0.7 * rng.normal(size=X.shape), 60)
+UNRELATED = nearest_neighbours(rng.normal(size=(400, 5)), 60)
+
+
+def slow_overlap(a, b, k):
+    return np.array([len(set(p[:k]) & set(q[:k])) / k for p, q in zip(a.tolist(), b.tolist(), strict=True)])
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_identity_rotation_and_scale_keep_every_neighbour(metric):
+    q, _ = np.linalg.qr(rng.normal(size=(8, 8)))
+    assert (neighbour_overlap(X, X, 10, metric) == 1).all()
+    assert (neighbour_overlap(X, 3 * X @ q, 10, metric) == 1).all()
+
+
+def test_translation_keeps_every_neighbour():
+    assert (neighbour_overlap(X, X + 1000, 10) == 1).all()
+
+
+def test_padding_with_constant_features_keeps_every_neighbour():
+    assert (neighbour_overlap(X, np.hstack([X, np.full((400, 3), 7.0)]), 25) == 1).all()
+
+
+def test_overlap_is_symmetric():
+    np.testing.assert_array_equal(neighbour_overlap(X, X[:, :4], 20), neighbour_overlap(X[:, :4], X, 20))
+
+
+def test_unrelated_embeddings_score_chance():
+    scores = neighbour_overlap(rng.normal(size=(1500, 6)), rng.normal(size=(1500, 9)), 50)
+    error = scores.std() / np.sqrt(len(scores))
+    assert abs(scores.mean() - chance_overlap(1500, 50)) < 5 * error
+
+
+def test_by_hand():
+    before = np.array([[0.0], [1.0], [3.0], [7.0]])  # lists of two: 0: 1 2, 1: 0 2, 2: 1 0, 3: 2 1
+    after = np.array([[0.0], [5.0], [1.0], [2.0]])  # 0: 2 3, 1: 3 2, 2: 0 3 (a tie), 3: 2 0
+    assert neighbour_overlap(before, after, 2).tolist() == [0.5, 0.5, 0.5, 0.5]
+    assert neighbour_overlap(before, after, 1).tolist() == [0, 0, 0, 1]
+    assert neighbour_overlap(before, after, 3).tolist() == [1, 1, 1, 1]
+
+
+def test_lists_found_once_serve_every_k():
+    for k in (1, 7, 60):
+        expected = slow_overlap(A, B, k)
+        np.testing.assert_array_equal(list_overlap(A, B, k), expected)
+        assert list_overlap(A, B, k).dtype == np.float64
+
+
+def test_rows_are_taken_in_blocks(monkeypatch):
+    monkeypatch.setattr("lossmap.measures.overlap.TABLE_BYTES", 7 * 400)
+    np.testing.assert_array_equal(list_overlap(A, B, 60), slow_overlap(A, B, 60))
+
+
+def test_an_item_in_its_own_list_raises_the_overlap():
+    own = np.arange(400)[:, None]
+    for k in (1, 2, 10, 60):
+        expected = slow_overlap(np.hstack([own, A]), np.hstack([own, B]), k)
+        np.testing.assert_allclose(overlap_including_self(A, B, k), expected, rtol=1e-15)
+    assert (overlap_including_self(A, UNRELATED, 10) >= 0.1).all()
+
+
+def test_the_papers_half_at_ten_is_four_ninths_without_the_item_itself():
+    item = np.arange(30)[:, None]
+    a, b = (item + np.arange(1, 10)) % 30, (item + np.arange(6, 15)) % 30
+    assert (list_overlap(a, b, 9) == 4 / 9).all()
+    assert (overlap_including_self(a, b, 10) == 0.5).all()
+
+
+def test_chance_and_what_is_above_it():
+    assert chance_overlap(101, 10) == 0.1
+    assert chance_corrected(1.0, 101, 10) == 1
+    assert chance_corrected(0.1, 101, 10) == 0
+    np.testing.assert_allclose(chance_corrected(np.array([0.55, 0.0]), 101, 10), [0.5, -1 / 9])
+    assert np.isnan(chance_corrected(1.0, 11, 10))
+
+
+def test_forgotten_correspondence_scores_chance():
+    null = permutation_null(A, B, [10, 60], 200, np.random.default_rng(0))
+    assert null.shape == (200, 2)
+    for column, k in enumerate((10, 60)):
+        error = null[:, column].std() / np.sqrt(200)
+        assert abs(null[:, column].mean() - chance_overlap(400, k)) < 5 * error
+    assert (null[:, 0] < list_overlap(A, B, 10).mean()).all()
+
+
+def test_each_permutation_renames_rows_and_entries(monkeypatch):
+    monkeypatch.setattr("lossmap.measures.overlap.TABLE_BYTES", 37 * 400)
+    null = permutation_null(A, B, 25, 4, np.random.default_rng(5))
+    names = np.random.default_rng(5)
+    for value in null:
+        old = names.permutation(400)  # item i is now the one that b called old[i]
+        new = np.argsort(old)
+        assert value == pytest.approx(slow_overlap(A, new[B[old]], 25).mean(), abs=1e-15)
+
+
+def test_several_k_share_their_permutations():
+    several = permutation_null(A, B, [5, 30], 3, np.random.default_rng(2))
+    np.testing.assert_array_equal(several[:, 0], permutation_null(A, B, 5, 3, np.random.default_rng(2)))
+
+
+def test_before_and_after_are_named():
+    with pytest.raises(ValueError, match="before has 400 rows and after 399; row i must be the same item"):
+        neighbour_overlap(X, X[1:], 5)
+    with pytest.raises(ValueError, match="after: 1 of 400 rows are not finite; the first is row 7"):
+        neighbour_overlap(X, np.where(np.arange(400)[:, None] == 7, np.nan, X), 5)
+    with pytest.raises(ValueError, match=r"before: has shape \(400,\); wanted 2 dimensions"):
+        neighbour_overlap(X[:, 0], X, 5)
+    with pytest.raises(ValueError, match="after: is empty"):
+        neighbour_overlap(X, X[:0], 5)
+    with pytest.raises(ValueError, match="after: row 3 has length zero"):
+        neighbour_overlap(X, np.where(np.arange(400)[:, None] == 3, 0, X), 5, "ip")
+    with pytest.raises(ValueError, match="k is 400; wanted 1 to 399"):
+        neighbour_overlap(X, X, 400)
+
+
+@pytest.mark.parametrize("score", [list_overlap, lambda a, b, k: permutation_null(a, b, k, 2, rng)])
+def test_faulty_lists_are_named(score):
+    with pytest.raises(ValueError, match="k is 61; wanted 1 to 60, the length of the neighbour lists a"):
+        score(A, B, 61)
+    with pytest.raises(ValueError, match="k is 0"):
+        score(A, B, 0)
+    with pytest.raises(ValueError, match="a has 400 neighbour lists and b has 399"):
+        score(A, (np.arange(399)[:, None] + 1) % 399, 1)
+    with pytest.raises(ValueError, match="b: float64 of shape .* wanted integer neighbour lists"):
+        score(A, B * 1.0, 5)
+    with pytest.raises(ValueError, match="b: row 3 names an item outside 0 to 399"):
+        score(A, np.where(np.arange(400)[:, None] == 3, 400, B), 5)
+    with pytest.raises(ValueError, match="a: row 0 names itself"):
+        score(np.hstack([np.arange(400)[:, None], A]), B, 5)
+
+
+def test_other_numbers_out_of_range():
+    with pytest.raises(ValueError, match="k is 10; wanted 1 to 9"):
+        chance_overlap(10, 10)
+    for k in (0, 62):
+        with pytest.raises(ValueError, match=f"k is {k}; wanted 1 to 61, the length .* with the item itself"):
+            overlap_including_self(A, B, k)
+    with pytest.raises(ValueError, match="permutations is 0; wanted at least 1"):
+        permutation_null(A, B, 5, 0, rng)

@@ -1,0 +1,97 @@
+"""Tables say the same thing in each of their forms, and the paper's numbers stand beside the right rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lossmap.neighbour_lists import read_lists, write_lists
+from lossmap.paper import MODELS, beside
+from lossmap.seeds import seed_for
+from lossmap.steps import tabulate_overlap, tabulate_retrieval
+from lossmap.tables import write_csv, write_html
+
+FRAME = pd.DataFrame({"model": ["a<b", "c"], "n": [3, 1200], "overlap": [1 / 3, np.nan]})
+
+
+def test_a_csv_has_six_digits_and_reads_back(tmp_path):
+    write_csv(FRAME, tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text() == "model,n,overlap\na<b,3,0.333333\nc,1200,\n"
+
+
+def test_a_page_shows_every_cell_and_escapes_text(tmp_path):
+    write_html(FRAME, tmp_path / "t.html", "Title & more", "What it means.")
+    page = (tmp_path / "t.html").read_text()
+    for part in ("Title &amp; more", "What it means.", "a&lt;b", ">0.333<", ">1200<", ">–<"):
+        assert part in page
+    assert page.count("<tr>") == 3
+
+
+def test_reported_numbers_stand_beside_the_papers_models_only():
+    ours = pd.DataFrame(
+        {"dataset": "vizwiz", "model": ["big", "small", "big", "big"], "k": [10, 10, 100, 7], "overlap": 0.5}
+    )
+    checkpoints = {"big": "llava-hf/llava-1.5-7b-hf", "small": "workflow/zoo/llava"}
+    found = beside(ours, "figure3", {"overlap": "overlap_reported"}, checkpoints)
+    assert found["overlap_reported"].tolist()[0] == 0.534
+    assert found["overlap_reported"].tolist()[2] == 0.562
+    assert found["overlap_reported"].isna().tolist() == [False, True, False, True]
+    assert found.drop(columns="overlap_reported").equals(ours)
+
+
+def test_every_model_of_the_paper_is_one_of_its_tables():
+    assert set(MODELS.values()) == {"llava", "idefics2", "qwen2.5-vl"}
+    for checkpoint in MODELS:
+        row = pd.DataFrame({"model": ["m"], "similarity": ["l2"], "stage": ["post"]})
+        found = beside(row, "table2_table8", {"recall_at_1": "reported"}, {"m": checkpoint})
+        assert found["reported"].notna().all()
+
+
+def overlap_summary(path, model, overlap):
+    row = {"dataset": "vizwiz", "n": 1131, "model": model, "metric": "l2", "k": 10, "overlap": overlap}
+    row |= {"low": overlap - 0.01, "high": overlap + 0.01, "chance": 10 / 1130}
+    pd.DataFrame([row]).to_parquet(path)
+    return path
+
+
+def test_the_overlap_table_of_the_papers_study_carries_its_numbers(tmp_path):
+    paths = [overlap_summary(tmp_path / "a", "llava", 0.44), overlap_summary(tmp_path / "b", "mine", 0.2)]
+    spec = {"checkpoints": {"llava": "llava-hf/llava-1.5-7b-hf", "mine": "x"}, "confidence": 0.95}
+    out = {name: tmp_path / name for name in ("csv", "html", "finding")}
+    tabulate_overlap.run(summaries=paths, **out, spec=spec)
+    table = pd.read_csv(out["csv"])
+    assert table["overlap_reported"].tolist()[0] == 0.534
+    assert np.isnan(table["overlap_reported"].tolist()[1])
+    assert "**llava** keeps" in out["finding"].read_text()
+    assert "0.44 [0.43, 0.45] on vizwiz (chance 0.01)" in out["finding"].read_text()
+
+
+@pytest.mark.parametrize(("dataset", "reported"), [("cub", 8.34), ("my-birds", None)])
+def test_the_papers_retrieval_stands_beside_cub_only(tmp_path, dataset, reported):
+    rows = []
+    for stage in ("pre", "post"):
+        row = {"dataset": dataset, "n": 10, "classes": 2, "model": "llava", "similarity": "l2", "stage": stage}
+        row |= {f"recall_at_{r}{end}": 50.0 for r in (1, 5) for end in ("", "_low", "_high")}
+        rows.append(row)
+    pd.DataFrame(rows).to_parquet(tmp_path / "s")
+    out = {name: tmp_path / name for name in ("csv", "html", "finding")}
+    checkpoints = {"llava": "llava-hf/llava-1.5-7b-hf"}
+    spec = {"metric": "l2", "recall": [1, 5], "checkpoints": checkpoints, "confidence": 0.9}
+    tabulate_retrieval.run(summaries=[tmp_path / "s"], **out, spec=spec)
+    value = pd.read_csv(out["csv"])["recall_at_1_reported"][0]
+    assert value == reported if reported else np.isnan(value)
+    assert "R@5 goes from 50.0% [50.0, 50.0] to 50.0%" in out["finding"].read_text()
+    assert "90% bootstrap" in out["finding"].read_text()
+
+
+def test_neighbour_lists_come_back(tmp_path):
+    lists = {("l2", "pre"): np.array([[1, 2], [0, 2], [0, 1]]), ("l2", "post"): np.array([[2, 1], [2, 0], [1, 0]])}
+    write_lists(tmp_path / "lists", np.array(["a", "b", "c"]), lists)
+    ids, found = read_lists(tmp_path / "lists")
+    assert ids.tolist() == ["a", "b", "c"]
+    assert {key: rows.tolist() for key, rows in found.items()} == {key: rows.tolist() for key, rows in lists.items()}
+
+
+def test_seeds_are_fixed_and_differ_by_purpose():
+    assert seed_for(0, "a", "b") == seed_for(0, "a", "b")
+    assert len({seed_for(0, "a", "b"), seed_for(0, "ab"), seed_for(1, "a", "b"), seed_for(0, "b", "a")}) == 4
+    assert 0 <= seed_for(7, "x") < 2**63

@@ -90,20 +90,20 @@ def extraction_settings(wildcards):
 
 
 def parts(wildcards):
-    """The parts of a store, by fixed ranges: how many is known once the dataset has been read."""
-    read = checkpoints.read_dataset.get(study=wildcards.study, dataset=wildcards.dataset)
-    summary = json.loads(Path(read.output.summary).read_text())
-    images = summary["images"]
-    try:
-        check_dataset(config, wildcards.dataset, images, summary["classes"])
-    except LossmapError as error:
-        raise WorkflowError(error)
-    size = config["extraction"]["part_size"]
-    return [
-        f"results/{wildcards.study}/embeddings/{wildcards.dataset}/{wildcards.model}"
-        f"/part-{first:06d}-{min(first + size, images):06d}.zarr"
-        for first in range(0, images, size)
-    ]
+    """The parts of a store, by fixed ranges. Planned only once every dataset that is measured has been read and checked."""
+    measured = [*config["overlap"]["datasets"], *config["retrieval"]["datasets"]]
+    images = {}
+    for dataset in dict.fromkeys([*measured, wildcards.dataset]):
+        read = checkpoints.read_dataset.get(study=wildcards.study, dataset=dataset)
+        summary = json.loads(Path(read.output.summary).read_text())
+        images[dataset] = summary["images"]
+        try:
+            check_dataset(config, dataset, summary["images"], summary["classes"])
+        except LossmapError as error:
+            raise WorkflowError(error)
+    size, last = config["extraction"]["part_size"], images[wildcards.dataset]
+    folder = f"results/{wildcards.study}/embeddings/{wildcards.dataset}/{wildcards.model}"
+    return [f"{folder}/part-{first:06d}-{min(first + size, last):06d}.zarr" for first in range(0, last, size)]
 
 
 def index_of_every_store():

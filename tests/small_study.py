@@ -42,14 +42,14 @@ def clone(folder: Path) -> Path:
 
 def snakemake(folder: Path, *arguments: str, config: dict | None = None) -> subprocess.CompletedProcess:
     (folder / "small.yaml").write_text(yaml.safe_dump(config or small_study()))
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "small.yaml", *arguments]
+    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--configfile", "small.yaml"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
 
 
 def planned(folder: Path, *arguments: str, config: dict | None = None) -> set[str]:
     """Rules that a dry run would run."""
-    done = snakemake(folder, "-n", "--quiet", "rules", *arguments, config=config)
+    done = snakemake(folder, *arguments, "-n", "--quiet", "rules", config=config)
     assert done.returncode == 0, done.stdout + done.stderr
     return set(re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):", done.stdout + done.stderr, re.M)) | set(
         re.findall(r"^(\w+) +\d+$", done.stdout + done.stderr, re.M)

@@ -1,5 +1,9 @@
 """Extraction: from image files to a store, or one error that names the image."""
 
+import json
+import shutil
+import subprocess
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +12,7 @@ from PIL import Image
 from tiny_models import save_tiny
 from transformers import CLIPImageProcessorPil
 
+from lossmap.__main__ import main
 from lossmap.data.formats import read
 from lossmap.errors import LossmapError
 from lossmap.steps import extract, index_embeddings
@@ -137,3 +142,23 @@ def test_infinite_weights_are_found_and_the_image_named(material, tmp_path):
     model.save_pretrained(tmp_path / "broken")
     with pytest.raises(LossmapError, match=f"post of image {rows['image_id'][0]} is not finite"):
         extracted(folder, tmp_path, checkpoint=str(tmp_path / "broken"))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 64 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs: run as root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_named(material, small_disk, capfd):
+    folder, _ = material
+    arguments = ["--images", folder / "images.parquet", "--part", small_disk / "p.zarr", "--first", 0, "--stop", N]
+    arguments += ["--spec", json.dumps(spec(folder))]
+    assert main(["extract", *map(str, arguments)]) == 1
+    assert "error: the disk is full" in capfd.readouterr().err

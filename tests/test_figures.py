@@ -43,7 +43,7 @@ def test_overlap_is_drawn_with_interval_and_chance():
 def test_reported_values_are_drawn_where_there_are_any():
     _, axes = plt.subplots()
     overlap_by_k(axes, table(reported=0.4))
-    assert lines(axes)["first, reported"] == [0.4, 0.4]
+    assert lines(axes)["first, paper"] == [0.4, 0.4]
 
 
 def test_models_differ_by_more_than_colour():

@@ -31,7 +31,7 @@ def test_reported_numbers_stand_beside_the_papers_models_only():
         {"dataset": "vizwiz", "model": ["big", "small", "big", "big"], "k": [10, 10, 100, 7], "overlap": 0.5}
     )
     checkpoints = {"big": "llava-hf/llava-1.5-7b-hf", "small": "workflow/zoo/llava"}
-    found = beside(ours, "figure3", {"overlap": "overlap_reported"}, checkpoints)
+    found = beside(ours, "figure3", ["dataset", "k"], ["overlap"], checkpoints)
     assert found["overlap_reported"].tolist()[0] == 0.534
     assert found["overlap_reported"].tolist()[2] == 0.562
     assert found["overlap_reported"].isna().tolist() == [False, True, False, True]
@@ -42,13 +42,14 @@ def test_every_model_of_the_paper_is_one_of_its_tables():
     assert set(MODELS.values()) == {"llava", "idefics2", "qwen2.5-vl"}
     for checkpoint in MODELS:
         row = pd.DataFrame({"model": ["m"], "similarity": ["l2"], "stage": ["post"]})
-        found = beside(row, "table2_table8", {"recall_at_1": "reported"}, {"m": checkpoint})
-        assert found["reported"].notna().all()
+        found = beside(row, "table2_table8", ["similarity", "stage"], ["recall_at_1"], {"m": checkpoint})
+        assert found["recall_at_1_reported"].notna().all()
 
 
 def overlap_summary(path, model, overlap):
     row = {"dataset": "vizwiz", "n": 1131, "model": model, "metric": "l2", "k": 10, "overlap": overlap}
-    row |= {"low": overlap - 0.01, "high": overlap + 0.01, "chance": 10 / 1130}
+    row |= {"low": overlap - 0.01, "high": overlap + 0.01, "chance": 10 / 1130, "null_low": 0.0, "null_high": 0.1}
+    row |= {"p_permutation": 0.01, "overlap_corrected": overlap, "overlap_paper_convention": overlap}
     pd.DataFrame([row]).to_parquet(path)
     return path
 
@@ -61,6 +62,8 @@ def test_the_overlap_table_of_the_papers_study_carries_its_numbers(tmp_path):
     table = pd.read_csv(out["csv"])
     assert table["overlap_reported"].tolist()[0] == 0.534
     assert np.isnan(table["overlap_reported"].tolist()[1])
+    assert "<td>0.440 [0.430, 0.450]</td>" in out["html"].read_text()
+    assert ">0.534<" in out["html"].read_text()
     assert "**llava** keeps" in out["finding"].read_text()
     assert "0.44 [0.43, 0.45] on vizwiz (chance 0.01)" in out["finding"].read_text()
 
@@ -70,15 +73,23 @@ def test_the_papers_retrieval_stands_beside_cub_only(tmp_path, dataset, reported
     rows = []
     for stage in ("pre", "post"):
         row = {"dataset": dataset, "n": 10, "classes": 2, "model": "llava", "similarity": "l2", "stage": stage}
-        row |= {f"recall_at_{r}{end}": 50.0 for r in (1, 5) for end in ("", "_low", "_high")}
+        for name, value in (
+            ("recall_at_1", 50.0),
+            ("recall_at_5", 50.0),
+            ("overlap_k9", 0.3),
+            ("spearman_r5_overlap", 0.1),
+        ):
+            row |= {f"{name}{end}": value for end in ("", "_low", "_high")}
         rows.append(row)
     pd.DataFrame(rows).to_parquet(tmp_path / "s")
     out = {name: tmp_path / name for name in ("csv", "html", "finding")}
     checkpoints = {"llava": "llava-hf/llava-1.5-7b-hf"}
-    spec = {"metric": "l2", "recall": [1, 5], "checkpoints": checkpoints, "confidence": 0.9}
+    spec = {"metric": "l2", "recall": [1, 5], "overlap_k": 9, "checkpoints": checkpoints, "confidence": 0.9}
     tabulate_retrieval.run(summaries=[tmp_path / "s"], **out, spec=spec)
     value = pd.read_csv(out["csv"])["recall_at_1_reported"][0]
     assert value == reported if reported else np.isnan(value)
+    assert ("R@1 pre, reported" in out["html"].read_text()) == bool(reported)
+    assert "<td>0.30 [0.30, 0.30]</td>" in out["html"].read_text()
     assert "R@5 goes from 50.0% [50.0, 50.0] to 50.0%" in out["finding"].read_text()
     assert "90% bootstrap" in out["finding"].read_text()
 

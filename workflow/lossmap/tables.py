@@ -36,3 +36,12 @@ def _cell(value, digits: int) -> str:
         return f"<td>{html.escape(value)}</td>"
     text = f"{value:.{digits}f}" if isinstance(value, float) else str(value)
     return f'<td class="number">{text}</td>'
+
+
+def with_interval(frame: pd.DataFrame, name: str, low: str, high: str, digits: int) -> pd.Series:
+    """A column of values with their intervals, as text: "0.53 [0.51, 0.55]", or "–" where there is no value."""
+
+    def text(value, low, high) -> str:
+        return "–" if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+    return pd.Series([text(*row) for row in zip(frame[name], frame[low], frame[high], strict=True)], index=frame.index)

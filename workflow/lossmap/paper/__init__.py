@@ -12,16 +12,19 @@ MODELS = {
 }
 
 
-def beside(ours: pd.DataFrame, table: str, columns: dict[str, str], checkpoints: dict[str, str]) -> pd.DataFrame:
-    """Add the paper's values to a table of ours, where a study's model and dataset are in the paper.
+def beside(
+    ours: pd.DataFrame, table: str, keys: list[str], values: list[str], checkpoints: dict[str, str]
+) -> pd.DataFrame:
+    """Add the paper's values to a table of ours, where a study's model is one of the paper's.
 
-    Parameters: ours, with a column model; table, name of a CSV file of this package; columns, the paper's column -> the
-    name of the new column; checkpoints, model -> checkpoint, which tells whether a model is one of the paper's. Rows
-    are matched on the model and on every other column that both tables have.
-    Returns: ours with the new columns, NaN where the paper has no value.
+    Parameters: ours, with a column model; table, name of a CSV file of this package; keys, the columns besides the
+    model that say which row is which; values, the paper's columns to add; checkpoints, model -> checkpoint, which tells
+    whether a model is one of the paper's.
+    Returns: ours with a new column <value>_reported for each value, NaN where the paper has none.
     """
-    reported = pd.read_csv(Path(__file__).parent / f"{table}.csv").rename(columns=columns)
+    reported = pd.read_csv(Path(__file__).parent / f"{table}.csv")
+    reported = reported[["model", *keys, *values]].rename(columns={value: f"{value}_reported" for value in values})
     named = ours.assign(paper_model=ours["model"].map(lambda name: MODELS.get(checkpoints[name])))
-    keys = [name for name in reported.columns if name in ours.columns and name not in ("model", "n")]
-    reported = reported[["model", *keys, *columns.values()]].rename(columns={"model": "paper_model"})
-    return named.merge(reported, on=["paper_model", *keys], how="left").drop(columns="paper_model")
+    return named.merge(
+        reported.rename(columns={"model": "paper_model"}), on=["paper_model", *keys], how="left", validate="many_to_one"
+    ).drop(columns="paper_model")

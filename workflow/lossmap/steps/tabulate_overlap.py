@@ -5,13 +5,14 @@ from pathlib import Path
 import pandas as pd
 
 from lossmap.paper import beside
-from lossmap.tables import write_csv, write_html
+from lossmap.tables import with_interval, write_csv, write_html
 
 NOTE = (
-    "Mean share of an image's k nearest neighbours (mean-pooled embeddings) that are the same before and after the "
-    "connector, the image itself left out. low, high: bootstrap interval over images. chance: k / (n - 1). null_low, "
-    "null_high, p_permutation: overlap when images are paired at random. overlap_corrected: 0 at chance, 1 if all are "
-    "kept. overlap_paper_convention: each image counted among its own neighbours. overlap_reported: the paper's value."
+    "Share of an image's k nearest neighbours (mean-pooled embeddings; l2: Euclidean distance, ip: inner product of "
+    "unit vectors) that are the same before and after the connector, the image itself left out: mean and bootstrap "
+    "interval over images. Chance: k / (n - 1). By permutation: range of the mean when images are paired at random, "
+    "and p. Above chance: 0 at chance, 1 if all are kept. Paper's convention: each image counts among its own "
+    "neighbours. Reported: the paper's value, in its convention, where the study has its model and dataset."
 )
 
 
@@ -21,11 +22,32 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
     spec: checkpoints (model -> checkpoint), confidence.
     """
     table = pd.concat([pd.read_parquet(path) for path in summaries], ignore_index=True)
-    reported = beside(table[table["metric"] == "l2"], "figure3", {"overlap": "overlap_reported"}, spec["checkpoints"])
-    table = table.merge(reported[["dataset", "model", "metric", "k", "overlap_reported"]], how="left")
+    table = beside(table, "figure3", ["dataset", "k"], ["overlap"], spec["checkpoints"])
+    table.loc[table["metric"] != "l2", "overlap_reported"] = float("nan")  # the paper's Figure 3 is by distance
     write_csv(table, csv)
-    write_html(table, html, "k-NN overlap ratio before and after the connector", NOTE)
+    write_html(_readable(table), html, "k-NN overlap ratio before and after the connector", NOTE)
     finding.write_text(_sentences(table, spec["confidence"]))
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with intervals beside their values."""
+    columns = {
+        "dataset": table["dataset"],
+        "images": table["n"],
+        "model": table["model"],
+        "similarity": table["metric"],
+        "k": table["k"],
+        "overlap": with_interval(table, "overlap", "low", "high", 3),
+        "chance": table["chance"],
+        "by permutation": [
+            f"{low:.3f} to {high:.3f}" for low, high in zip(table["null_low"], table["null_high"], strict=True)
+        ],
+        "p": table["p_permutation"],
+        "above chance": table["overlap_corrected"],
+        "paper's convention": table["overlap_paper_convention"],
+        "reported": table["overlap_reported"],
+    }
+    return pd.DataFrame(columns)
 
 
 def _sentences(table: pd.DataFrame, confidence: float) -> str:

@@ -4,15 +4,17 @@ from pathlib import Path
 
 import pandas as pd
 
+from lossmap.neighbour_lists import STAGES
 from lossmap.paper import beside
-from lossmap.tables import write_csv, write_html
+from lossmap.tables import with_interval, write_csv, write_html
 
 SIMILARITIES = {"l2": "Euclidean distance", "ip": "inner product of unit vectors"}
+PAPER_COLUMNS = ["recall_at_1", "recall_at_5", "overlap_k100", "spearman_r5_overlap"]
 NOTE = (
-    "Share of queries (in %) with an image of their own class among the r nearest ({similarity} on mean-pooled "
-    "embeddings, the query left out), before (pre) and after (post) the connector. low, high: bootstrap interval over "
-    "queries. overlap: share of neighbours kept. spearman: rank correlation of a query's recall with its overlap. "
-    "reported: the paper's value."
+    "R@r: share of queries (in %) with an image of their own class among the r nearest, by {similarity} on mean-pooled "
+    "embeddings, the query left out; before (pre) and after (post) the connector. Overlap: share of the {k} nearest "
+    "neighbours that are kept. rho: rank correlation of a query's R@{r} with its overlap. In brackets: bootstrap "
+    "interval over queries. Reported: the paper's value, where the study has its model and dataset."
 )
 
 
@@ -23,18 +25,36 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
     """
     table = pd.concat([pd.read_parquet(path) for path in summaries], ignore_index=True)
     table = table[table["similarity"] == spec["metric"]].reset_index(drop=True)
-    columns = {f"recall_at_{r}": f"recall_at_{r}_reported" for r in spec["recall"] if r in (1, 5)}
+    measured = [f"recall_at_{r}" for r in spec["recall"]]
+    measured += [f"overlap_k{spec['overlap_k']}", f"spearman_r{max(spec['recall'])}_overlap"]
+    values = [name for name in PAPER_COLUMNS if name in measured]
+    ours = beside(table, "table2_table8", ["similarity", "stage"], values, spec["checkpoints"])
     # The paper's retrieval is on CUB-200-2011: a study's dataset of that name stands for it.
-    ours = beside(table.assign(cub=table["dataset"] == "cub"), "table2_table8", columns, spec["checkpoints"])
-    ours.loc[~ours.pop("cub"), list(columns.values())] = float("nan")
+    ours.loc[ours["dataset"] != "cub", [f"{name}_reported" for name in values]] = float("nan")
     write_csv(ours, csv)
-    write_html(
-        ours,
-        html,
-        f"Retrieval by class, {SIMILARITIES[spec['metric']]}",
-        NOTE.format(similarity=SIMILARITIES[spec["metric"]]),
-    )
+    similarity = SIMILARITIES[spec["metric"]]
+    note = NOTE.format(similarity=similarity, k=spec["overlap_k"], r=max(spec["recall"]))
+    write_html(_papers_layout(ours, spec), html, f"Retrieval by class, {similarity}", note)
     finding.write_text(_sentences(ours, spec))
+
+
+def _papers_layout(table: pd.DataFrame, spec: dict) -> pd.DataFrame:
+    """One row per dataset and model: recall before and after, overlap, and how the two go together."""
+    rows, k, largest = [], spec["overlap_k"], max(spec["recall"])
+    for (dataset, model), group in table.groupby(["dataset", "model"], sort=False):
+        first = group.iloc[0]
+        row = {"dataset": dataset, "images": first["n"], "classes": first["classes"], "model": model}
+        cells = [(f"R@{r} {stage}", stage, f"recall_at_{r}", 1) for stage in STAGES for r in spec["recall"]]
+        cells.append((f"overlap, k={k}", "pre", f"overlap_k{k}", 2))
+        cells += [(f"rho {stage}", stage, f"spearman_r{largest}_overlap", 2) for stage in STAGES]
+        for title, stage, name, digits in cells:
+            side = group[group["stage"] == stage]
+            row[title] = with_interval(side, name, f"{name}_low", f"{name}_high", digits).iloc[0]
+            reported = f"{name}_reported"
+            if reported in side and side[reported].notna().any():
+                row[f"{title}, reported"] = side[reported].iloc[0]
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _sentences(table: pd.DataFrame, spec: dict) -> str:
@@ -45,7 +65,7 @@ def _sentences(table: pd.DataFrame, spec: dict) -> str:
         each = " to ".join(
             f"{sides.loc[stage, f'recall_at_{r}']:.1f}% "
             f"[{sides.loc[stage, f'recall_at_{r}_low']:.1f}, {sides.loc[stage, f'recall_at_{r}_high']:.1f}]"
-            for stage in ("pre", "post")
+            for stage in STAGES
         )
         lines.append(f"- **{model}** on {dataset}: R@{r} goes from {each} across the connector.")
     return "\n".join([*lines, "", f"In brackets: {spec['confidence']:.0%} bootstrap interval over queries.", ""])

@@ -61,6 +61,16 @@ def test_the_store_opens_as_an_xarray_dataset(study):
     assert np.allclose(store["pre"].values.astype("float32").mean(1), store["pre_mean"].values, atol=2e-3)
 
 
+def test_the_readmes_lines_open_a_store(study):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (lines,) = (block for block in blocks if "open_store" in block)
+    assert len(lines.strip().splitlines()) == 3
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
+    command = [sys.executable, "-c", lines.replace("results/mini/", "results/small/")]
+    done = subprocess.run(command, cwd=study, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.startswith("(24, 64, 96) (24, ")
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("metric", ["l2", "ip"])
 def test_overlap_equals_that_of_faiss_for_every_image(study, model, metric):

@@ -37,9 +37,7 @@ localrules:
 rule all:
     default_target: True
     input:
-        expand("results/{study}/report.zip", study=config["study"]),
-        paths_of(FIGURES, "figures", ["pdf", "png"]),
-        paths_of(TABLES, "tables", ["csv", "html"]),
+        measures(),
 
 
 rule figures:

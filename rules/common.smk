@@ -12,15 +12,35 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from lossmap.codehash import code_hash
 from lossmap.data.miniature_files import ANNOTATIONS, FOLDERS, paths_in
-from lossmap.data.sources import input_paths
+from lossmap.data.sources import folders_digest, input_paths
 from lossmap.errors import LossmapError
 from lossmap.study import canonical, check_dataset, check_study, most_neighbours
 
+
+def report_command():
+    """Snakemake on this study, without taking the lock."""
+    files = [part for path in workflow.overwrite_configfiles for part in ("--configfile", str(path))]
+    values = [f"{key}={json.dumps(value)}" for key, value in workflow.config_settings.config.items()]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(workflow.main_snakefile),
+        "--nolock",
+        "--cores",
+        "1",
+    ]
+    return shlex.join([*command, *files, *(["--config", *values] if values else [])])
+
+
 # Every command finds the package and, without conda, the Python that runs Snakemake, wherever it is started.
+# `report` is Snakemake again, on the same study, without the lock that the running one holds.
 shell.prefix(
     "set -euo pipefail; "
     f"export PYTHONPATH={shlex.quote(str(Path(workflow.basedir) / 'workflow'))} "
     f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+    f'report() {{ {report_command()} --report "$@"; }}; '
 )
 
 try:
@@ -30,6 +50,7 @@ except LossmapError as error:
 
 FIGURES = []
 TABLES = []
+MINIATURE = config["miniature"]["folder"]
 if config["overlap"]["datasets"]:
     FIGURES.append("figure3")
     TABLES.append("figure3")
@@ -73,6 +94,19 @@ def dataset_settings(wildcards):
     return canonical(config["datasets"][wildcards.dataset])
 
 
+def folder_state(wildcards):
+    """What Snakemake can't see of the folders that a dataset reads: whether a sub-folder gained or lost a file."""
+    return folders_digest(config["datasets"][wildcards.dataset])
+
+
+def measures():
+    """All figures and tables, and the report on them; the embeddings, where a study measures nothing."""
+    if not TABLES:
+        return index_of_every_store()
+    results = paths_of(FIGURES, "figures", ["pdf", "png"]) + paths_of(TABLES, "tables", ["csv", "html"])
+    return [*expand("results/{study}/report.zip", study=config["study"]), *results]
+
+
 def dataset_files(wildcards):
     return input_paths(config["datasets"][wildcards.dataset])
 
@@ -80,7 +114,8 @@ def dataset_files(wildcards):
 def checkpoint_files(wildcards):
     """The files of a checkpoint folder; nothing for a hub id, which its revision pins."""
     folder = Path(config["models"][wildcards.model]["checkpoint"])
-    return sorted(str(path) for pattern in ("*.json", "*.safetensors", "*.jinja") for path in folder.glob(pattern))
+    names = ("config.json", "preprocessor_config.json", "processor_config.json", "*.safetensors*")
+    return sorted(str(path) for name in names for path in folder.glob(name))
 
 
 def extraction_settings(wildcards):
@@ -141,8 +176,7 @@ def summaries_of(section, name):
 
 def figure2_source(name):
     """A file of the model and dataset that Figure 2 shows."""
-    figure2 = config.get("figure2", {"dataset": "", "model": ""})
-    return name.format(study=config["study"], **{key: figure2[key] for key in ("dataset", "model")})
+    return name.format(study=config["study"], **{key: config["figure2"][key] for key in ("dataset", "model")})
 
 
 def table_settings(section):
@@ -164,22 +198,11 @@ def retrieval_table_settings(wildcards):
 
 
 def figure2_settings():
-    return canonical({"k": config["figure2"]["k"]} if "figure2" in config else {})
+    return canonical({"k": config["figure2"]["k"]})
 
 
-def report_command():
-    """Snakemake again, on the same study, without the lock that the running one holds."""
-    files = [arg for path in workflow.overwrite_configfiles for arg in ("--configfile", str(path))]
-    return shlex.join(
-        [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--snakefile",
-            str(workflow.main_snakefile),
-            "--nolock",
-            "--cores",
-            "1",
-            *files,
-        ]
+def captions():
+    """The texts of the report, as inputs: an edited one makes the report anew."""
+    return sorted(
+        str(path.relative_to(workflow.basedir)) for path in Path(workflow.basedir).glob("workflow/report/*.rst")
     )

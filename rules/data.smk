@@ -17,6 +17,7 @@ checkpoint read_dataset:
     threads: 8
     params:
         spec=dataset_settings,
+        folders=folder_state,
         code=code_hash("read_dataset"),
     shell:
         "python -m lossmap read_dataset --images {output.images} --captions {output.captions}"

@@ -1,29 +1,30 @@
 """Tables -> figures, each as PDF for print and as PNG for the report."""
 
+if "figure2" in config:
 
-rule draw_figure2:
-    """What the overlap ratio is, on one query of the study."""
-    input:
-        lists=figure2_source("results/{study}/neighbours/{dataset}/{model}/lists.parquet"),
-        images=figure2_source("results/{study}/data/{dataset}/images.parquet"),
-    output:
-        pdf="results/{study}/figures/figure2.pdf",
-        png=report(
-            "results/{study}/figures/figure2.png",
-            caption="../workflow/report/figure2.rst",
-            category="Neighbours",
-            labels={"result": "What the overlap is", "kind": "figure"},
-        ),
-    log:
-        "results/{study}/logs/draw_figure2.log",
-    conda:
-        "../envs/analysis.yaml"
-    params:
-        spec=figure2_settings(),
-        code=code_hash("draw_figure2"),
-    shell:
-        "python -m lossmap draw_figure2 --lists {input.lists} --images {input.images} --pdf {output.pdf}"
-        " --png {output.png} --spec {params.spec:q} 2> {log}"
+    rule draw_figure2:
+        """What the overlap ratio is, on one query of the study."""
+        input:
+            lists=figure2_source("results/{study}/neighbours/{dataset}/{model}/lists.parquet"),
+            images=figure2_source("results/{study}/data/{dataset}/images.parquet"),
+        output:
+            pdf="results/{study}/figures/figure2.pdf",
+            png=report(
+                "results/{study}/figures/figure2.png",
+                caption="../workflow/report/figure2.rst",
+                category="Neighbours",
+                labels={"result": "What the overlap is", "kind": "figure"},
+            ),
+        log:
+            "results/{study}/logs/draw_figure2.log",
+        conda:
+            "../envs/analysis.yaml"
+        params:
+            spec=figure2_settings(),
+            code=code_hash("draw_figure2"),
+        shell:
+            "python -m lossmap draw_figure2 --lists {input.lists} --images {input.images} --pdf {output.pdf}"
+            " --png {output.png} --spec {params.spec:q} 2> {log}"
 
 
 rule draw_figure3:

@@ -6,6 +6,7 @@ rule make_report:
     input:
         tables=paths_of(TABLES, "tables", ["html"]),
         figures=paths_of(FIGURES, "figures", ["png"]),
+        captions=captions(),
     output:
         "results/{study}/report.zip",
     log:
@@ -16,4 +17,4 @@ rule make_report:
     params:
         command=report_command(),
     shell:
-        "{params.command} --report {output} {input} > {log} 2>&1"
+        "report {output} {input.tables} {input.figures} > {log} 2>&1"

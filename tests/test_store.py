@@ -106,7 +106,9 @@ def test_one_changed_byte_is_found_and_its_images_named(tmp_path, name):
     content[1] ^= 1
     file.write_bytes(content)
     wanted = "image ids" if name == "image_id" else "images image-5 to image-7"
-    with pytest.raises(StoreError, match=f"part-000005-000008.zarr/{name}/c.*{wanted} can't be read"):
+    with pytest.raises(
+        StoreError, match=f"part-000005-000008.zarr/{name}/c.*{wanted} can't be trusted.*Delete .*zarr and"
+    ):
         open_store(index)[name].values  # noqa: B018
 
 
@@ -114,7 +116,7 @@ def test_a_changed_description_of_an_array_is_found(tmp_path):
     index, _ = write(tmp_path)
     file = tmp_path / "toy/part-000005-000008.zarr/pre/zarr.json"
     file.write_text(file.read_text().replace('"fill_value": 0.0', '"fill_value": 1.0'))
-    with pytest.raises(StoreError, match=r"pre/zarr\.json: this file was changed"):
+    with pytest.raises(StoreError, match=r"pre/zarr\.json: .* the file was changed"):
         open_store(index)
 
 
@@ -188,12 +190,52 @@ def test_a_part_with_too_few_images_is_not_finished(tmp_path):
     writer.append(**batch(np.random.default_rng(0), 2))
     with pytest.raises(StoreError, match="2 images were embedded, 3 were expected"):
         writer.close()
-    with pytest.raises(StoreError, match="this part was never finished"):
+    with pytest.raises(StoreError, match=r"p\.zarr/zarr\.json: can't be read"):
         write_index([tmp_path / "p.zarr"], tmp_path / "p.json")
 
 
-@pytest.mark.parametrize("content", ["", "{", json.dumps({"format": "something else"})])
+@pytest.mark.parametrize("content", ["", "{", "[]", json.dumps({"format": "something else"})])
 def test_a_damaged_index_is_named(tmp_path, content):
     (tmp_path / "toy.json").write_text(content)
     with pytest.raises(StoreError, match=r"toy\.json: "):
         open_store(tmp_path / "toy.json")
+
+
+def test_exchanged_arrays_of_one_part_are_found(tmp_path):
+    shape = (4, 5), (4, 5)
+    writer = PartWriter(tmp_path / "toy/p.zarr", ["a", "b"], *shape, "float16", HOW)
+    rng = np.random.default_rng(0)
+    pre, post = rng.normal(size=(2, 2, 4, 5))
+    box, size = np.zeros((2, 4)), np.zeros((2, 2))
+    writer.append(pre=pre, post=post, pre_mean=pre.mean(1), post_mean=post.mean(1), box=box, size=size)
+    writer.close()
+    write_index([tmp_path / "toy/p.zarr"], tmp_path / "toy.json")
+    shutil.copy(tmp_path / "toy/p.zarr/post/c/0/0/0", tmp_path / "toy/p.zarr/pre/c/0/0/0")
+    with pytest.raises(StoreError, match="pre/c/0/0/0: images a to b can't be trusted"):
+        open_store(tmp_path / "toy.json")["pre"].values  # noqa: B018
+
+
+def test_an_unfinished_part_does_not_stand_in_its_place(tmp_path):
+    writer = PartWriter(tmp_path / "p.zarr", ["a", "b", "c"], PRE, POST, "float16", HOW)
+    writer.append(**batch(np.random.default_rng(0), 2))
+    assert not (tmp_path / "p.zarr").exists()
+    again = PartWriter(tmp_path / "p.zarr", ["a", "b", "c"], PRE, POST, "float16", HOW)
+    again.append(**batch(np.random.default_rng(0), 3))
+    again.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["p.zarr"]
+
+
+@pytest.mark.parametrize("change", [{"pre_grid": [1, 4]}, {"images": 7}, {"arrays": {}}, {"provenance": {}}])
+def test_an_edited_index_is_found(tmp_path, change):
+    index, _ = write(tmp_path)
+    index.write_text(json.dumps(json.loads(index.read_text()) | change))
+    with pytest.raises(StoreError, match=f"{next(iter(change))} differ.* from what the parts say"):
+        open_store(index)
+
+
+@pytest.mark.parametrize("change", [{"parts": None}, {"parts": []}, {"parts": [3]}, {"parts": [{"path": "x"}]}])
+def test_an_index_without_parts_is_named(tmp_path, change):
+    index, _ = write(tmp_path)
+    index.write_text(json.dumps(json.loads(index.read_text()) | change))
+    with pytest.raises(StoreError, match=r"toy\.json: this is no whole index"):
+        open_store(index)

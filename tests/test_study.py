@@ -1,6 +1,7 @@
 """A configuration is right, or one error lists all that is wrong with it."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,10 @@ def test_the_given_configuration_is_left_as_it_was():
         (["overlap", "k"], [], "overlap: k: .*non-empty"),
         (["overlap", "k"], [10, 10], "overlap: k: .*non-unique"),
         (["overlap", "k"], [0], "overlap: k: 0: 0 is less than"),
+        (["overlap", "k"], [3.0], "overlap: k: 0: 3.0 is not of type 'integer'"),
+        (["overlap", "k"], [True], "overlap: k: 0: True is not of type 'integer'"),
+        (["statistics", "confidence"], float("nan"), "statistics: confidence: nan is not of type 'number'"),
+        (["study"], "miniature", "study: 'miniature' is taken"),
         (["overlap", "metrics"], ["l3"], "overlap: metrics: 0: 'l3' is not one of"),
         (
             ["overlap", "datasets"],
@@ -113,6 +118,19 @@ def test_a_checkpoint_of_unknown_family_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(LossmapError, match=r"config\.json can't be read"):
         check_study(changed(["models", "llava-mini", "checkpoint"], str(tmp_path)))
+
+
+@pytest.mark.parametrize("lost", ["model.safetensors", "processor_config.json"])
+def test_a_checkpoint_that_lacks_a_file_is_named(tmp_path, lost):
+    shutil.copytree(ROOT / "workflow/zoo/llava", tmp_path / "llava")
+    (tmp_path / "llava" / lost).unlink()
+    with pytest.raises(LossmapError, match=f"models: llava-mini: .*llava: has no .*{lost}"):
+        check_study(changed(["models", "llava-mini", "checkpoint"], str(tmp_path / "llava")))
+
+
+def test_keys_that_are_no_text_are_named():
+    with pytest.raises(LossmapError, match="unknown key 1.*unknown key 'foo'"):
+        check_study(DEFAULT | {1: 2, "foo": 3})
 
 
 def test_the_papers_study_is_valid_but_for_its_paths():

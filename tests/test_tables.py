@@ -28,10 +28,10 @@ def test_a_page_shows_every_cell_and_escapes_text(tmp_path):
 
 def test_reported_numbers_stand_beside_the_papers_models_only():
     ours = pd.DataFrame(
-        {"dataset": "vizwiz", "model": ["big", "small", "big", "big"], "k": [10, 10, 100, 7], "overlap": 0.5}
+        {"dataset": "vizwiz", "n": 1131, "model": ["big", "small", "big", "big"], "k": [10, 10, 100, 7], "overlap": 0.5}
     )
     checkpoints = {"big": "llava-hf/llava-1.5-7b-hf", "small": "workflow/zoo/llava"}
-    found = beside(ours, "figure3", ["dataset", "k"], ["overlap"], checkpoints)
+    found = beside(ours, "figure3", ["dataset", "n", "k"], ["overlap"], checkpoints)
     assert found["overlap_reported"].tolist()[0] == 0.534
     assert found["overlap_reported"].tolist()[2] == 0.562
     assert found["overlap_reported"].isna().tolist() == [False, True, False, True]
@@ -68,11 +68,11 @@ def test_the_overlap_table_of_the_papers_study_carries_its_numbers(tmp_path):
     assert "0.44 [0.43, 0.45] on vizwiz (chance 0.01)" in out["finding"].read_text()
 
 
-@pytest.mark.parametrize(("dataset", "reported"), [("cub", 8.34), ("my-birds", None)])
-def test_the_papers_retrieval_stands_beside_cub_only(tmp_path, dataset, reported):
+@pytest.mark.parametrize(("dataset", "n", "reported"), [("cub", 5794, 8.34), ("cub", 100, None), ("birds", 5794, None)])
+def test_the_papers_retrieval_stands_beside_the_whole_of_cub_only(tmp_path, dataset, n, reported):
     rows = []
     for stage in ("pre", "post"):
-        row = {"dataset": dataset, "n": 10, "classes": 2, "model": "llava", "similarity": "l2", "stage": stage}
+        row = {"dataset": dataset, "n": n, "classes": 2, "model": "llava", "similarity": "l2", "stage": stage}
         for name, value in (
             ("recall_at_1", 50.0),
             ("recall_at_5", 50.0),

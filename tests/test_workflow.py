@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 from small_study import MODELS, ROOT, K, clone, planned, small_study, snakemake
 
@@ -136,6 +138,27 @@ def test_touching_the_code_reruns_nothing(study, edited):
     assert planned(study) == set()
 
 
+@pytest.mark.parametrize("name", ["workflow/zoo/llava/model.safetensors", "workflow/zoo/llava/config.json"])
+def test_touching_a_model_reruns_nothing(study, edited, name):
+    os.utime(edited(name))
+    assert planned(study) == set()
+
+
+def test_moving_the_checkout_reruns_nothing(study):
+    moved = study.with_name("moved")
+    study.rename(moved)
+    try:
+        assert planned(moved) == set()
+    finally:
+        moved.rename(study)
+
+
+def test_an_edited_caption_makes_the_report_anew(study, edited):
+    path = edited("workflow/report/figure3.rst")
+    path.write_text(path.read_text() + "\nOne more sentence.\n")
+    assert planned(study) == {"make_report", "all"}
+
+
 def test_a_comment_reruns_nothing(study, edited):
     path = edited("workflow/lossmap/measures/overlap.py")
     path.write_text(path.read_text() + "\n# a remark\n")
@@ -182,8 +205,62 @@ def test_a_damaged_part_stops_what_reads_it(study, edited):
     keep = (study / lists).read_bytes()
     done = snakemake(study, lists, "--force", "--allowed-rules", "find_neighbours")
     assert done.returncode == 1
-    assert re.search(r"error: .*pre_mean/c/0/0: images \S+ to \S+ can't be read", done.stdout + done.stderr)
+    assert re.search(r"error: .*pre_mean/c/0/0: images \S+ to \S+ can't be trusted", done.stdout + done.stderr)
     (study / lists).write_bytes(keep)
+
+
+def test_a_damaged_part_is_made_anew_when_deleted_as_the_message_says(study):
+    index = study / "results/small/embeddings/seedbench/llava-mini.json"
+    part = index.parent / json.loads(index.read_text())["parts"][1]["path"]
+    before = {path: path.read_bytes() for path in [index, *part.rglob("zarr.json")]}
+    shutil.rmtree(part)
+    index.unlink()
+    done = snakemake(study)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"^localrule extract:", done.stdout + done.stderr, re.M)) == 1
+    assert {path: path.read_bytes() for path in before} == before
+    assert planned(study) == set()
+
+
+def test_a_killed_extraction_is_done_again(study):
+    """What a kill leaves behind: the part under its temporary name."""
+    index = study / "results/small/embeddings/cub/llava-mini.json"
+    part = index.parent / json.loads(index.read_text())["parts"][0]["path"]
+    before = index.read_bytes()
+    part.rename(part.with_name(f".{part.name}.partial"))
+    index.unlink()
+    done = snakemake(study)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert index.read_bytes() == before
+    assert not part.with_name(f".{part.name}.partial").exists()
+
+
+def photographs(folder: Path) -> dict:
+    """A study of two classes of photographs in a folder of its own."""
+    for i in range(6):
+        path = folder / f"photos/{'cats' if i % 2 else 'dogs'}/{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20 + i, 30), (40 * i, 20, 90)).save(path)
+    config = {key: small_study()[key] for key in ("study", "models")}
+    return config | {"datasets": {"photos": {"format": "image_folder", "images": "photos"}}}
+
+
+def test_a_study_without_measures_extracts(tmp_path):
+    folder = clone(tmp_path / "checkout")
+    config = photographs(folder)
+    done = snakemake(folder, "-n", config=config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for model in MODELS:
+        assert f"results/small/embeddings/photos/{model}.json" in done.stdout + done.stderr
+
+
+def test_an_image_added_to_a_class_is_noticed(tmp_path):
+    folder = clone(tmp_path / "checkout")
+    config = photographs(folder)
+    assert snakemake(folder, "manifests", config=config).returncode == 0
+    assert planned(folder, "manifests", config=config) == set()
+    Image.new("RGB", (9, 9)).save(folder / "photos/cats/new.png")
+    assert planned(folder, "manifests", config=config) == {"read_dataset", "manifests"}
 
 
 def test_too_few_images_for_k_stop_before_extraction(tmp_path):

@@ -4,11 +4,13 @@ A store is one small index, `embeddings/<dataset>/<model>.json`, and the parts t
 `embeddings/<dataset>/<model>/part-<first>-<stop>.zarr`, each a Zarr v3 group that plain `xarray.open_zarr` opens.
 Every chunk carries a crc32c. A part's `zarr.json` lists the size and SHA-256 of each of its files, and the index holds
 the SHA-256 of every part's `zarr.json`, so that a lost, shortened, changed or exchanged file is an error and never a
-silent zero (Zarr itself reads a missing chunk as zeros).
+silent zero (Zarr itself reads a missing chunk as zeros). A file's SHA-256 is compared when it is first read.
 """
 
 import hashlib
 import json
+import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,16 +45,21 @@ class StoreError(LossmapError):
 class PartWriter:
     """Writes one part, batch by batch, holding at most one shard of each array in memory.
 
-    Parameters: path, a folder that does not exist; image_ids, the part's images in order; pre_shape (patches, features)
-    and post_shape (tokens, features_out); dtype, "float16" or "float32", of pre and post; attributes, JSON values that
-    describe how the embeddings were made.
+    It grows under a temporary name beside its place and is moved there when it is whole, so that a run that was killed
+    leaves nothing that looks finished.
+
+    Parameters: path, the part's folder, replaced if it is there; image_ids, its images in order; pre_shape (patches,
+    features) and post_shape (tokens, features_out); dtype, "float16" or "float32", of pre and post; attributes, JSON
+    values that describe how the embeddings were made.
     """
 
     def __init__(self, path: Path, image_ids: list[str], pre_shape, post_shape, dtype: str, attributes: dict):
         self.path, self.image_ids, self.written = Path(path), list(image_ids), 0
+        self.partial = self.path.with_name(f".{self.path.name}.partial")
+        shutil.rmtree(self.partial, ignore_errors=True)
         n = len(self.image_ids)
         self.group = zarr.create_group(
-            self.path, zarr_format=3, attributes={"coordinates": "image_id", "format": FORMAT, **attributes}
+            self.partial, zarr_format=3, attributes={"coordinates": "image_id", "format": FORMAT, **attributes}
         )
         shapes = {
             "pre": (n, *pre_shape),
@@ -117,8 +124,8 @@ class PartWriter:
                 "Set extraction: dtype: float32 in the configuration."
             )
         raise StoreError(
-            f"{self.path}: {name} of image {image} is not finite (NaN or infinity): the model overflowed. Half "
-            "precision is the usual cause: set extraction: compute_dtype: bfloat16 or float32 in the configuration."
+            f"{self.path}: {name} of image {image} is not finite (NaN or infinity): the model overflowed, "
+            "or its weights are damaged. Against overflow, set extraction: compute_dtype: bfloat16 or float32."
         )
 
     def _flush(self, name: str, rows: int) -> None:
@@ -140,23 +147,26 @@ class PartWriter:
         for name in self.arrays:
             self._flush(name, max(1, sum(len(values) for values in self.buffers[name])))
         with warnings.catch_warnings(action="ignore"):  # Zarr v3 has it, its specification not yet
-            zarr.consolidate_metadata(self.path)
-        root = self.path / "zarr.json"
+            zarr.consolidate_metadata(self.partial)
+        root = self.partial / "zarr.json"
         files = {
-            file.relative_to(self.path).as_posix(): {"size": file.stat().st_size, "sha256": _sha256(file)}
-            for file in sorted(self.path.rglob("*"))
+            file.relative_to(self.partial).as_posix(): {"size": file.stat().st_size, "sha256": _sha256(file)}
+            for file in sorted(self.partial.rglob("*"))
             if file.is_file() and file != root
         }
-        content = _read_json(root, self.path)
+        content = _read_json(root)
         content["attributes"]["files"] = files
         _write_json(root, content)
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        os.replace(self.partial, self.path)
 
 
 def write_index(parts: list[Path], index: Path) -> None:
     """Gather a store's parts, in order, into its index.
 
-    Raises StoreError if a part lacks its digest, parts don't follow on each other, an image occurs twice, or parts
-    were made in different ways (model, preprocessing, versions).
+    Raises StoreError if a part was never finished, an image occurs twice, or parts were made in different ways (model,
+    preprocessing, code, versions).
     """
     entries, ids, reference, position = [], [], None, 0
     for path in parts:
@@ -171,14 +181,7 @@ def write_index(parts: list[Path], index: Path) -> None:
                 f"{path} and {reference_path} were not made in the same way: {', '.join(changed)} differ. "
                 "Delete the older of the two and run again."
             )
-        entries.append(
-            {
-                "path": path.relative_to(index.parent).as_posix(),
-                "start": position,
-                "stop": position + len(own_ids),
-                "digest": _sha256(path / "zarr.json"),
-            }
-        )
+        entries.append({"path": path.relative_to(index.parent).as_posix(), "digest": _sha256(path / "zarr.json")})
         position += len(own_ids)
         ids += own_ids
     if reference is None:
@@ -207,20 +210,29 @@ def open_store(index: str | Path) -> xr.Dataset:
     place), model, provenance. Patches are in raster order.
 
     Raises: StoreError if the index is damaged, or a part is missing, incomplete or not the one that was indexed; while
-    reading, if a chunk fails its checksum (the message names the file and its images).
+    reading, if a file is not the one that was written (the message names the file and its images).
     """
     index = Path(index)
-    content = _read_json(index, index)
-    if content.get("format") != FORMAT:
-        raise StoreError(f"{index}: this is not an index of embeddings ({FORMAT}). Give <dataset>/<model>.json.")
-    parts = [_Part(index.parent / entry["path"], entry) for entry in content["parts"]]
-    ids = np.concatenate([part.image_ids for part in parts])
-    if _ids_digest(ids.tolist()) != content["image_ids_sha256"]:
-        raise StoreError(f"{index}: the parts hold other images than the index lists. Extract again.")
+    content = _read_json(index)
+    try:
+        if content["format"] != FORMAT:
+            raise StoreError(f"{index}: this is not an index of embeddings ({FORMAT}). Give <dataset>/<model>.json.")
+        parts, first = [], 0
+        for entry in content["parts"]:
+            parts.append(_Part(index.parent / entry["path"], entry["digest"], first, index))
+            first = parts[-1].stop
+        ids = np.concatenate([part.image_ids for part in parts])
+        attributes = {key: value for key, value in content.items() if key not in ("parts", "format")}
+        shared = {"images": first, "image_ids_sha256": _ids_digest(ids.tolist()), **_describe(parts[0].group)}
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise StoreError(f"{index}: this is no whole index of embeddings ({fault!r}). {_remedy(index)}") from fault
+    if attributes != shared:
+        changed = ", ".join(sorted(key for key in {*attributes, *shared} if attributes.get(key) != shared.get(key)))
+        raise StoreError(f"{index}: {changed} differ from what the parts say: it was edited. {_remedy(index)}")
     variables = {
         name: (dimensions, indexing.LazilyIndexedArray(_Rows(parts, name))) for name, dimensions in DIMENSIONS.items()
     }
-    attributes = {key: value for key, value in content.items() if key not in ("parts", "format", "arrays")}
+    del attributes["arrays"]
     return xr.Dataset(variables, coords={"image_id": ("image", ids)}, attrs=attributes)
 
 
@@ -233,52 +245,51 @@ def iterate(dataset: xr.Dataset, name: str, rows: int = 1024) -> Iterator[np.nda
 class _Part:
     """One part of an opened store, checked for completeness against the index."""
 
-    def __init__(self, path: Path, entry: dict):
-        self.path, self.start, self.stop = path, entry["start"], entry["stop"]
-        remedy = f"Delete {path} and run again: only this part is extracted anew."
+    def __init__(self, path: Path, digest: str, first: int, index: Path):
+        self.path, self.start, self.verified = path, first, set()
+        # Snakemake makes a part anew only where the index, too, has to be made.
+        self.remedy = _remedy(path, index)
         if not path.is_dir():
-            raise StoreError(f"{path}: this part of the store is missing. {remedy}")
+            raise StoreError(f"{path}: this part of the store is missing. {_remedy(index)}")
         self.group = _open_group(path)
-        if _sha256(path / "zarr.json") != entry["digest"]:
-            raise StoreError(f"{path}: this is not the part that was indexed (its digest differs). {remedy}")
-        for name, file in self.group.attrs["files"].items():
+        if _sha256(path / "zarr.json") != digest:
+            raise StoreError(f"{path}: this is not the part that was indexed (its digest differs). {self.remedy}")
+        self.files = self.group.attrs["files"]
+        for name, file in self.files.items():
             if not (path / name).is_file():
-                raise StoreError(f"{path / name}: this file of the store is missing. {remedy}")
+                raise StoreError(f"{path / name}: this file of the store is missing. {self.remedy}")
             if (size := (path / name).stat().st_size) != file["size"]:
-                raise StoreError(f"{path / name}: {size} bytes, {file['size']} were written. {remedy}")
-            if name.endswith("zarr.json") and _sha256(path / name) != file["sha256"]:
-                raise StoreError(f"{path / name}: this file was changed after it was written. {remedy}")
-        self.image_ids = np.array(self._checked("image_id", slice(None)).tolist(), dtype=str)
+                raise StoreError(f"{path / name}: {size} bytes, {file['size']} were written. {self.remedy}")
+            if name.endswith("zarr.json"):
+                self._verify(name, "it describes an array")
+        self.image_ids = np.array(self.read("image_id", slice(None)).tolist(), dtype=str)
+        self.stop = first + len(self.image_ids)
 
-    def _checked(self, name: str, rows) -> np.ndarray:
+    def read(self, name: str, rows: slice | np.ndarray) -> np.ndarray:
+        """Rows of one array, in order, from files that are what was written."""
         array = self.group[name]
-        try:
-            return array.oindex[rows] if isinstance(rows, np.ndarray) else array[rows]
-        except Exception as fault:
-            raise StoreError(self._name_fault(name, fault)) from fault
+        step = (array.shards or array.chunks)[0]
+        touched = np.arange(array.shape[0])[rows] // step
+        for i in np.unique(touched).tolist():
+            last = min((i + 1) * step, array.shape[0]) - 1
+            whose = (
+                "the image ids"
+                if name == "image_id"
+                else f"images {self.image_ids[i * step]} to {self.image_ids[last]}"
+            )
+            self._verify(f"{name}/c/{'/'.join(map(str, [i, *[0] * (array.ndim - 1)]))}", whose)
+        return array.oindex[rows] if isinstance(rows, np.ndarray) else array[rows]
 
-    def _name_fault(self, name: str, fault: Exception) -> str:
-        array = self.group[name]
-        step = array.chunks[0]
-        for first in range(0, array.shape[0], step):
-            try:
-                array[first : first + step]
-            except Exception:
-                file = self.path / name / "c" / "/".join(["0"] * array.ndim)
-                if array.shards:
-                    file = self.path / name / "c" / "/".join([str(first // array.shards[0]), *["0"] * (array.ndim - 1)])
-                images = "the image ids"
-                if name != "image_id":
-                    last = min(first + step, array.shape[0]) - 1
-                    images = f"images {self.image_ids[first]} to {self.image_ids[last]}"
-                return (
-                    f"{file}: {images} can't be read ({fault}): the file was damaged after it was written. "
-                    f"Delete {self.path} and run again: only this part is extracted anew."
-                )
-        return f"{self.path}: {name} can't be read ({fault})."
-
-    def read(self, name: str, rows) -> np.ndarray:
-        return self._checked(name, rows)
+    def _verify(self, name: str, whose: str) -> None:
+        """Compare a file with its digest, once."""
+        if name in self.verified:
+            return
+        if _sha256(self.path / name) != self.files[name]["sha256"]:
+            raise StoreError(
+                f"{self.path / name}: {whose} can't be trusted: the file was changed after it was written. "
+                f"{self.remedy}"
+            )
+        self.verified.add(name)
 
 
 class _Rows(BackendArray):
@@ -323,11 +334,15 @@ class _Rows(BackendArray):
         return values
 
 
+def _remedy(*paths: Path) -> str:
+    return f"Delete {' and '.join(map(str, paths))} and run again: what is missing is made anew, and nothing else."
+
+
 def _open_group(path: Path) -> zarr.Group:
     """A finished part. Its metadata comes from `zarr.json` alone: whatever else lies in the folder is not looked at."""
-    content = _read_json(path / "zarr.json", path)
+    content = _read_json(path / "zarr.json")
     if "files" not in content.get("attributes", {}):
-        raise StoreError(f"{path}: this part was never finished. Delete it and run again.")
+        raise StoreError(f"{path}: this part was never finished. {_remedy(path)}")
     return zarr.open_group(path, mode="r", use_consolidated=True)
 
 
@@ -353,10 +368,11 @@ def _write_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
-def _read_json(path: Path, whose: Path) -> dict:
+def _read_json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise StoreError(f"{path}: not found. Delete {whose} if it is there, and run again.") from error
-    except (ValueError, OSError) as error:
-        raise StoreError(f"{path}: can't be read ({error}). Delete {whose} and run again.") from error
+        content = json.loads(path.read_text())
+    except (ValueError, OSError) as fault:
+        raise StoreError(f"{path}: can't be read ({fault}). {_remedy(path)}") from fault
+    if not isinstance(content, dict):
+        raise StoreError(f"{path}: holds no JSON object. {_remedy(path)}")
+    return content

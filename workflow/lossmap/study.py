@@ -2,18 +2,33 @@
 
 import difflib
 import json
+from math import isfinite
 from pathlib import Path
 
 import yaml
 from jsonschema import Draft202012Validator
+from jsonschema.validators import extend
 
 from lossmap.data.sources import entry_problems, input_paths
 from lossmap.errors import LossmapError
+from lossmap.vlm.checkpoints import check_files
 from lossmap.vlm.families import FAMILIES
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 # What the workflow itself makes: it need not exist before the run.
 MADE = "results/"
+
+
+# JSON Schema calls 3.0 an integer and NaN a number; neither is meant here.
+Strict = extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda checker, value: isinstance(value, int) and not isinstance(value, bool)
+    ).redefine(
+        "number",
+        lambda checker, value: isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value),
+    ),
+)
 
 
 def check_study(config: dict) -> dict:
@@ -24,7 +39,7 @@ def check_study(config: dict) -> dict:
     datasets, models, formats and families, checkpoints without revision, paths that don't exist.
     """
     schema = yaml.safe_load(SCHEMA.read_text())
-    problems = [_worded(error) for error in Draft202012Validator(schema).iter_errors(config)]
+    problems = [_worded(error) for error in Strict(schema).iter_errors(config)]
     if not problems:
         config = _with_defaults(config, schema)
         problems = [
@@ -93,12 +108,14 @@ def _worded(error) -> str:
     place = ": ".join(str(step) for step in error.absolute_path) or "top level"
     if error.validator == "additionalProperties":
         known = sorted(error.schema.get("properties", {}))
-        unknown = sorted(set(error.instance) - set(known))
+        unknown = sorted(set(error.instance) - set(known), key=str)
         return "; ".join(f"{place}: unknown key {key!r}{_nearest(key, known)}" for key in unknown)
     if error.validator == "required":
         return f"{place}: {error.message.replace(' is a required property', '')} is missing"
     if error.validator == "pattern" and place.endswith("revision"):
         return f"{place}: {error.instance!r} is not a commit hash (40 hex digits): a branch or tag can move"
+    if error.validator == "not":
+        return f"{place}: {error.instance!r} is taken: results/{error.instance}/ holds something else"
     return f"{place}: {error.message}"
 
 
@@ -145,6 +162,11 @@ def _model_problems(config: dict) -> list[str]:
                 f"models: {name}: {folder}/config.json says model_type {family!r}, which is not known "
                 f"(known: {', '.join(sorted(FAMILIES))})"
             )
+            continue
+        try:
+            check_files(folder)
+        except LossmapError as error:
+            problems.append(f"models: {name}: {error}")
     return problems
 
 

@@ -3,6 +3,7 @@
 The Snakefile imports this: standard library only.
 """
 
+import hashlib
 import os
 from dataclasses import dataclass
 
@@ -52,6 +53,21 @@ def input_paths(entry: dict) -> list[str]:
     if entry["format"] == "cub":  # its `annotations` are a folder: name its files, so that a change of one is seen
         return [entry["images"], *(os.path.join(entry["annotations"], name) for name in CUB_FILES)]
     return paths
+
+
+def folders_digest(entry: dict) -> str:
+    """Digest of the sub-folders of an entry's folders and of when each gained or lost a file, as 16 hex digits.
+
+    Folders below results/ are the workflow's own and are left out, as are files that were overwritten in place: to look
+    at every file of a large dataset would take minutes on a cluster's disk, whenever the workflow is started.
+    """
+    state = []
+    for path in input_paths(entry):
+        if os.path.isdir(path) and not path.startswith("results/"):
+            for folder, subfolders, _ in os.walk(path):
+                subfolders.sort()
+                state.append((os.path.relpath(folder, path), os.stat(folder).st_mtime_ns))
+    return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
 
 
 def check_entry(entry: dict) -> None:

@@ -97,14 +97,13 @@ def permutation_null(a, b, k, permutations, rng):
     widest = int(ks.max())
     a, b = a[:, :widest].astype(np.int32), b[:, :widest]
     old_names = np.stack([rng.permutation(len(a)).astype(np.int32) for _ in range(permutations)])
+    new_names = np.argsort(old_names, axis=1).astype(np.int32)
     # An item is shared at k when the later of its two ranks is below k: one pass serves every k.
     later = np.zeros((permutations, widest + 1), dtype=np.int64)
     for rows, table in _rank_tables(b):
         own_rank = np.arange(widest, dtype=table.dtype)
         start = np.arange(len(table), dtype=np.int64)[:, None] * table.shape[1]
-        for p, old in enumerate(old_names):
-            new = np.empty_like(old)
-            new[old] = np.arange(len(old), dtype=np.int32)
+        for p, (old, new) in enumerate(zip(old_names, new_names, strict=True)):
             ranks = table.ravel()[start + old[a[new[rows]]]]
             later[p] += np.bincount(np.maximum(ranks, own_rank).ravel(), minlength=widest + 1)
     shares = later.cumsum(axis=1)[:, ks - 1] / (len(a) * ks)

@@ -1,11 +1,14 @@
 """Manifest, checkpoint -> one part of an embedding store."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 import torch
 from tqdm import tqdm
 
+from lossmap.codehash import code_hash
 from lossmap.store import PartWriter
 from lossmap.vlm.embedding import Batches, embed_images
 from lossmap.vlm.loading import load_vision_side
@@ -31,7 +34,8 @@ def run(*, images: Path, part: Path, first: int, stop: int, spec: dict, threads:
                 how = {
                     "pre_grid": list(vision.pre_grid),
                     "post_grid": vision.post_grid and list(vision.post_grid),
-                    "provenance": {**vision.provenance, **spec, "device": device},
+                    "preprocessing": json.loads(json.dumps(asdict(vision.preprocessor))),
+                    "provenance": {**vision.provenance, **spec, "device": device, "code": code_hash("extract")},
                 }
                 shapes = batch["pre"].shape[1:], batch["post"].shape[1:]
                 writer = PartWriter(part, rows["image_id"].tolist(), *shapes, spec["dtype"], how)

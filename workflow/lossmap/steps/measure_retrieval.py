@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lossmap.measures.overlap import list_overlap
+from lossmap.measures.overlap import list_overlap, overlap_including_self
 from lossmap.measures.retrieval import recall_at
 from lossmap.measures.statistics import bootstrap_mean, spearman
 from lossmap.neighbour_lists import STAGES, read_lists
@@ -36,6 +36,8 @@ def run(*, lists: Path, images: Path, queries: Path, summary: Path, spec: dict) 
                 row |= dict(zip((name, f"{name}_low", f"{name}_high"), bootstrap_mean(100 * hit, **how), strict=True))
             name = f"overlap_k{k}"
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), bootstrap_mean(overlap, **how), strict=True))
+            with_self = overlap_including_self(found[metric, "pre"], found[metric, "post"], k)
+            row["overlap_paper_convention"] = with_self.mean()
             relation, name = spearman(hits[largest], overlap, **how), f"spearman_r{largest}_overlap"
             row |= {name: relation.rho, f"{name}_low": relation.low, f"{name}_high": relation.high}
             means.append({**row, f"{name}_p": relation.p})

@@ -22,7 +22,7 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
     spec: checkpoints (model -> checkpoint), confidence.
     """
     table = pd.concat([pd.read_parquet(path) for path in summaries], ignore_index=True)
-    table = beside(table, "figure3", ["dataset", "k"], ["overlap"], spec["checkpoints"])
+    table = beside(table, "figure3", ["dataset", "n", "k"], ["overlap"], spec["checkpoints"])
     table.loc[table["metric"] != "l2", "overlap_reported"] = float("nan")  # the paper's Figure 3 is by distance
     write_csv(table, csv)
     write_html(_readable(table), html, "k-NN overlap ratio before and after the connector", NOTE)
@@ -53,7 +53,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
 def _sentences(table: pd.DataFrame, confidence: float) -> str:
     """One line per model, for the report: the range of its overlap over datasets at the smallest k."""
     k = table["k"].min()
-    rows = table[(table["metric"] == "l2") & (table["k"] == k)]
+    rows = table[(table["metric"] == table["metric"].iloc[0]) & (table["k"] == k)]
     lines = []
     for model, group in rows.groupby("model", sort=False):
         each = ", ".join(

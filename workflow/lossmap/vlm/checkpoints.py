@@ -27,10 +27,15 @@ def resolve_checkpoint(checkpoint: str | Path, revision: str | None = None, visi
     folder = Path(checkpoint)
     if not folder.is_dir():
         folder = _download(str(checkpoint), revision, vision_only)
+    check_files(folder, vision_only)
+    return folder
+
+
+def check_files(folder: Path, vision_only: bool = True) -> None:
+    """Raises: LossmapError if a checkpoint folder lacks a file that is needed, as `weight_files`, or a weight file."""
     missing = [name for name in weight_files(folder, vision_only) if not (folder / name).is_file()]
     if missing:
         raise LossmapError.listing(f"{folder}: weight files that {INDEX} names are missing:", missing, "Add them.")
-    return folder
 
 
 def weight_files(folder: Path, vision_only: bool = True) -> list[str]:

@@ -36,12 +36,13 @@ def report_command():
 
 # Every command finds the package and, without conda, the Python that runs Snakemake, wherever it is started.
 # `report` is Snakemake again, on the same study, without the lock that the running one holds.
-shell.prefix(
+prefix = (
     "set -euo pipefail; "
     f"export PYTHONPATH={shlex.quote(str(Path(workflow.basedir) / 'workflow'))} "
     f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
-    f'report() {{ {report_command()} --report "$@"; }}; '
+    f'report() ( {report_command()} --report "$@" ); '
 )
+shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
 
 try:
     config = check_study(config)

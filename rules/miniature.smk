@@ -11,8 +11,7 @@ rule draw_miniature:
     conda:
         "../envs/analysis.yaml"
     params:
-        spec=canonical({key: config["miniature"][key] for key in ("seed", "images")}),
-        folder=MINIATURE,
+        spec=canonical(config["miniature"]),
         code=code_hash("draw_miniature"),
     shell:
-        "python -m lossmap draw_miniature --folder {params.folder:q} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap draw_miniature --spec {params.spec:q} 2> {log}"

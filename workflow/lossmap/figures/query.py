@@ -17,12 +17,17 @@ def neighbours_of_query(
     """
     k = len(before)
     figure, axes = plt.subplots(2, k + 1, figsize=(k + 1, 2.7), gridspec_kw={"wspace": 0.1, "hspace": 0.5})
+    place = {"xycoords": "axes fraction", "fontsize": 9}
     for row, (images, own, other) in enumerate(((before, *ids), (after, *ids[::-1]))):
         axes[row, 0].set_axis_off()
         for rank, (image, image_id) in enumerate(zip(images, own, strict=True)):
-            _thumbnail(axes[row, rank + 1], image, str(rank + 1), KEPT if image_id in other else LOST)
-    _thumbnail(figure.add_subplot(axes[0, 0].get_gridspec()[:, 0]), query, "query", "black")
-    place = {"xycoords": "axes fraction", "fontsize": 9}
+            _thumbnail(axes[row, rank + 1], image, KEPT if image_id in other else LOST)
+            # Between the rows, clear of the lines, which start from the middle.
+            y, va = ((-0.05, "top"), (1.04, "bottom"))[row]
+            axes[row, rank + 1].annotate(rank + 1, (0.02, y), va=va, **place)
+    span = figure.add_subplot(axes[0, 0].get_gridspec()[:, 0])
+    _thumbnail(span, query, "black")
+    span.annotate("query", (0, 1.08), va="bottom", **place)
     axes[0, 1].annotate("nearest before the connector", (0, 1.1), va="bottom", **place)
     axes[1, 1].annotate("nearest after the connector", (0, -0.1), va="top", **place)
     for rank, image_id in enumerate(ids[0]):
@@ -40,16 +45,14 @@ def neighbours_of_query(
     return figure
 
 
-def _thumbnail(axes: plt.Axes, image: np.ndarray, text: str, colour: str) -> None:
-    """An image centred on a square, so that all frames are equal; its rank in the corner."""
+def _thumbnail(axes: plt.Axes, image: np.ndarray, colour: str) -> None:
+    """An image centred on a square, so that all frames are equal."""
     side = max(image.shape[:2])
     square = np.full((side, side, 3), 255, np.uint8)
     top, left = ((side - length) // 2 for length in image.shape[:2])
     square[top : top + image.shape[0], left : left + image.shape[1]] = image
     axes.imshow(square)
     axes.set(xticks=[], yticks=[])
-    label = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
-    axes.text(0.04, 0.96, text, transform=axes.transAxes, fontsize=7, ha="left", va="top", bbox=label)
     for spine in axes.spines.values():
         spine.set(visible=True, linewidth=2.5, color=colour, capstyle="butt")
         spine.set_linestyle((0, (2, 1)) if colour == LOST else "-")

@@ -5,9 +5,9 @@ from pathlib import Path
 from lossmap.data.miniature import write_miniature
 
 
-def run(*, folder: Path, spec: dict) -> None:
+def run(*, spec: dict) -> None:
     """Draw the miniature datasets into a folder, one sub-folder each.
 
-    spec: seed, and images: dataset -> how many. The same spec gives the same bytes.
+    spec: folder; seed; images: dataset -> how many. The same seed and numbers give the same bytes.
     """
-    write_miniature(folder, spec["seed"], spec["images"])
+    write_miniature(Path(spec["folder"]), spec["seed"], spec["images"])

@@ -215,7 +215,7 @@ def test_a_damaged_part_is_made_anew_when_deleted_as_the_message_says(study):
     before = {path: path.read_bytes() for path in [index, *part.rglob("zarr.json")]}
     shutil.rmtree(part)
     index.unlink()
-    done = snakemake(study)
+    done = snakemake(study, str(index.relative_to(study)))
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(re.findall(r"^localrule extract:", done.stdout + done.stderr, re.M)) == 1
     assert {path: path.read_bytes() for path in before} == before
@@ -229,7 +229,7 @@ def test_a_killed_extraction_is_done_again(study):
     before = index.read_bytes()
     part.rename(part.with_name(f".{part.name}.partial"))
     index.unlink()
-    done = snakemake(study)
+    done = snakemake(study, str(index.relative_to(study)))
     assert done.returncode == 0, done.stdout + done.stderr
     assert index.read_bytes() == before
     assert not part.with_name(f".{part.name}.partial").exists()
@@ -288,7 +288,8 @@ def test_a_given_study_replaces_the_default_one(tmp_path):
     config["datasets"] = {"seedbench": config["datasets"]["seedbench"]}
     done = snakemake(folder, "-n", config=config)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "vizwiz" not in done.stdout
+    assert "results/small/embeddings/seedbench" in done.stdout + done.stderr
+    assert "results/small/data/vizwiz" not in done.stdout + done.stderr
 
 
 def test_the_papers_study_names_all_missing_paths_at_once():

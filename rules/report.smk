@@ -14,7 +14,5 @@ rule make_report:
     localrule: True
     conda:
         "../envs/analysis.yaml"
-    params:
-        command=report_command(),
     shell:
         "report {output} {input.tables} {input.figures} > {log} 2>&1"

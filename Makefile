@@ -24,7 +24,7 @@ bench: .venv/ready
 
 zoo: .venv/ready # trains the three miniature models anew; a killed run continues
 	for model in llava idefics2 qwen2_5_vl; do \
-	  python -m lossmap train_zoo --model $$model --folder workflow/zoo/$$model --work results/zoo/$$model || exit 1; \
+	  python -m lossmap train_zoo --model $$model --folder workflow/zoo/$$model --work results/zoo/$$model --threads 2 || exit 1; \
 	done
 
 .venv/ready: requirements.lock pyproject.toml

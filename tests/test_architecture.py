@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -71,7 +72,7 @@ def test_the_snakefile_needs_nothing_heavy():
 def rules():
     """Name and text of every rule."""
     for path in sorted((ROOT / "rules").glob("*.smk")):
-        for block in re.split(r"(?m)^(?=rule |checkpoint )", path.read_text())[1:]:
+        for block in re.split(r"(?m)^ *(?=rule |checkpoint )", path.read_text())[1:]:
             yield re.match(r"\w+ (\w+):", block).group(1), block
 
 
@@ -98,6 +99,16 @@ def test_every_step_explains_itself(step, capsys):
 def test_the_readme_names_every_family_and_format():
     readme = (ROOT / "README.md").read_text()
     assert not [name for name in (*FAMILIES, *FORMATS) if name not in readme]
+
+
+def test_the_readmes_numbers_are_those_of_the_shipped_table():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    table = pd.read_csv(ROOT / "workflow/report/figure3-mini.csv")
+    shown = table[(table["metric"] == "l2") & (table["k"] == 10) & (table["dataset"] == "seedbench")]
+    assert len(shown) == 3
+    for row in shown.itertuples():
+        assert f"{row.overlap:.2f} [{row.low:.2f}, {row.high:.2f}]" in readme
+    assert f"chance {shown['chance'].iloc[0]:.2f}" in readme
 
 
 def test_environments_hold_the_versions_of_the_lock():

@@ -1,5 +1,6 @@
 """From trained weights to a checkpoint folder: half precision, processor, and a card that says how good it is."""
 
+import json
 import os
 import shutil
 from dataclasses import asdict
@@ -134,6 +135,11 @@ def save_checkpoint(
     text = card(name, model, recipe, scores, seconds / 60, threads)
     model.to(torch.float16).save_pretrained(partial)
     processor.save_pretrained(partial)
+    if name == "qwen2_5_vl":
+        # The class is left to AutoProcessor's registry: by its own name it would ask for a video processor.
+        for path in (partial / "processor_config.json", partial / "tokenizer_config.json"):
+            content = {key: value for key, value in json.loads(path.read_text()).items() if key != "processor_class"}
+            path.write_text(json.dumps(content, indent=2) + "\n")
     (partial / "README.md").write_text(text, encoding="utf-8")
     for path in partial.iterdir():
         path.chmod(0o644)  # safetensors writes for the owner alone

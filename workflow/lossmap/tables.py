@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222}h1{font-size:1.2rem}p{max-width:60rem}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.25rem .75rem;text-align:right}
-th{border-bottom:2px solid #222;vertical-align:bottom}tbody tr:nth-child(even){background:#f4f4f4}
-tbody td:not(.number){text-align:left}"""
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}
+th,td{padding:.25rem .75rem;text-align:left}th{border-bottom:2px solid #222;vertical-align:bottom}
+.number{text-align:right}tbody tr:nth-child(even){background:#f4f4f4}"""
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
@@ -18,7 +18,9 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 def write_html(frame: pd.DataFrame, path: Path, title: str, note: str, digits: int = 3) -> None:
     """Write a table as a page of its own. note: what the columns mean, in a sentence or two; digits: decimal places."""
-    columns = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
+    kinds = [' class="number"' * pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
+    names = [html.escape(str(name)) for name in frame.columns]
+    columns = "".join(f"<th{kind}>{name}</th>" for kind, name in zip(kinds, names, strict=True))
     rows = "".join(
         f"<tr>{''.join(_cell(value, digits) for value in row)}</tr>\n" for row in frame.itertuples(index=False)
     )

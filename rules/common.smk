@@ -21,17 +21,9 @@ def report_command():
     """Snakemake on this study, without taking the lock."""
     files = [part for path in workflow.overwrite_configfiles for part in ("--configfile", str(path))]
     values = [f"{key}={json.dumps(value)}" for key, value in workflow.config_settings.config.items()]
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(workflow.main_snakefile),
-        "--nolock",
-        "--cores",
-        "1",
-    ]
-    return shlex.join([*command, *files, *(["--config", *values] if values else [])])
+    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(workflow.main_snakefile)]
+    how = ["--nolock", "--cores", "1", *files, *(["--config", *values] if values else [])]
+    return shlex.join([*snakemake, *how])
 
 
 # Every command finds the package and, without conda, the Python that runs Snakemake, wherever it is started.

@@ -64,21 +64,12 @@ def check_study(config: dict) -> dict:
 
 def check_dataset(config: dict, dataset: str, images: int, classes: int) -> None:
     """Raises LossmapError if a dataset, once read, is too small or lacks the classes for what the study asks of it."""
-    wanted, problems = [], []
-    if dataset in config["overlap"]["datasets"]:
-        wanted += [("overlap: k", k) for k in config["overlap"]["k"]]
-    if dataset in config["retrieval"]["datasets"]:
-        wanted += [("retrieval: recall", k) for k in config["retrieval"]["recall"]]
-        wanted.append(("retrieval: overlap_k", config["retrieval"]["overlap_k"]))
-        if classes < 2:
-            problems.append(
-                f"retrieval: datasets: retrieval by class needs 2 classes at least, {dataset} has {classes}"
-            )
-    if config.get("figure2", {}).get("dataset") == dataset:
-        wanted.append(("figure2: k", config["figure2"]["k"]))
+    problems = []
+    if dataset in config["retrieval"]["datasets"] and classes < 2:
+        problems.append(f"retrieval: datasets: retrieval by class needs 2 classes at least, {dataset} has {classes}")
     problems += [
         f"{key}: {k} neighbours are too many; with {images} images, an image has {images - 1} at most"
-        for key, k in wanted
+        for key, k in _neighbours_wanted(config, dataset)
         if k >= images
     ]
     if problems:
@@ -91,12 +82,20 @@ def check_dataset(config: dict, dataset: str, images: int, classes: int) -> None
 
 def most_neighbours(config: dict, dataset: str) -> int:
     """How many neighbours of each image of a dataset the study needs."""
-    k = config["overlap"]["k"] if dataset in config["overlap"]["datasets"] else []
+    return max(k for _, k in _neighbours_wanted(config, dataset))
+
+
+def _neighbours_wanted(config: dict, dataset: str) -> list[tuple[str, int]]:
+    """Each number of neighbours that the study asks of a dataset, with the key that asks for it."""
+    wanted = []
+    if dataset in config["overlap"]["datasets"]:
+        wanted += [("overlap: k", k) for k in config["overlap"]["k"]]
     if dataset in config["retrieval"]["datasets"]:
-        k = [*k, *config["retrieval"]["recall"], config["retrieval"]["overlap_k"]]
+        wanted += [("retrieval: recall", k) for k in config["retrieval"]["recall"]]
+        wanted.append(("retrieval: overlap_k", config["retrieval"]["overlap_k"]))
     if config.get("figure2", {}).get("dataset") == dataset:
-        k = [*k, config["figure2"]["k"]]
-    return max(k)
+        wanted.append(("figure2: k", config["figure2"]["k"]))
+    return wanted
 
 
 def canonical(value) -> str:

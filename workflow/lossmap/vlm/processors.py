@@ -44,14 +44,3 @@ def load_processor(folder: Path | str) -> Any:
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     processor_class = image_processor_only(PROCESSOR_MAPPING[type(config)])
     return processor_class.from_pretrained(folder, local_files_only=True, backend="pil")
-
-
-def register_processors() -> None:
-    """Let plain `AutoProcessor.from_pretrained` load a Qwen2.5-VL checkpoint that names no processor class, such as the
-    miniature one, without torchvision. Importing this module does it."""
-    from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLProcessor
-
-    AutoProcessor.register(Qwen2_5_VLConfig, image_processor_only(Qwen2_5_VLProcessor), exist_ok=True)
-
-
-register_processors()

@@ -136,10 +136,11 @@ def save_checkpoint(
     model.to(torch.float16).save_pretrained(partial)
     processor.save_pretrained(partial)
     if name == "qwen2_5_vl":
-        # The class is left to AutoProcessor's registry: by its own name it would ask for a video processor.
-        for path in (partial / "processor_config.json", partial / "tokenizer_config.json"):
-            content = {key: value for key, value in json.loads(path.read_text()).items() if key != "processor_class"}
-            path.write_text(json.dumps(content, indent=2) + "\n")
+        # Qwen2.5-VL's own processor class demands a video processor, and that torchvision. This one of transformers
+        # makes the same inputs of images and text, and takes no video.
+        path = partial / "processor_config.json"
+        content = json.loads(path.read_text()) | {"processor_class": "PaddleOCRVLProcessor"}
+        path.write_text(json.dumps(content, indent=2) + "\n")
     (partial / "README.md").write_text(text, encoding="utf-8")
     for path in partial.iterdir():
         path.chmod(0o644)  # safetensors writes for the owner alone

@@ -28,6 +28,10 @@ LAYERS = {  # imports go down only
         *("numpy", "torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "PIL", "tqdm"),
         *("lossmap.vlm", "lossmap.data"),
     },
+    "reconstruct": {
+        *("numpy", "torch", "safetensors", "accelerate", "tqdm"),
+        *("lossmap.reconstruct", "lossmap.measures", "lossmap.store", "lossmap.seeds"),
+    },
     "store.py": {"numpy", "xarray", "zarr"},
     "data": {"numpy", "pandas", "pyarrow", "PIL", "sklearn", "tqdm", "lossmap.data"},
     "paper": {"pandas"},

@@ -86,7 +86,7 @@ def test_the_box_is_the_centre_crop(material, tmp_path):
         assert abs((top + bottom) / 2 - height / 2) <= pixel
 
 
-def test_parts_and_worker_processes_change_nothing(material, tmp_path):
+def test_parts_and_threads_change_nothing(material, tmp_path):
     folder, _ = material
     parts = [extracted(folder, tmp_path, 0, 3), extracted(folder, tmp_path, 3, N, threads=2)]
     index_embeddings.run(parts=parts, index=tmp_path / "m.json")
@@ -95,6 +95,9 @@ def test_parts_and_worker_processes_change_nothing(material, tmp_path):
     split, whole = open_store(tmp_path / "m.json"), open_store(tmp_path / "w.json")
     assert (split["image_id"] == whole["image_id"]).all()
     assert np.allclose(split["post"].values, whole["post"].values, atol=1e-5)
+    again = extracted(folder, tmp_path, name="again", threads=3)
+    digests = [(part / "zarr.json").read_bytes() for part in (tmp_path / "whole-0.zarr", again)]
+    assert digests[0] == digests[1]  # the same batches on more threads: the same bytes
     assert split.attrs["provenance"]["digest"] == whole.attrs["provenance"]["digest"]
 
 

@@ -4,6 +4,7 @@ import copy
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -141,6 +142,17 @@ def test_a_batch_embeds_as_its_images_do_alone(pair):
         alone = embed(vision, [image])
         torch.testing.assert_close(pre[i : i + 1], alone[0], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(post[i : i + 1], alone[1], rtol=1e-4, atol=1e-5)
+
+
+def test_threads_that_embed_at_the_same_time_do_not_mix_their_images(pair):
+    _, vision = pair
+    batches = [[noise(SIDE, SIDE, 3 * i + j) for j in range(2)] for i in range(16)]
+    alone = [embed(vision, batch) for batch in batches]
+    with ThreadPoolExecutor(8, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        together = list(pool.map(lambda batch: embed(vision, batch), batches))
+    for (pre, post), (wanted_pre, wanted_post) in zip(together, alone, strict=True):
+        assert torch.equal(pre, wanted_pre)
+        assert torch.equal(post, wanted_post)
 
 
 @pytest.mark.parametrize("side", [48, 80, 96])

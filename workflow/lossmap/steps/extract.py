@@ -26,7 +26,7 @@ def run(*, images: Path, part: Path, first: int, stop: int, spec: dict, threads:
     model = {key: spec[key] for key in ("checkpoint", "revision", "image_size")}
     vision = load_vision_side(**model, dtype=spec["compute_dtype"], device=device)
     batches = Batches(vision.preprocessor, rows["path"].tolist(), rows["sha256"].tolist(), spec["batch_size"])
-    embedded = embed_images(vision, batches, getattr(torch, spec["dtype"]), workers=threads)
+    embedded = embed_images(vision, batches, getattr(torch, spec["dtype"]), threads=threads)
     writer = None
     with tqdm(total=len(rows), unit="image", desc=f"images {first} to {stop}") as progress:
         for batch in embedded:

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -46,6 +47,13 @@ class VisionSide:
         self.dtype: torch.dtype = model.dtype
         self.device: torch.device = model.device
         self.pre_grid: tuple[int, int] = preprocessor.grid
+        # One hook for good, and what it sees kept by thread: threads may embed at the same time.
+        self._seen = seen = threading.local()
+
+        def keep(module, args, kwargs):
+            seen.pre = args[0] if args else next(iter(kwargs.values()))
+
+        attrgetter(family.connector)(model).register_forward_pre_hook(keep, with_kwargs=True)
         rows, cols = preprocessor.grid
         merge = family.merge(config) if family.merge else None
         self.post_grid: tuple[int, int] | None = (rows // merge, cols // merge) if merge else None
@@ -63,27 +71,19 @@ class VisionSide:
 
     @torch.inference_mode()
     def embed(self, pixel_inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embed a batch of images.
+        """Embed a batch of images. Threads may call it at the same time.
 
         Parameters: pixel_inputs, from `preprocessor.normalise(batch, vision.device, vision.dtype)`.
         Returns: pre (images, patches, pre_dim), what enters the connector, patches in raster order of the model's input
             image; post (images, post_tokens, post_dim), what the language model receives, in its order.
         Raises: LossmapError if the patches don't form the expected grid.
         """
-        seen = {}
-
-        def keep(module, args, kwargs):
-            seen["pre"] = args[0] if args else next(iter(kwargs.values()))
-
-        hook = attrgetter(self.family.connector)(self.model).register_forward_pre_hook(keep, with_kwargs=True)
-        try:
-            post = self.model.get_image_features(**pixel_inputs).pooler_output
-        finally:
-            hook.remove()
+        post = self.model.get_image_features(**pixel_inputs).pooler_output
+        seen, self._seen.pre = self._seen.pre, None  # not kept in memory for longer than it is needed
         post = post if torch.is_tensor(post) else torch.stack(list(post))
         rows, cols = self.pre_grid
         images = len(pixel_inputs.get("image_grid_thw", pixel_inputs["pixel_values"]))
-        pre = self.family.to_raster(seen["pre"], self.config, self.pre_grid)
+        pre = self.family.to_raster(seen, self.config, self.pre_grid)
         if (vectors := pre.shape[:-1].numel()) != images * rows * cols or len(post) != images:
             raise LossmapError(
                 f"{self.model_type}: {images} images gave {vectors} vectors before the connector and {len(post)}"

@@ -1,0 +1,98 @@
+"""Named input functions and settings of the rules of reconstruction: reconstructors, patch losses."""
+
+RECONSTRUCTION = config["reconstruction"]
+LINEAR_RUNGS = ["mean", "position_mean", "ridge"]
+OWN = "own"  # the model's connector, among the controls
+
+
+def connectors():
+    """Name -> settings: the model's own connector and the controls."""
+    controls = {
+        name: {key: value for key, value in control.items() if key != "networks"}
+        for name, control in RECONSTRUCTION["controls"].items()
+    }
+    return {OWN: {"kind": OWN}, **controls}
+
+
+def networks_of(model, connector=OWN):
+    """The networks that are trained to undo a connector of a model."""
+    controls = RECONSTRUCTION["controls"]
+    return [
+        name
+        for name, network in RECONSTRUCTION["networks"].items()
+        if model in network.get("models", [model])
+        and (connector == OWN or name in controls[connector].get("networks", []))
+    ]
+
+
+def rungs_of(model, connector=OWN):
+    """The ladder, from the weakest: what needs no training, then the networks in the order of the config."""
+    return [*LINEAR_RUNGS, *networks_of(model, connector)]
+
+
+def training_store(wildcards):
+    return f"results/{wildcards.study}/embeddings/{RECONSTRUCTION['train']}/{wildcards.model}.json"
+
+
+def statistics_settings():
+    return canonical({"connectors": connectors(), "seed": RECONSTRUCTION["seed"]})
+
+
+def linear_settings():
+    split = {key: RECONSTRUCTION[key] for key in ("held_out", "shares", "seed")}
+    return canonical({"connectors": connectors(), **split})
+
+
+def training_settings(wildcards):
+    network = {key: value for key, value in RECONSTRUCTION["networks"][wildcards.network].items() if key != "models"}
+    split = {key: RECONSTRUCTION[key] for key in ("held_out", "seed", "training")}
+    return canonical({"network": network, "share": int(wildcards.share), **split})
+
+
+def reconstructor_files(model, connector, shares=None):
+    """The reconstructors of one connector of a model, and its statistics."""
+    folder = f"results/{config['study']}/reconstructors/{model}/{connector}"
+    return [
+        f"{folder}/statistics.safetensors",
+        *expand(
+            f"{folder}/{{rung}}-{{share}}.safetensors",
+            rung=rungs_of(model, connector),
+            share=shares or RECONSTRUCTION["shares"],
+        ),
+    ]
+
+
+def ladder_files(wildcards):
+    return [path for connector in connectors() for path in reconstructor_files(wildcards.model, connector)]
+
+
+def ladder_settings(wildcards):
+    rungs = {name: rungs_of(wildcards.model, name) for name in connectors()}
+    how = {"shares": RECONSTRUCTION["shares"], "batch_size": RECONSTRUCTION["training"]["batch"]}
+    return canonical({"dataset": RECONSTRUCTION["ladder"], "model": wildcards.model, "connectors": rungs, **how})
+
+
+def patch_loss_files(wildcards):
+    return reconstructor_files(wildcards.model, OWN, [max(RECONSTRUCTION["shares"])])
+
+
+def patch_loss_settings(wildcards):
+    how = {"share": max(RECONSTRUCTION["shares"]), "batch_size": RECONSTRUCTION["training"]["batch"]}
+    where = {"dataset": wildcards.dataset, "model": wildcards.model, "rungs": rungs_of(wildcards.model)}
+    return settings("statistics", **where, **how)
+
+
+def of_all_models(name, datasets=None):
+    """A file of every model, and of each of these datasets where there are any."""
+    return expand(f"results/{config['study']}/{name}", model=config["models"], dataset=datasets or [])
+
+
+def reconstruction_table_settings(wildcards):
+    names = {"table": wildcards.table, "networks": list(RECONSTRUCTION["networks"])}
+    return canonical({**names, "checkpoints": checkpoint_of_model(), "confidence": config["statistics"]["confidence"]})
+
+
+def table1_settings():
+    keys = ("checkpoint", "revision")
+    models = {name: {key: model.get(key) for key in keys} for name, model in config["models"].items()}
+    return canonical({"models": models})

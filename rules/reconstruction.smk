@@ -1,0 +1,285 @@
+"""Embedding stores -> reconstructors of a ladder -> patch losses, and whose fault they are."""
+
+
+include: "common_reconstruction.smk"
+
+
+wildcard_constraints:
+    connector="|".join(map(re.escape, [OWN, *RECONSTRUCTION["controls"]])),
+    network="|".join(map(re.escape, RECONSTRUCTION["networks"])),
+    rung="|".join(map(re.escape, [*LINEAR_RUNGS, *RECONSTRUCTION["networks"]])),
+    share="[0-9]+",
+
+
+rule measure_statistics:
+    """Mean and standard deviation per feature over the training set, for the connector and each control."""
+    input:
+        embeddings=training_store,
+    output:
+        statistics=expand(
+            "results/{{study}}/reconstructors/{{model}}/{connector}/statistics.safetensors", connector=connectors()
+        ),
+    log:
+        "results/{study}/logs/measure_statistics/{model}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 8
+    params:
+        spec=statistics_settings(),
+        code=code_hash("measure_statistics"),
+    shell:
+        "python -m lossmap measure_statistics --embeddings {input.embeddings}"
+        " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --spec {params.spec:q}"
+        " --threads {threads} 2> {log}"
+
+
+rule fit_linear:
+    """The rungs in closed form: mean, mean of each patch position, ridge."""
+    input:
+        embeddings=training_store,
+        statistics=rules.measure_statistics.output.statistics,
+    output:
+        reconstructors=expand(
+            "results/{{study}}/reconstructors/{{model}}/{connector}/{rung}-{share}.safetensors",
+            connector=connectors(),
+            rung=LINEAR_RUNGS,
+            share=RECONSTRUCTION["shares"],
+        ),
+    log:
+        "results/{study}/logs/fit_linear/{model}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 8
+    params:
+        spec=linear_settings(),
+        code=code_hash("fit_linear"),
+    shell:
+        "python -m lossmap fit_linear --embeddings {input.embeddings}"
+        " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --spec {params.spec:q}"
+        " --threads {threads} 2> {log}"
+
+
+rule train_reconstructor:
+    """One network of the ladder, trained to undo one connector on one share of the images."""
+    input:
+        embeddings=training_store,
+        statistics="results/{study}/reconstructors/{model}/{connector}/statistics.safetensors",
+    output:
+        reconstructor="results/{study}/reconstructors/{model}/{connector}/{network}-{share}.safetensors",
+        history="results/{study}/reconstructors/{model}/{connector}/{network}-{share}.history.csv",
+    log:
+        "results/{study}/logs/train_reconstructor/{model}/{connector}/{network}-{share}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: RECONSTRUCTION["training"]["threads"]
+    params:
+        spec=training_settings,
+        code=code_hash("train_reconstructor"),
+    shell:
+        "python -m lossmap train_reconstructor --embeddings {input.embeddings} --statistics {input.statistics}"
+        " --reconstructor {output.reconstructor} --history {output.history} --spec {params.spec:q} 2> {log}"
+
+
+rule measure_patch_loss:
+    """What every reconstructor of a model leaves of each patch of a dataset."""
+    input:
+        embeddings="results/{study}/embeddings/{dataset}/{model}.json",
+        reconstructors=patch_loss_files,
+    output:
+        losses=directory("results/{study}/patch_loss/{dataset}/{model}.zarr"),
+        images="results/{study}/patch_loss/{dataset}/{model}.parquet",
+        summary="results/{study}/patch_loss/{dataset}/{model}_summary.parquet",
+    log:
+        "results/{study}/logs/measure_patch_loss/{dataset}/{model}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 8
+    params:
+        spec=patch_loss_settings,
+        code=code_hash("measure_patch_loss"),
+    shell:
+        "python -m lossmap measure_patch_loss --embeddings {input.embeddings}"
+        " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --losses {output.losses}"
+        " --images {output.images} --summary {output.summary} --spec {params.spec:q} --threads {threads} 2> {log}"
+
+
+rule measure_ladder:
+    """What every rung leaves of every image, through the model's connector and each control."""
+    input:
+        embeddings=f"results/{{study}}/embeddings/{RECONSTRUCTION['ladder']}/{{model}}.json",
+        reconstructors=ladder_files,
+    output:
+        ladder="results/{study}/reconstructors/{model}/ladder.parquet",
+    log:
+        "results/{study}/logs/measure_ladder/{model}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 8
+    params:
+        spec=ladder_settings,
+        code=code_hash("measure_ladder"),
+    shell:
+        "python -m lossmap measure_ladder --embeddings {input.embeddings}"
+        " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --ladder {output.ladder}"
+        " --spec {params.spec:q} --threads {threads} 2> {log}"
+
+
+rule judge_connector:
+    """Whether the connector loses, or the reconstructor is too weak: the verdict, and the ladder behind it."""
+    input:
+        ladders=of_all_models("reconstructors/{model}/ladder.parquet"),
+    output:
+        ladder_csv="results/{study}/tables/ladder.csv",
+        ladder_html=report(
+            "results/{study}/tables/ladder.html",
+            caption="../workflow/report/ladder.rst",
+            category="Reconstruction",
+            labels={"result": "Ladder of reconstructors", "kind": "table"},
+        ),
+        csv="results/{study}/tables/verdict.csv",
+        html=report(
+            "results/{study}/tables/verdict.html",
+            caption="../workflow/report/verdict.rst",
+            category="Reconstruction",
+            labels={"result": "Verdict", "kind": "table"},
+        ),
+        finding="results/{study}/tables/verdict.rst",
+    log:
+        "results/{study}/logs/judge_connector.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=settings("statistics", settled_within=RECONSTRUCTION["settled_within"]),
+        code=code_hash("judge_connector"),
+    shell:
+        "python -m lossmap judge_connector --ladders {input.ladders} --ladder-csv {output.ladder_csv}"
+        " --ladder-html {output.ladder_html} --csv {output.csv} --html {output.html} --finding {output.finding}"
+        " --spec {params.spec:q} 2> {log}"
+
+
+rule tabulate_table1:
+    """Table 1: shapes and sizes of connectors and reconstructors."""
+    input:
+        embeddings=of_all_models(f"embeddings/{RECONSTRUCTION['ladder']}/{{model}}.json"),
+        ladder="results/{study}/tables/ladder.csv",
+    output:
+        csv="results/{study}/tables/table1.csv",
+        html=report(
+            "results/{study}/tables/table1.html",
+            caption="../workflow/report/table1.rst",
+            category="Reconstruction",
+            labels={"result": "Table 1: connectors", "kind": "table"},
+        ),
+        finding="results/{study}/tables/table1.rst",
+    log:
+        "results/{study}/logs/tabulate_table1.log",
+    conda:
+        "../envs/torch.yaml"
+    params:
+        spec=table1_settings(),
+        code=code_hash("tabulate_table1"),
+    shell:
+        "python -m lossmap tabulate_table1 --embeddings {input.embeddings} --ladder {input.ladder} --csv {output.csv}"
+        " --html {output.html} --finding {output.finding} --spec {params.spec:q} 2> {log}"
+
+
+rule tabulate_reconstruction:
+    """Tables 3 and 9: loss of each model's best reconstructor; Table 6: loss of every network."""
+    input:
+        summaries=lambda wildcards: of_all_models(
+            "patch_loss/{dataset}/{model}_summary.parquet", RECONSTRUCTION["tables"][wildcards.table]
+        ),
+    output:
+        csv="results/{study}/tables/{table}.csv",
+        html=report(
+            "results/{study}/tables/{table}.html",
+            caption="../workflow/report/{table}.rst",
+            category="Reconstruction",
+            labels={"result": "{table}", "kind": "table"},
+        ),
+        finding="results/{study}/tables/{table}.rst",
+    log:
+        "results/{study}/logs/tabulate_reconstruction/{table}.log",
+    wildcard_constraints:
+        table="table3|table6|table9",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=reconstruction_table_settings,
+        code=code_hash("tabulate_reconstruction"),
+    shell:
+        "python -m lossmap tabulate_reconstruction --summaries {input.summaries} --csv {output.csv}"
+        " --html {output.html} --finding {output.finding} --spec {params.spec:q} 2> {log}"
+
+
+rule draw_ladder:
+    """The ladder of reconstructors, a panel per model."""
+    input:
+        table="results/{study}/tables/ladder.csv",
+        finding="results/{study}/tables/verdict.rst",
+    output:
+        pdf="results/{study}/figures/ladder.pdf",
+        png=report(
+            "results/{study}/figures/ladder.png",
+            caption="../workflow/report/ladder.rst",
+            category="Reconstruction",
+            labels={"result": "Ladder of reconstructors", "kind": "figure"},
+        ),
+    log:
+        "results/{study}/logs/draw_ladder.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        code=code_hash("draw_ladder"),
+    shell:
+        "python -m lossmap draw_ladder --table {input.table} --pdf {output.pdf} --png {output.png} 2> {log}"
+
+
+rule draw_patch_losses:
+    """How the loss differs between images: a histogram per dataset."""
+    input:
+        images=of_all_models("patch_loss/{dataset}/{model}.parquet", RECONSTRUCTION["evaluate"]),
+    output:
+        pdf="results/{study}/figures/patch_losses.pdf",
+        png=report(
+            "results/{study}/figures/patch_losses.png",
+            caption="../workflow/report/patch_losses.rst",
+            category="Reconstruction",
+            labels={"result": "Loss of each image", "kind": "figure"},
+        ),
+    log:
+        "results/{study}/logs/draw_patch_losses.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        code=code_hash("draw_patch_losses"),
+    shell:
+        "python -m lossmap draw_patch_losses --images {input.images} --pdf {output.pdf} --png {output.png} 2> {log}"
+
+
+rule draw_history:
+    """How the networks learned."""
+    input:
+        histories=[
+            f"results/{config['study']}/reconstructors/{model}/{connector}/{network}-{share}.history.csv"
+            for model in config["models"]
+            for connector in connectors()
+            for network in networks_of(model, connector)
+            for share in RECONSTRUCTION["shares"]
+        ],
+    output:
+        pdf="results/{study}/figures/history.pdf",
+        png=report(
+            "results/{study}/figures/history.png",
+            caption="../workflow/report/history.rst",
+            category="Reconstruction",
+            labels={"result": "Training", "kind": "figure"},
+        ),
+    log:
+        "results/{study}/logs/draw_history.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        code=code_hash("draw_history"),
+    shell:
+        "python -m lossmap draw_history --histories {input.histories} --pdf {output.pdf} --png {output.png} 2> {log}"

@@ -1,0 +1,131 @@
+"""The store of patch losses gives back what was written, and never anything else."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lossmap import patch_loss_store
+from lossmap.patch_loss_store import LOSSES, PatchLossError, PatchLossWriter, open_patch_losses
+
+RUNGS, GRID, N = ["ridge", "mlp-small"], (2, 3), 7
+
+
+def losses(n=N):
+    rng = np.random.default_rng(0)
+    given = {name: rng.normal(size=(len(RUNGS), n, 6)) for name in LOSSES}
+    return given | {"pre_norm": rng.normal(size=(n, 6))}
+
+
+def write(path, given, batch=3):
+    ids = [f"image-{i}" for i in range(N)]
+    writer = PatchLossWriter(path, RUNGS, ids, GRID, {"best": "ridge", "provenance": {"seed": 0}})
+    for start in range(0, given["pre_norm"].shape[0], batch):
+        writer.append(**{name: values[..., start : start + batch, :] for name, values in given.items()})
+    writer.close()
+    return path
+
+
+@pytest.fixture
+def store(tmp_path):
+    return write(tmp_path / "toy.zarr", losses())
+
+
+def test_values_come_back_with_their_names(store):
+    dataset = open_patch_losses(store)
+    for name, values in losses().items():
+        assert (dataset[name].values == values.reshape(*values.shape[:-1], *GRID).astype("float32")).all()
+    assert dataset["squared_error"].dims == ("reconstructor", "image", "row", "col")
+    assert dataset["pre_norm"].dims == ("image", "row", "col")
+    assert dataset["image_id"].values.tolist() == [f"image-{i}" for i in range(N)]
+    assert dataset["squared_error"].sel(reconstructor="mlp-small").shape == (N, *GRID)
+    assert dataset.attrs == {"best": "ridge", "provenance": {"seed": 0}, "pre_grid": [2, 3]}
+
+
+def test_patches_are_in_raster_order(store):
+    given = losses()["cosine_error"][1, 4]
+    assert open_patch_losses(store)["cosine_error"][1, 4, 1, 2] == np.float32(given[5])
+
+
+def test_it_opens_with_plain_xarray(store):
+    dataset = xr.open_zarr(store, chunks=None)
+    assert dataset["squared_error"].sel(reconstructor="ridge").shape == (N, *GRID)
+    assert "image_id" in dataset.coords
+
+
+def test_batches_and_chunks_leave_no_trace(tmp_path, store, monkeypatch):
+    write(tmp_path / "whole.zarr", losses(), batch=N)
+    assert json.loads((tmp_path / "whole.zarr/zarr.json").read_text()) == json.loads((store / "zarr.json").read_text())
+    monkeypatch.setattr(patch_loss_store, "CHUNK_BYTES", 2 * 4 * 6)  # two images
+    write(tmp_path / "pieces.zarr", losses())
+    assert len([f for f in (tmp_path / "pieces.zarr/pre_norm/c").rglob("*") if f.is_file()]) == 4
+    assert open_patch_losses(tmp_path / "pieces.zarr").equals(open_patch_losses(store))
+
+
+def test_a_store_of_zeros_has_all_its_files(tmp_path):
+    zeros = {name: np.zeros_like(values) for name, values in losses().items()}
+    path = write(tmp_path / "zero.zarr", zeros)
+    next(f for f in (path / "pre_norm/c").rglob("*") if f.is_file()).unlink()
+    with pytest.raises(PatchLossError, match=r"pre_norm/c.*: this file is missing. Delete .*zero.zarr and run again"):
+        open_patch_losses(path)
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "pre_norm", "image_id"])
+def test_one_changed_byte_is_found(store, name):
+    file = next(f for f in (store / name / "c").rglob("*") if f.is_file())
+    content = bytearray(file.read_bytes())
+    content[1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(PatchLossError, match=rf"{name}/c.*: was changed after it was written"):
+        open_patch_losses(store)
+
+
+def test_a_changed_description_is_found(store):
+    root = store / "zarr.json"
+    root.write_text(root.read_text().replace('"best": "ridge"', '"best": "mlp-small"'))
+    with pytest.raises(PatchLossError, match=r"zarr.json was changed"):
+        open_patch_losses(store)
+
+
+def test_what_is_no_finished_store_is_refused(tmp_path, store):
+    with pytest.raises(PatchLossError, match="none.zarr: this is no finished store of patch losses"):
+        open_patch_losses(tmp_path / "none.zarr")
+    PatchLossWriter(tmp_path / "begun.zarr", RUNGS, ["a"], GRID, {})
+    assert not (tmp_path / "begun.zarr").exists()
+    with pytest.raises(PatchLossError, match="this is no finished store of patch losses"):
+        open_patch_losses(tmp_path / ".begun.zarr.partial")
+    content = json.loads((store / "zarr.json").read_text())
+    content["attributes"]["format"] = "lossmap-embeddings/1"
+    (store / "zarr.json").write_text(json.dumps(content))
+    with pytest.raises(PatchLossError, match="format is 'lossmap-embeddings/1'; wanted 'lossmap-patch-losses/1'"):
+        open_patch_losses(store)
+
+
+def test_a_second_run_replaces_the_first(tmp_path, store):
+    other = {name: values + 1 for name, values in losses().items()}
+    write(store, other)
+    assert open_patch_losses(store)["pre_norm"].values[0, 0, 0] == np.float32(other["pre_norm"][0, 0])
+
+
+def test_a_loss_that_is_not_finite_is_named(tmp_path):
+    given = losses()
+    given["norm_difference"][1, 4, 2] = np.nan
+    with pytest.raises(
+        PatchLossError, match="norm_difference of reconstructor mlp-small of image image-4 is not finite"
+    ):
+        write(tmp_path / "bad.zarr", given)
+    given = losses()
+    given["pre_norm"][5, 0] = np.inf
+    with pytest.raises(PatchLossError, match="pre_norm of image image-5 is not finite"):
+        write(tmp_path / "bad.zarr", given)
+    assert not (tmp_path / "bad.zarr").exists()
+
+
+def test_missing_images_and_arrays_are_an_error(tmp_path):
+    given = losses(5)
+    with pytest.raises(PatchLossError, match="5 images were measured, 7 were expected"):
+        write(tmp_path / "short.zarr", given)
+    writer = PatchLossWriter(tmp_path / "short.zarr", RUNGS, ["a"], GRID, {})
+    with pytest.raises(ValueError, match="append wants .* of the same images"):
+        writer.append(pre_norm=given["pre_norm"])

@@ -1,0 +1,113 @@
+"""Tables 1, 3, 6 and 9 hold the study's losses, and the paper's numbers stand beside the right rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lossmap.steps import tabulate_reconstruction, tabulate_table1
+from lossmap.store import PartWriter, write_index
+
+LLAVA = "llava-hf/llava-1.5-7b-hf"
+NETWORKS = ["mlp-3", "transformer"]
+
+
+def summary(path, dataset="coco-karpathy", n=5000, model="llava"):
+    rows = []
+    for reconstructor, loss in (("ridge", 0.3), ("mlp-3", 0.1), ("transformer", 0.2)):
+        row = {"dataset": dataset, "n": n, "model": model, "reconstructor": reconstructor, "parameters": 27_000_000}
+        for name in ("loss", "fvu", "cosine_error", "norm_difference", "absolute_norm_difference"):
+            row |= {name: loss, f"{name}_low": loss - 0.01, f"{name}_high": loss + 0.01}
+        rows.append(row | {"loss_std": 0.02, "best": reconstructor == "mlp-3"})
+    pd.DataFrame(rows).to_parquet(path)
+    return path
+
+
+def tabulate(folder, paths, table="table3", checkpoint=LLAVA):
+    out = {name: folder / name for name in ("csv", "html", "finding")}
+    spec = {"table": table, "networks": NETWORKS, "checkpoints": {"llava": checkpoint, "mine": "x"}, "confidence": 0.95}
+    tabulate_reconstruction.run(summaries=paths, **out, spec=spec)
+    return pd.read_csv(out["csv"]), out["html"].read_text(), out["finding"].read_text()
+
+
+def test_table3_holds_the_best_reconstructor_with_the_papers_loss_beside(tmp_path):
+    table, page, finding = tabulate(tmp_path, [summary(tmp_path / "a"), summary(tmp_path / "b", model="mine")])
+    assert table["reconstructor"].tolist() == ["mlp-3", "mlp-3"]
+    assert table["loss_mean_reported"].tolist()[0] == 0.087
+    assert table["loss_std_reported"].tolist()[0] == 0.016
+    assert table["loss_mean_reported"].isna().tolist() == [False, True]
+    assert "<td>0.100 [0.090, 0.110]</td>" in page
+    assert ">0.087<" in page
+    assert "Table 3" in page
+    assert "the best reconstructor makes" in page
+    assert "**llava** is reconstructed with a loss of 0.100 [0.090, 0.110] on coco-karpathy (mlp-3)." in finding
+    assert "95% bootstrap" in finding
+
+
+@pytest.mark.parametrize(
+    ("dataset", "n", "table", "reported"),
+    [
+        ("vizwiz", 1131, "table9", 0.115),
+        ("vizwiz", 400, "table9", None),  # a part of the paper's set
+        ("foodieqa", 389, "table9", 0.113),
+        ("photos", 5000, "table9", None),
+        ("coco-karpathy", 400, "table3", None),
+    ],
+)
+def test_reported_losses_are_of_the_papers_whole_sets(tmp_path, dataset, n, table, reported):
+    found, *_ = tabulate(tmp_path, [summary(tmp_path / "a", dataset, n)], table)
+    value = found["loss_mean_reported"][0]
+    assert value == reported if reported else np.isnan(value)
+
+
+def test_table6_holds_every_network_and_its_own_reported_loss(tmp_path):
+    table, page, finding = tabulate(tmp_path, [summary(tmp_path / "a", "vizwiz", 1131)], "table6")
+    assert table["reconstructor"].tolist() == NETWORKS
+    assert table["loss_mean_reported"].tolist() == [0.050, 0.237]
+    assert table["loss_std_reported"].tolist() == [0.013, 0.019]
+    assert "each network, trained on the largest share of the images, makes" in page
+    assert "0.100 [0.090, 0.110] on vizwiz (mlp-3), 0.200 [0.190, 0.210] on vizwiz (transformer)" in finding
+    table, _, _ = tabulate(tmp_path, [summary(tmp_path / "a", "vizwiz", 1131)], "table6", "HuggingFaceM4/idefics2-8b")
+    assert table["loss_mean_reported"].isna().all()
+
+
+def toy_store(folder, preprocessing):
+    rng, index = np.random.default_rng(0), folder / "toy.json"
+    arrays = {"pre": rng.normal(size=(2, 4, 6)), "post": rng.normal(size=(2, 2, 5))}
+    arrays |= {f"{name}_mean": values.mean(1) for name, values in arrays.items()}
+    how = {"pre_grid": [2, 2], "post_grid": None, "preprocessing": preprocessing, "provenance": {}}
+    writer = PartWriter(folder / "toy/part-0.zarr", ["a", "b"], (4, 6), (2, 5), "float16", how)
+    writer.append(**arrays, box=np.zeros((2, 4)), size=np.ones((2, 2)))
+    writer.close()
+    write_index([folder / "toy/part-0.zarr"], index)
+    return index
+
+
+def table1(folder, monkeypatch, checkpoint, preprocessing, parameters=20_979_712):
+    asked = []
+    monkeypatch.setattr(tabulate_table1, "resolve_checkpoint", lambda *which: asked.append(which) or folder)
+    monkeypatch.setattr(tabulate_table1, "connector_parameters", lambda where: parameters)
+    rows = {"model": "llava", "kind": ["own", "own", "identity"], "best": [False, True, True]}
+    rows |= {"rung": ["ridge", "mlp-3", "ridge"], "parameters": [1, 27_300_000, 2]}
+    pd.DataFrame(rows).to_csv(folder / "ladder.csv", index=False)
+    out = {name: folder / name for name in ("csv", "html", "finding")}
+    models = {"llava": {"checkpoint": checkpoint, "revision": "1" * 40}}
+    index = toy_store(folder, preprocessing)
+    tabulate_table1.run(embeddings=[index], ladder=folder / "ladder.csv", **out, spec={"models": models})
+    assert asked == [(checkpoint, "1" * 40)]
+    return pd.read_csv(out["csv"]).iloc[0], out["html"].read_text(), out["finding"].read_text()
+
+
+def test_table1_tells_shapes_and_sizes(tmp_path, monkeypatch):
+    row, page, finding = table1(tmp_path, monkeypatch, LLAVA, {"size": 336, "crop": [336, 320]})
+    assert (row["pre_patches"], row["pre_dim"], row["post_patches"], row["post_dim"]) == (4, 6, 2, 5)
+    assert (row["reconstructor"], row["reconstructor_params_m"]) == ("mlp-3", 27.3)
+    assert (row["connector_params_m_reported"], row["reconstructor_params_m_reported"]) == (21, 27)
+    assert "<td>4 x 6</td><td>2 x 5</td>" in page
+    assert "320 x 336 px, centre crop" in page
+    assert "**llava**: 4 x 6 to 2 x 5 (24 numbers to 10), by a connector of 21 million parameters." in finding
+
+
+def test_table1_of_another_model_has_nothing_reported(tmp_path, monkeypatch):
+    row, page, _ = table1(tmp_path, monkeypatch, "workflow/zoo/llava", {"size": [64, 96], "crop": None})
+    assert np.isnan(row["connector_params_m_reported"])
+    assert "resized to 96 x 64 px" in page

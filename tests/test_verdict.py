@@ -1,0 +1,267 @@
+"""The verdict says what its numbers allow, and its words carry the very numbers of the table beside them."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lossmap.errors import LossmapError
+from lossmap.steps import judge_connector
+from lossmap.verdict import (
+    Fall,
+    Interval,
+    Reached,
+    Untested,
+    Verdict,
+    percent,
+    percent_within,
+    points,
+    points_within,
+    sentences,
+)
+
+RUNGS = {"ridge": ("ridge", 10), "mlp-small": ("mlp", 100), "mlp-large": ("mlp", 1000)}
+SETTLED = {"ridge": (0.12, 0.12), "mlp-small": (0.085, 0.082), "mlp-large": (0.083, 0.08)}  # at 50%, at 100%
+SPEC = {"settled_within": 0.01, "confidence": 0.95, "resamples": 300, "seed": 0}
+
+
+def scaled(factor, rungs=SETTLED):
+    return {name: tuple(factor * value for value in values) for name, values in rungs.items()}
+
+
+def ladder_rows(connectors, model="toy", n=80, noise=0.1, held_out=None):
+    """connectors: name -> (kind, numbers that an image's post has, rung -> FVU at 50% and 100%); 600 numbers enter."""
+    hard = np.random.default_rng(1).uniform(1 - noise, 1 + noise, size=n)  # what makes an image hard for all
+    variance = np.random.default_rng(2).uniform(0.8, 1.2, size=n)
+    hard /= (hard * variance).sum() / variance.sum()
+    frames = []
+    for name, (kind, numbers, rungs) in connectors.items():
+        own = np.random.default_rng(len(frames)).normal(0, 0.02, size=n) * noise
+        for rung, values in rungs.items():
+            architecture, parameters = RUNGS[rung]
+            for share, fvu in zip((50, 100)[-len(values) :], values, strict=True):
+                error = fvu * variance * (hard + own - (own * variance).sum() / variance.sum())
+                about = {"dataset": "photos", "model": model, "connector": name, "kind": kind, "rung": rung}
+                about |= {"lossless": kind in ("identity", "rotation", "invertible_mlp"), "known_fvu": np.nan}
+                about |= {"architecture": architecture, "share": share, "parameters": parameters, "pre_numbers": 600}
+                about |= {"post_numbers": numbers, "held_out_error": (held_out or {}).get((name, rung), fvu)}
+                values = {"squared_error": error, "cosine_error": error / 2, "variance": variance}
+                frames.append(pd.DataFrame({**about, "image_id": [f"i{i}" for i in range(n)], **values}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def judge(folder, *ladders, **spec):
+    """Runs the step. Returns the ladder, the verdicts, the page and the finding."""
+    paths = []
+    for i, rows in enumerate(ladders):
+        paths.append(folder / f"{i}.parquet")
+        rows.to_parquet(paths[-1])
+    out = {name: folder / name for name in ("ladder_csv", "ladder_html", "csv", "html", "finding")}
+    judge_connector.run(ladders=paths, **out, spec=SPEC | spec)
+    page, finding = out["html"].read_text(), out["finding"].read_text()
+    return pd.read_csv(out["ladder_csv"]), pd.read_csv(out["csv"]).iloc[0], page, finding
+
+
+def own_and(control_factor, own=SETTLED, numbers=600, **more):
+    control = ("invertible_mlp", max(600, numbers), scaled(control_factor))
+    return ladder_rows({"own": ("own", numbers, own), "invertible_mlp": control, **more})
+
+
+def numbers_in(text):
+    return set(re.findall(r"\d[\d,]*\.\d+", text))
+
+
+def test_the_connectors_own_loss_is_what_is_left_beyond_the_hardest_lossless_control(tmp_path):
+    easy = ("identity", 600, scaled(0.01))
+    ladder, row, _, finding = judge(tmp_path, own_and(0.5, identity=easy))
+    assert (row["own_rung"], row["hardest_connector"], row["settled"]) == ("mlp-large", "invertible_mlp", "yes")
+    assert row["own"] == pytest.approx(0.08, abs=1e-5)
+    assert row["difference"] == pytest.approx(0.04, abs=1e-5)
+    assert row["difference_low"] < 0.04 < row["difference_high"]
+    assert "**toy**, settled: at most 8.0% [" in finding
+    assert "0.080% (identity) and 4.0% [" in finding
+    assert "(invertible_mlp, the hardest)" in finding
+    assert "the hardest): the 4.0 points [" in finding
+    assert "Neither more capacity nor more data promises to lower this by more than 1 point." in finding
+    assert "enter the connector" not in finding  # as many leave as enter
+    assert ladder["best"].sum() == 3
+
+
+def test_every_number_of_the_sentences_stands_on_the_page(tmp_path):
+    more = {
+        "pca": ("pca", 150, scaled(2)),
+        "other": ("other_image", 150, scaled(9)),
+        "identity": ("identity", 600, scaled(0.1)),
+    }
+    _, _, page, finding = judge(tmp_path, own_and(0.5, numbers=150, **more), settled_within=0.005)
+    missing = numbers_in(finding.split("In brackets")[0].replace("n = ", "")) - numbers_in(page)
+    assert missing == {"0.80"}  # the easier control, in the ladder's table
+    assert "600 numbers of an image enter the connector and 150 leave it." in finding
+    assert "600 to 150" in page
+
+
+def test_as_much_on_a_lossless_control_leaves_nothing_to_the_connector(tmp_path):
+    _, row, _, finding = judge(tmp_path, own_and(1.0))
+    assert row["difference_low"] <= 0 <= row["difference_high"]
+    assert "as much as on the connector (a difference of" in finding
+    assert "the reconstructor's weakness may account for all of it" in finding
+
+
+def test_more_on_a_lossless_control_is_the_reconstructors_weakness(tmp_path):
+    _, row, _, finding = judge(tmp_path, own_and(1.5))
+    assert row["difference_high"] < 0
+    assert "more than on the connector (a difference of -4.0 points [" in finding
+    assert "the reconstructor's weakness may account for all of it" in finding
+
+
+@pytest.mark.parametrize(
+    ("own", "word"),
+    [
+        ({"mlp-small": (0.20, 0.20), "mlp-large": (0.10, 0.10)}, "with capacity (mlp-small 20.0%, mlp-large 10.0%)"),
+        (
+            {"mlp-small": (0.20, 0.10)},
+            "with data (mlp-small at 50% of the images 20.0%, mlp-small at 100% of the images 10.0%)",
+        ),
+        (
+            {"ridge": (0.10, 0.10), "mlp-small": (0.15, 0.15), "mlp-large": (0.12, 0.12)},
+            "with capacity (mlp-small 15.0%, mlp-large 12.0%)",
+        ),
+    ],
+)
+def test_a_ladder_that_falls_is_not_settled(tmp_path, own, word):
+    _, row, page, finding = judge(tmp_path, own_and(0.5, own=own))
+    assert row["settled"] == "no"
+    assert "**toy**, not settled: at most 10.0%" in finding
+    assert f"But the ladder still falls, on the connector {word}" in finding
+    assert "The bound holds, and a larger ladder may lower it." in finding
+    assert "<td>no</td>" in page
+
+
+def test_a_falling_lossless_control_unsettles_the_verdict_too(tmp_path):
+    falling = {"mlp-small": (0.07, 0.07), "mlp-large": (0.04, 0.04)}
+    rows = ladder_rows({"own": ("own", 600, SETTLED), "invertible_mlp": ("invertible_mlp", 600, falling)})
+    _, row, _, finding = judge(tmp_path, rows)
+    assert row["settled"] == "no"
+    assert "on invertible_mlp with capacity (mlp-small 7.0%, mlp-large 4.0%)" in finding
+    assert "The bound is settled; what is put down to the connector may yet move up." in finding
+    both = ladder_rows({"own": ("own", 600, scaled(2, falling)), "invertible_mlp": ("invertible_mlp", 600, falling)})
+    assert "may yet move either way" in judge(tmp_path, both)[3]
+
+
+def test_the_tolerance_decides(tmp_path):
+    own = {"mlp-small": (0.12, 0.12), "mlp-large": (0.10, 0.10)}
+    assert judge(tmp_path, own_and(0.5, own=own))[1]["settled"] == "no"
+    assert judge(tmp_path, own_and(0.5, own=own), settled_within=0.03)[1]["settled"] == "yes"
+
+
+def test_what_the_study_lacks_is_said(tmp_path):
+    rows = ladder_rows({"own": ("own", 600, {"mlp-small": (0.1,)})})
+    _, row, _, finding = judge(tmp_path, rows)
+    assert row["settled"] == "not tested"
+    assert "has no lossless control" in finding
+    assert "Whether a larger network would do better on the connector was not tested." in finding
+    assert "Whether a larger share of the images would do better on the connector was not tested." in finding
+
+
+def test_a_hard_control_without_networks_leaves_capacity_untested(tmp_path):
+    for fvu, settled in ((0.05, "not tested"), (0.001, "yes")):  # what is below the tolerance need not be tested
+        control = {"identity": ("identity", 600, {"ridge": (fvu, fvu)})}
+        _, row, _, finding = judge(tmp_path, ladder_rows({"own": ("own", 600, SETTLED), **control}))
+        assert row["settled"] == settled
+        assert ("Whether a larger network would do better on identity was not tested." in finding) == (fvu > 0.01)
+
+
+def test_the_best_is_chosen_by_held_out_error_and_not_on_these_images(tmp_path):
+    held_out = {("own", "ridge"): 0.01}
+    rows = ladder_rows({"own": ("own", 600, SETTLED), "identity": ("identity", 600, SETTLED)}, held_out=held_out)
+    _, row, _, finding = judge(tmp_path, rows)
+    assert row["own_rung"] == "ridge"
+    assert row["own"] == pytest.approx(0.12, abs=1e-5)
+    assert row["hardest_rung"] == "mlp-large"
+    assert "at most 12.0%" in finding
+
+
+def test_a_smaller_output_is_held_against_a_linear_compression(tmp_path):
+    controls = {
+        "pca-150": ("pca", 150, scaled(2)),
+        "pca-300": ("pca", 300, scaled(1)),
+        "pca-75": ("pca", 75, scaled(4)),
+    }
+    _, row, _, finding = judge(tmp_path, own_and(0.5, numbers=160, **controls))
+    assert row["linear_connector"] == "pca-150"
+    assert row["linear_difference"] == pytest.approx(-0.08, abs=1e-5)
+    assert "600 numbers of an image enter the connector and 160 leave it" in finding
+    assert "the lossless controls have wider tokens (600 numbers), so they measure the reconstructor" in finding
+    assert "150 numbers in all, leave 16.0%" in finding
+    assert "seems to lose less than this linear compression (a difference of -8.0 points" in finding
+    _, _, _, finding = judge(tmp_path, own_and(0.5, numbers=160, pca=("pca", 150, scaled(0.5))))
+    assert "seems to lose more than this linear compression (a difference of 4.0 points" in finding
+
+
+def test_position_alone_is_told_and_a_ladder_that_finds_no_more(tmp_path):
+    _, _, _, finding = judge(tmp_path, own_and(0.5, other=("other_image", 600, scaled(10))))
+    assert "With another image's output, which tells positions only, it is 80.0%." in finding
+    _, _, _, finding = judge(tmp_path, own_and(0.5, other=("other_image", 600, scaled(1.05))))
+    assert "no less than with another image's output, which tells positions only (8.4%)" in finding
+
+
+def test_no_bound_where_nothing_is_recovered(tmp_path):
+    _, _, _, finding = judge(tmp_path, own_and(0.5, own=scaled(13)))
+    assert "no bound, for the best reconstructor, mlp-large, leaves 104.0%" in finding
+    assert "at most" not in finding
+
+
+def test_information_from_nowhere_is_a_warning(tmp_path):
+    _, _, _, finding = judge(tmp_path, own_and(0.5, nothing=("other_image_and_patch", 600, scaled(12))))
+    assert "Caution: a control that holds no information is explained to all but 96.0%" in finding
+    _, _, _, finding = judge(tmp_path, own_and(0.5, nothing=("other_image_and_patch", 600, scaled(12.4))))
+    assert "Caution" not in finding
+
+
+def test_models_stand_below_each_other(tmp_path):
+    first, second = (ladder_rows({"own": ("own", 600, SETTLED)}, model=name) for name in ("one", "two"))
+    table, _, page, finding = judge(tmp_path, first, second)
+    assert [line[:9] for line in finding.splitlines()[:2]] == ["- **one**", "- **two**"]
+    assert finding.splitlines()[-1] == "In brackets: 95% bootstrap interval over images."
+    assert list(table["model"].unique()) == ["one", "two"]
+    assert page.count("<tr>") == 3
+
+
+def test_the_ladder_holds_each_loss_with_its_interval(tmp_path):
+    ladder, *_ = judge(tmp_path, own_and(0.5))
+    row = ladder[(ladder["connector"] == "own") & (ladder["rung"] == "ridge") & (ladder["share"] == 50)].iloc[0]
+    assert row["n"] == 80
+    for name in ("fvu", "mse", "cosine_error"):
+        assert row[f"{name}_low"] < row[name] < row[f"{name}_high"]
+    assert row["fvu"] == pytest.approx(0.12, abs=1e-5)
+    assert row["cosine_error"] == pytest.approx(row["mse"] / 2, rel=1e-4)
+
+
+def test_other_images_in_one_of_the_rows_are_an_error(tmp_path):
+    rows = own_and(0.5)
+    rows.loc[len(rows) - 1, "image_id"] = "else"
+    with pytest.raises(
+        LossmapError, match="0.parquet: invertible_mlp, mlp-large-100 is not on the images of the others"
+    ):
+        judge(tmp_path, rows)
+
+
+def test_numbers_in_words():
+    assert percent(0.0704) == "7.0%"
+    assert percent(0.0034) == "0.34%"
+    assert percent(0.00034) == "0.034%"
+    assert percent(1e-7) == "under 0.001%"
+    assert percent_within(Interval(0.0704, 0.066, 0.0731)) == "7.0% [6.6, 7.3]"
+    assert (points(0.01), points(0.025)) == ("1 point", "2.5 points")
+    assert points_within(Interval(-0.0004, -0.001, 0.002)) == "-0.040 points [-0.100, 0.200]"
+
+
+def test_settled_is_one_of_three():
+    own = Reached("own", "ridge", Interval(0.1, 0.1, 0.1), 6)
+    verdict = {"model": "m", "dataset": "d", "images": 1200, "pre_numbers": 6, "own": own}
+    fall = Fall("own", "data", "a", "b", 0.2, 0.1)
+    assert Verdict(**verdict).settled == "yes"
+    assert Verdict(**verdict, untested=(Untested("own", "data"),)).settled == "not tested"
+    assert Verdict(**verdict, untested=(Untested("own", "data"),), falls=(fall,)).settled == "no"
+    assert "(n = 1,200)" in sentences(Verdict(**verdict))

@@ -1,0 +1,33 @@
+"""How the networks of the ladder learned."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.ticker import LogLocator, NullLocator
+
+from lossmap.figures.style import COLOURS, MARKERS
+
+LINES = ("-", "--", ":", "-.")
+
+
+def training_history(axes: plt.Axes, table: pd.DataFrame, networks: list[str], shares: list[int]) -> None:
+    """Held-out error by images seen, a line per network and share; the training loss as a faint line of the same kind.
+
+    A mark stands where the held-out error was lowest: those weights were kept.
+    table: the networks of one connector, with columns network, share, images, train_loss, held_out_loss. networks,
+    shares: all that are drawn in this or another panel, so that each looks the same in all.
+    """
+    for (network, share), rows in table.groupby(["network", "share"], sort=False):
+        which = networks.index(network)
+        colour, marker = COLOURS[which % len(COLOURS)], MARKERS[which % len(MARKERS)]
+        line = LINES[shares.index(share) % len(LINES)]
+        best = rows.loc[rows["held_out_loss"].idxmin()]
+        axes.plot(rows["images"], rows["train_loss"], color=colour, linestyle=line, linewidth=0.8, alpha=0.4)
+        axes.plot(rows["images"], rows["held_out_loss"], color=colour, linestyle=line, linewidth=1.3)
+        axes.plot(best["images"], best["held_out_loss"], color=colour, marker=marker, markersize=5)
+        # For the legend: line and mark say which it is, where colours can't be told apart.
+        axes.plot([], [], color=colour, linestyle=line, marker=marker, label=f"{network}, {share}%")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda images, _: f"{images / 1000:g}k" if images else "0")

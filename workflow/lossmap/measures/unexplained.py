@@ -1,0 +1,98 @@
+"""Fraction of variance unexplained (FVU) of a set of images, with bootstrap intervals; whether a ladder still falls."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from lossmap.measures.resampling import resampled_means
+from lossmap.measures.statistics import _tails
+
+
+class Intervals(NamedTuple):
+    """Values with their intervals; each float64 of the same shape: () for one column of items, (k,) for k of them."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def unexplained(errors, variances, resamples=2000, confidence=0.95, seed=0) -> Intervals:
+    """Fraction of variance unexplained, sum of errors / sum of variances, with bootstrap interval over images.
+
+    A ratio of sums, not a mean of ratios: it is 1 - R² of all patches together, and an image of little variance does
+    not outweigh the others. Means are the same with variances of 1: then it is the mean squared error.
+    Parameters: errors and variances (n,) or (n, k), real, >= 0; row i is the same image in all columns, which share
+        their resamples. variances is the mean squared deviation from the training set's mean. resamples, at least 1.
+        confidence in (0, 1). seed: int or sequence.
+    Returns: Intervals; 0 = all explained, 1 = no better than predicting the mean, above 1 = worse.
+    Raises: ValueError if shapes differ, there is no image, a value is negative or not finite, or a variance is zero
+        (the first such row is named).
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 10.6 (ratio), 13.3 (percentiles).
+    """
+    ratios = _Ratios(errors, variances, "errors")
+    resampled = ratios.resampled(resamples, seed)
+    return Intervals(ratios.value, *np.quantile(resampled, _tails(confidence), axis=0))
+
+
+def unexplained_difference(errors, others, variances, resamples=2000, confidence=0.95, seed=0) -> Intervals:
+    """Difference of two FVUs on the same images, errors minus others, with paired bootstrap interval over images.
+
+    Paired: each resample draws the same images for both, so that what makes an image hard for both cancels.
+    Parameters: errors, others and variances (n,) or (n, k), as for `unexplained`. Returns: Intervals.
+    Raises: ValueError as `unexplained`.
+    """
+    ratios, rest = _Ratios(errors, variances, "errors"), _Ratios(others, variances, "others")
+    resampled = ratios.resampled(resamples, seed) - rest.resampled(resamples, seed)
+    return Intervals(ratios.value - rest.value, *np.quantile(resampled, _tails(confidence), axis=0))
+
+
+def still_falls(values, best, tolerance) -> bool:
+    """Whether a curve of losses over growing capacity or data may yet end below the best loss that is known.
+
+    It may if its last step fell by more than the tolerance, one more step of that size would end below the best, and
+    the best is more than the tolerance. A curve that falls far above the best does not unsettle it.
+    Parameters: values (k,), losses at growing capacity or data, k >= 2; best, the lowest loss of the whole ladder;
+        tolerance, >= 0, in the unit of the losses.
+    Raises: ValueError if there are fewer than 2 values, or one is not finite.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"values: has shape {values.shape}; wanted at least 2 in a row")
+    if not np.isfinite(values).all():
+        raise ValueError(f"values: entry {np.isfinite(values).argmin()} is not finite")
+    fall = values[-2] - values[-1]
+    return bool(fall > tolerance and values[-1] - fall < best and best > tolerance)
+
+
+class _Ratios:
+    """Sums of errors over sums of variances, of all images and of resamples of them."""
+
+    def __init__(self, errors, variances, name):
+        self.errors, self.variances = _checked(errors, name), _checked(variances, "variances")
+        if self.errors.shape != self.variances.shape:
+            raise ValueError(
+                f"{name} have shape {self.errors.shape} and variances {self.variances.shape}; row i must be the same "
+                "image in both"
+            )
+        zero = (self.variances == 0).reshape(len(self.variances), -1).any(axis=1)
+        if zero.any():
+            raise ValueError(
+                f"variances: row {zero.argmax()} is zero; of an image without variance no share is unexplained"
+            )
+        self.value = self.errors.sum(axis=0) / self.variances.sum(axis=0)
+
+    def resampled(self, resamples, seed):
+        """(resamples,) or (resamples, k) ratios. Both sides draw the same images: the seed is the same."""
+        sides = (side.reshape(len(side), -1) for side in (self.errors, self.variances))
+        errors, variances = (resampled_means(side, resamples, seed) for side in sides)
+        return (errors / variances).reshape(-1, *self.errors.shape[1:])
+
+
+def _checked(values, name):
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim not in (1, 2) or not values.size:
+        raise ValueError(f"{name}: have shape {values.shape}; wanted (images,) or (images, columns), none empty")
+    bad = ~(np.isfinite(values) & (values >= 0)).reshape(len(values), -1).all(axis=1)
+    if bad.any():
+        raise ValueError(f"{name}: {bad.sum()} rows are negative or not finite; the first is row {bad.argmax()}")
+    return values

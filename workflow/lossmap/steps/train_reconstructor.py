@@ -1,0 +1,64 @@
+"""Training store, statistics -> a network that reconstructs pre from post, and the history of its training."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from lossmap.codehash import code_hash
+from lossmap.reconstruct.batches import Batches, HeldOut
+from lossmap.reconstruct.networks import build_network
+from lossmap.reconstruct.pairs import open_pairs
+from lossmap.reconstruct.saving import save_reconstructor
+from lossmap.reconstruct.split import split_images
+from lossmap.reconstruct.statistics import Statistics
+from lossmap.reconstruct.training import Schedule, train
+from lossmap.seeds import seed_for
+
+
+def run(*, embeddings: Path, statistics: Path, reconstructor: Path, history: Path, spec: dict) -> None:
+    """Train one network on one share of the images, to undo the connector that the statistics are of.
+
+    spec: network (kind, sizes, dropout), share, held_out, seed, training (epochs, batch, learning_rate, warm_up,
+    weight_decay, clip, patience, whiten, accumulate, buffer, memory, threads, checkpoint_minutes). An epoch is as many
+    steps as one pass over all training images takes: a smaller share is passed over more often, and all shares get the
+    same number of steps. Threads come from the spec, for the weights depend on them. Runs on the GPU where there is
+    one; `accelerate launch -m lossmap train_reconstructor ...` takes several, or several processes. A killed run goes
+    on from <reconstructor>.partial/, which is removed in the end.
+    """
+    how = dict(spec["training"])
+    epochs, batch, buffer, memory, threads, minutes = (
+        how.pop(name) for name in ("epochs", "batch", "buffer", "memory", "threads", "checkpoint_minutes")
+    )
+    torch.set_num_threads(threads)
+    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    measured = Statistics.load(statistics)
+    measured.check_store(embeddings)
+    pairs = open_pairs(embeddings, measured, accelerator.device)
+    split = split_images(len(pairs), spec["held_out"], [spec["share"]], spec["seed"])
+    seed = seed_for(spec["seed"], "train_reconstructor")
+    part = accelerator.process_index, accelerator.num_processes
+    batches = Batches(pairs, split.train[spec["share"]], batch, seed, buffer, memory, part)
+    held_out = HeldOut(pairs, split.held_out, batch, memory, part)
+    blocks = pairs.connector.blocks
+    shapes = {"pre_shape": list(pairs.pre_shape), "post_shape": list(pairs.post_shape)}
+    shapes["blocks"] = None if blocks is None else blocks.tolist()
+    torch.manual_seed(seed)
+    network = build_network(spec["network"], **shapes)
+    round_steps = (len(pairs) - len(split.held_out)) // batch
+    schedule = Schedule(steps=epochs * round_steps, round=round_steps, **how)
+    binding = {"spec": spec, "statistics": measured.digest, "code": code_hash("train_reconstructor")}
+    binding["torch"] = torch.__version__
+    work = reconstructor.with_name(f"{reconstructor.name}.partial")
+    rows = train(network, batches, held_out, schedule, seed, accelerator, work, binding, minutes)
+    if accelerator.is_main_process:
+        architecture = {**spec["network"], **shapes, "held_out_error": min(row["held_out_loss"] for row in rows)}
+        save_reconstructor(network, architecture, measured.digest, reconstructor)
+        with history.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        shutil.rmtree(work, ignore_errors=True)
+    accelerator.end_training()

@@ -1,0 +1,231 @@
+"""What may be concluded about a connector, in words, from the numbers that stand beside them.
+
+The best reconstructor's FVU bounds the loss from above: what is lost, no function of the output brings back. How much
+of it is the reconstructor's own weakness, lossless controls tell: there nothing is lost, so all that the same ladder
+leaves is its own fault. While the ladder still falls the bound holds, but neither number is final.
+"""
+
+from dataclasses import dataclass
+
+KNOWS_NOTHING = 0.98  # FVU that a control without any information must reach
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A share of the variance (1 = all of it), or a difference of two, with its bootstrap interval over images."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The best that the ladder reaches on a connector: by which rung, its FVU, and how many numbers a post has."""
+
+    connector: str
+    rung: str
+    fvu: Interval
+    numbers: int
+
+
+@dataclass(frozen=True)
+class Fall:
+    """A curve of FVU that may yet end below the best known, and its last step. by: "capacity" or "data"."""
+
+    connector: str
+    by: str
+    start: str
+    end: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Untested:
+    """A connector on which the ladder has no two sizes of a network, by "capacity", or no two shares, by "data"."""
+
+    connector: str
+    by: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All that is known about one model's connector. What the study doesn't have is None or empty.
+
+    own: the model's connector; lossless: the controls without loss, of which hardest has the highest held-out error;
+    difference: own less hardest. linear: the control that keeps the leading principal components of each block of
+    patches; linear_difference: own less linear. position: the output for another image. nothing: for another image and
+    patch. falls and untested: where own or hardest may yet fall, and where that can't be told. tolerance: what a fall
+    must exceed, as a share of the variance.
+    """
+
+    model: str
+    dataset: str
+    images: int
+    pre_numbers: int
+    own: Reached
+    lossless: tuple[Reached, ...] = ()
+    hardest: Reached | None = None
+    difference: Interval | None = None
+    linear: Reached | None = None
+    linear_difference: Interval | None = None
+    position: Reached | None = None
+    nothing: Reached | None = None
+    falls: tuple[Fall, ...] = ()
+    untested: tuple[Untested, ...] = ()
+    tolerance: float = 0.01
+
+    @property
+    def settled(self) -> str:
+        """ "yes", "no", or "not tested"."""
+        return "no" if self.falls else "not tested" if self.untested else "yes"
+
+
+def sentences(verdict: Verdict) -> str:
+    """The verdict as a person would quote it: one paragraph, of one line."""
+    title = {"yes": "settled", "no": "not settled", "not tested": "not tested whether settled"}[verdict.settled]
+    parts = [_bound(verdict), _lossless(verdict), _shape(verdict), _nothing(verdict), _settled(verdict)]
+    return f"**{verdict.model}**, {title}: " + " ".join(part for part in parts if part)
+
+
+def percent(share: float) -> str:
+    """0.0704 -> "7.0%"; with more decimals below one percent, and "under 0.001%" where even three show nothing."""
+    return "under 0.001%" if 0 <= share < 0.000005 else f"{100 * share:.{_decimals(share)}f}%"
+
+
+def points(difference: float) -> str:
+    """0.01 -> "1 point", 0.025 -> "2.5 points"."""
+    return f"{100 * difference:g} point{'s' * (round(100 * difference, 9) != 1)}"
+
+
+def percent_within(share: Interval) -> str:
+    """Value and interval, with the same decimals: "7.0% [6.6, 7.4]"."""
+    return f"{percent(share.value)} {_brackets(share)}"
+
+
+def points_within(difference: Interval) -> str:
+    """A difference of shares in percentage points: "4.0 points [3.6, 4.3]"."""
+    return f"{100 * difference.value:.{_decimals(difference.value)}f} points {_brackets(difference)}"
+
+
+def _brackets(interval: Interval) -> str:
+    digits = _decimals(interval.value)
+    return f"[{100 * interval.low:.{digits}f}, {100 * interval.high:.{digits}f}]"
+
+
+def _decimals(share: float) -> int:
+    return 1 if abs(share) >= 0.01 else 2 if abs(share) >= 0.001 else 3
+
+
+def _bound(verdict: Verdict) -> str:
+    own, where = verdict.own, f"on {verdict.dataset} (n = {verdict.images:,})"
+    if own.fvu.value >= 1:
+        return (
+            f"no bound, for the best reconstructor, {own.rung}, leaves {percent_within(own.fvu)} of the variance "
+            f"unexplained {where}: no better than predicting the mean."
+        )
+    text = (
+        f"at most {percent_within(own.fvu)} of the variance is lost at the connector, {where}: so much the best "
+        f"reconstructor, {own.rung}, leaves unexplained."
+    )
+    if verdict.position is None:
+        return text
+    position = percent(verdict.position.fvu.value)
+    if own.fvu.value >= verdict.position.fvu.value - verdict.tolerance:
+        return f"{text} That is no less than with another image's output, which tells positions only ({position})."
+    return f"{text} With another image's output, which tells positions only, it is {position}."
+
+
+def _lossless(verdict: Verdict) -> str:
+    hardest, difference = verdict.hardest, verdict.difference
+    if hardest is None:
+        return "The study has no lossless control, so how much of it is the reconstructor's weakness is not known."
+    each = [f"{percent(c.fvu.value)} ({c.connector})" for c in verdict.lossless if c.connector != hardest.connector]
+    each.append(f"{percent_within(hardest.fvu)} ({hardest.connector}{', the hardest' if each else ''})")
+    text = f"On lossless controls the ladder leaves {_listed(each)}"
+    if difference.low > 0:
+        so_far = "" if verdict.settled == "yes" else ", as far as this ladder goes,"
+        return (
+            f"{text}: the {points_within(difference)} beyond that are{so_far} the connector's own, if its map is no "
+            "harder to undo than that control's."
+        )
+    compared = "more than" if difference.high < 0 else "as much as"
+    return (
+        f"{text}, {compared} on the connector (a difference of {points_within(difference)}): the reconstructor's "
+        "weakness may account for all of it."
+    )
+
+
+def _shape(verdict: Verdict) -> str:
+    own, linear = verdict.own, verdict.linear
+    if own.numbers >= verdict.pre_numbers:
+        return ""
+    parts = [f"{verdict.pre_numbers:,} numbers of an image enter the connector and {own.numbers:,} leave it."]
+    if verdict.hardest is not None:
+        parts.append(
+            "No map of that shape is lossless for every input; the lossless controls have wider tokens "
+            f"({verdict.hardest.numbers:,} numbers), so they measure the reconstructor, not what a smaller output must "
+            "lose."
+        )
+    if linear is not None:
+        gap = verdict.linear_difference
+        how = "less than" if gap.high < 0 else "more than" if gap.low > 0 else "about as much as"
+        parts.append(
+            f"Principal components of each block of patches, {linear.numbers:,} numbers in all, leave "
+            f"{percent_within(linear.fvu)} ({linear.rung}): the connector seems to lose {how} this linear compression "
+            f"(a difference of {points_within(gap)})."
+        )
+    return " ".join(parts)
+
+
+def _nothing(verdict: Verdict) -> str:
+    if verdict.nothing is None or verdict.nothing.fvu.value >= KNOWS_NOTHING:
+        return ""
+    return (
+        f"Caution: a control that holds no information is explained to all but {percent(verdict.nothing.fvu.value)}, "
+        "which can't be: look for images that training and evaluation share."
+    )
+
+
+def _settled(verdict: Verdict) -> str:
+    text = []
+    if verdict.falls:
+        each = [
+            f"{_named(verdict, fall.connector)} with {fall.by} "
+            f"({fall.start} {percent(fall.before)}, {fall.end} {percent(fall.after)})"
+            for fall in verdict.falls
+        ]
+        text.append(
+            f"But the ladder still falls, on {_listed(each)}: one more such step would end below its best. "
+            f"{_consequence(verdict)}"
+        )
+    more = {"capacity": "a larger network", "data": "a larger share of the images"}
+    text += [
+        f"Whether {more[lack.by]} would do better on {_named(verdict, lack.connector)} was not tested."
+        for lack in verdict.untested
+    ]
+    if not text:
+        settled = (
+            f"Neither more capacity nor more data promises to lower this by more than {points(verdict.tolerance)}."
+        )
+        text.append(settled)
+    return " ".join(text)
+
+
+def _named(verdict: Verdict, connector: str) -> str:
+    return "the connector" if connector == verdict.own.connector else connector
+
+
+def _consequence(verdict: Verdict) -> str:
+    own = any(fall.connector == verdict.own.connector for fall in verdict.falls)
+    control = any(fall.connector != verdict.own.connector for fall in verdict.falls)
+    if not control:
+        return "The bound holds, and a larger ladder may lower it."
+    moves = "either way" if own else "up"
+    bound = "The bound holds, and a larger ladder may lower it" if own else "The bound is settled"
+    return f"{bound}; what is put down to the connector may yet move {moves}."
+
+
+def _listed(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

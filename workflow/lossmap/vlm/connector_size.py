@@ -1,0 +1,26 @@
+"""How large a model's connector is, from its configuration alone: no weights are read or made."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
+
+from lossmap.errors import LossmapError
+from lossmap.vlm.families import FAMILIES, read_family
+
+
+def connector_parameters(config: PreTrainedConfig | str | Path) -> int:
+    """Number of parameters of a model's connector.
+
+    Parameters: config, a model's configuration or the folder of its checkpoint (of which config.json alone is read).
+    Raises: LossmapError if the folder has no readable config.json, or the model is of no known family.
+    """
+    if not isinstance(config, PreTrainedConfig):
+        read_family(config)
+        config = AutoConfig.from_pretrained(config, local_files_only=True, trust_remote_code=False)
+    if config.model_type not in FAMILIES:
+        raise LossmapError(f"{config.model_type}: no such family is known. Known families: {', '.join(FAMILIES)}.")
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    connector = model.get_submodule(FAMILIES[config.model_type].connector)
+    return sum(values.numel() for values in connector.parameters())

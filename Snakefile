@@ -1,6 +1,8 @@
 """Lossmap: what a vision-language model loses at its connector.
 
-published dataset -> manifest -> embeddings -> neighbours -> tables, figures -> report
+published dataset -> manifest -> embeddings -> measures -> tables, figures -> report
+                                    |  \\-> reconstructors -> patch losses -/
+                                    \\-> captions, answers -> scores -----/
 """
 
 # A study given with --configfile replaces the default one; the two are never merged.
@@ -17,6 +19,21 @@ include: "rules/miniature.smk"
 include: "rules/data.smk"
 include: "rules/embeddings.smk"
 include: "rules/neighbours.smk"
+
+
+if "reconstruction" in config:
+
+    include: "rules/reconstruction.smk"
+
+
+include: "rules/behaviour.smk"
+
+
+if config["geometry"]["datasets"]:
+
+    include: "rules/geometry.smk"
+
+
 include: "rules/tables.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
@@ -28,10 +45,6 @@ localrules:
     tables,
     embeddings,
     manifests,
-    figure2,
-    figure3,
-    table2,
-    table8,
 
 
 rule all:
@@ -66,21 +79,13 @@ rule manifests:
         ),
 
 
-rule figure2:
-    input:
-        paths_of(["figure2"], "figures", ["pdf", "png"]),
+# `snakemake figure3`: one figure or table, and what it needs; `galleries` are one of each dataset and model.
+for result in sorted({name.split("-")[0] for name in [*FIGURES, *TABLES]}):
 
-
-rule figure3:
-    input:
-        paths_of(["figure3"], "figures", ["pdf", "png"]),
-
-
-rule table2:
-    input:
-        paths_of(["table2"], "tables", ["csv", "html"]),
-
-
-rule table8:
-    input:
-        paths_of(["table8"], "tables", ["csv", "html"]),
+    rule:
+        name:
+            result
+        input:
+            paths_of([name for name in FIGURES if name.split("-")[0] == result], "figures", ["pdf", "png"]),
+            paths_of([name for name in TABLES if name == result], "tables", ["csv", "html"]),
+        localrule: True

@@ -14,7 +14,7 @@ from lossmap.codehash import code_hash
 from lossmap.data.miniature_files import ANNOTATIONS, FOLDERS, paths_in
 from lossmap.data.sources import folders_digest, input_paths
 from lossmap.errors import LossmapError
-from lossmap.study import canonical, check_dataset, check_study, most_neighbours
+from lossmap.study import canonical, check_dataset, check_study, measured_datasets, most_neighbours
 
 
 def report_command():
@@ -53,6 +53,37 @@ if config["retrieval"]["datasets"]:
     ]
 if "figure2" in config:
     FIGURES.append("figure2")
+if "reconstruction" in config:
+    FIGURES += ["ladder", "patch_losses", "history"]
+    TABLES += ["verdict", "ladder", "table1"]
+    TABLES += [table for table, datasets in config["reconstruction"]["tables"].items() if datasets]
+EVALUATED = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
+CAPTION_RELATIONS = [name for name in config["captions"]["datasets"] if name in EVALUATED]
+ANSWER_RELATIONS = [
+    name for name in config["answers"]["datasets"] if name in EVALUATED and "masks" in config["datasets"][name]
+]
+if config["answers"]["datasets"] or config["choices"]["datasets"]:
+    TABLES.append("scores")
+if CAPTION_RELATIONS:
+    TABLES += ["table3_cider", "table4"]
+if ANSWER_RELATIONS:
+    FIGURES.append("figure5")
+    TABLES += ["figure5", "within_image"]
+# The browser shows what was predicted where something was lost.
+EXAMPLES = [
+    (task, dataset)
+    for task in ("captions", "answers", "choices")
+    for dataset in config[task]["datasets"]
+    if dataset in EVALUATED
+]
+PAGES = [f"results/{config['study']}/browser.html"] if EXAMPLES else []
+for figure in ("figure1", "figure7", "figure12"):
+    if figure in config:
+        FIGURES.append(figure)
+if config["geometry"]["datasets"]:
+    FIGURES += ["figure6", "margins", "planner", "probe"]
+    TABLES += ["table5", "table7", "similarity", "margins", "planner", "probe"]
+FIGURES += [f"galleries-{dataset}-{model}" for dataset in config["galleries"]["datasets"] for model in config["models"]]
 
 
 wildcard_constraints:
@@ -97,7 +128,7 @@ def measures():
     if not TABLES:
         return index_of_every_store()
     results = paths_of(FIGURES, "figures", ["pdf", "png"]) + paths_of(TABLES, "tables", ["csv", "html"])
-    return [*expand("results/{study}/report.zip", study=config["study"]), *results]
+    return [*expand("results/{study}/report.zip", study=config["study"]), *results, *PAGES]
 
 
 def dataset_files(wildcards):
@@ -119,9 +150,8 @@ def extraction_settings(wildcards):
 
 def parts(wildcards):
     """The parts of a store, by fixed ranges. Planned only once every dataset that is measured has been read and checked."""
-    measured = [*config["overlap"]["datasets"], *config["retrieval"]["datasets"]]
     images = {}
-    for dataset in dict.fromkeys([*measured, wildcards.dataset]):
+    for dataset in dict.fromkeys([*measured_datasets(config), wildcards.dataset]):
         read = checkpoints.read_dataset.get(study=wildcards.study, dataset=dataset)
         summary = json.loads(Path(read.output.summary).read_text())
         images[dataset] = summary["images"]
@@ -148,6 +178,10 @@ def neighbour_settings(wildcards):
     for section in ("overlap", "retrieval"):
         if wildcards.dataset in config[section]["datasets"]:
             metrics |= set(config[section]["metrics"])
+    if wildcards.dataset in config["galleries"]["datasets"]:
+        metrics.add("l2")
+    if wildcards.dataset in config["geometry"]["datasets"]:
+        metrics |= {"l2", "ip"}
     return canonical({"k": most_neighbours(config, wildcards.dataset), "metrics": sorted(metrics)})
 
 
@@ -199,3 +233,9 @@ def captions():
     return sorted(
         str(path.relative_to(workflow.basedir)) for path in Path(workflow.basedir).glob("workflow/report/*.rst")
     )
+
+
+def gallery_settings(wildcards):
+    mark = "class" if wildcards.dataset in config["retrieval"]["datasets"] else "overlap"
+    shown = {key: config["galleries"][key] for key in ("k", "shown")}
+    return canonical({"models": list(config["models"]), "mark": mark, **shown})

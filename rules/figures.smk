@@ -48,3 +48,31 @@ rule draw_figure3:
         code=code_hash("draw_figure3"),
     shell:
         "python -m lossmap draw_figure3 --table {input.table} --pdf {output.pdf} --png {output.png} 2> {log}"
+
+
+rule draw_galleries:
+    """Queries of highest, median and lowest overlap, with their nearest images before and after the connector."""
+    input:
+        lists=expand("results/{{study}}/neighbours/{{dataset}}/{model}/lists.parquet", model=config["models"]),
+        images="results/{study}/data/{dataset}/images.parquet",
+    output:
+        pdf=expand("results/{{study}}/figures/galleries-{{dataset}}-{model}.pdf", model=config["models"]),
+        png=[
+            report(
+                f"results/{{study}}/figures/galleries-{{dataset}}-{model}.png",
+                caption="../workflow/report/galleries.rst",
+                category="Geometry",
+                labels={"result": f"Neighbours: {{dataset}}, {model}", "kind": "figure"},
+            )
+            for model in config["models"]
+        ],
+    log:
+        "results/{study}/logs/draw_galleries/{dataset}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=gallery_settings,
+        code=code_hash("draw_galleries"),
+    shell:
+        "python -m lossmap draw_galleries --lists {input.lists} --images {input.images} --pdf {output.pdf}"
+        " --png {output.png} --spec {params.spec:q} 2> {log}"

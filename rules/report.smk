@@ -6,6 +6,7 @@ rule make_report:
     input:
         tables=paths_of(TABLES, "tables", ["html"]),
         figures=paths_of(FIGURES, "figures", ["png"]),
+        pages=PAGES,
         captions=captions(),
     output:
         "results/{study}/report.zip",
@@ -15,4 +16,4 @@ rule make_report:
     conda:
         "../envs/analysis.yaml"
     shell:
-        "report {output} {input.tables} {input.figures} > {log} 2>&1"
+        "report {output} {input.tables} {input.figures} {input.pages} > {log} 2>&1"

@@ -19,12 +19,39 @@ def small_study() -> dict:
     """The default study, smaller: the same code on fewer images, in more than one part each."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     config["study"] = "small"
-    config["miniature"]["images"] = dict.fromkeys(config["miniature"]["images"], 12) | {"seedbench": 24, "cub": 40}
+    config["miniature"]["images"] = dict.fromkeys(config["miniature"]["images"], 12) | {
+        "coco-train": 40,
+        "seedbench": 24,
+        "cub": 40,
+    }
     config["models"] = {name: config["models"][name] for name in MODELS}
     config["extraction"] |= {"part_size": 16, "batch_size": 5}
     config["overlap"] |= {"datasets": ["seedbench"], "k": K, "permutations": 50}
     config["retrieval"] |= {"overlap_k": 5}
     config["figure2"] |= {"k": 4}
+    config["reconstruction"] |= {
+        "evaluate": ["coco-karpathy", "vizwiz", "seedbench"],
+        "shares": [50, 100],
+        "networks": {
+            "mlp": {"kind": "mlp", "widths": [16]},
+            "transformer": {"kind": "transformer", "width": 8, "layers": 1, "heads": 2, "models": [MODELS[1]]},
+        },
+        "controls": {
+            "rotation": {"kind": "rotation"},
+            "invertible-mlp": {"kind": "invertible_mlp", "networks": ["mlp"]},
+            "other-image": {"kind": "other_image"},
+        },
+        "training": {"epochs": 2, "batch": 8},
+        "tables": {"table3": ["coco-karpathy"], "table6": ["vizwiz"], "table9": ["vizwiz", "seedbench"]},
+    }
+    config["captions"] |= {"datasets": ["coco-karpathy"]}
+    config["answers"] |= {"datasets": ["vizwiz"]}
+    config["choices"] |= {"datasets": ["seedbench"]}
+    config["relations"] |= {"permutations": 99}
+    config["figure7"] |= {"model": MODELS[1]}
+    config["geometry"] |= {"k": K, "queries": 10}
+    config["probe"] |= {"images": 3, "directions": 1}
+    config["galleries"] |= {"k": 4, "shown": 3}
     config["statistics"] |= {"resamples": 200}
     return config
 

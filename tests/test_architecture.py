@@ -33,6 +33,7 @@ LAYERS = {  # imports go down only
         *("lossmap.reconstruct", "lossmap.measures", "lossmap.store", "lossmap.seeds"),
     },
     "store.py": {"numpy", "xarray", "zarr"},
+    "patch_loss_store.py": {"numpy", "xarray", "zarr"},
     "data": {"numpy", "pandas", "pyarrow", "PIL", "sklearn", "tqdm", "lossmap.data"},
     "paper": {"pandas"},
     "codehash.py": set(),
@@ -184,7 +185,10 @@ def test_a_code_hash_follows_the_code_that_a_step_runs_and_no_other(tmp_path, mo
     path.write_text(path.read_text() + "\nADDED = 1\n")
     codehash._read.cache_clear()
     changed = {step for step in steps if code_hash(step) != before[step]}
-    assert changed == {"measure_overlap", "measure_retrieval", "draw_figure2"}
+    assert changed == {
+        *("measure_overlap", "measure_retrieval", "draw_figure2"),
+        *("measure_geometry", "compare_indexes", "draw_galleries"),
+    }
 
 
 def test_a_comment_or_a_new_date_reruns_nothing(tmp_path, monkeypatch):
@@ -194,6 +198,18 @@ def test_a_comment_or_a_new_date_reruns_nothing(tmp_path, monkeypatch):
     path.write_text("# a remark\n" + path.read_text())
     codehash._read.cache_clear()
     assert code_hash("measure_overlap") == before
+
+
+def test_a_page_that_a_module_fills_in_counts_as_code(tmp_path, monkeypatch):
+    package = copy_of_package(tmp_path, monkeypatch)
+    before = {step: code_hash(step) for step in ("make_browser", "draw_figure3")}
+    for ending in ("html", "css", "js"):
+        path = package / f"figures/browser.{ending}"
+        path.write_text(path.read_text() + "\n")
+        codehash._read.cache_clear()
+        assert code_hash("make_browser") != before["make_browser"]
+        before["make_browser"] = code_hash("make_browser")
+    assert code_hash("draw_figure3") == before["draw_figure3"]
 
 
 def test_a_reported_number_counts_as_code(tmp_path, monkeypatch):

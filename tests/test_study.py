@@ -43,8 +43,23 @@ def test_the_default_study_says_what_the_defaults_are():
     filled = check_study(MINIMAL)
     for section in ("miniature", "extraction", "statistics"):
         assert filled[section] == DEFAULT[section]
-    for section in ("overlap", "retrieval"):
+    for section in ("generation", "relations", "browser", "probe"):
+        assert filled[section] == DEFAULT[section]
+    for section in ("overlap", "retrieval", "captions", "answers", "choices", "geometry", "galleries"):
         assert {**filled[section], "datasets": DEFAULT[section]["datasets"]} == DEFAULT[section]
+
+
+def test_a_training_set_smaller_than_a_batch_is_an_error_before_anything_is_embedded():
+    config = check_study(DEFAULT)
+    check_dataset(config, "coco-train", images=80, classes=0)  # a quarter of 64 training images is one batch of 16
+    with pytest.raises(LossmapError, match="25% of 63 training images are fewer than a batch of 16"):
+        check_dataset(config, "coco-train", images=79, classes=0)
+
+
+def test_more_neighbours_than_images_are_an_error_for_geometry_too():
+    config = check_study(changed(["overlap", "datasets"], [], changed(["figure2"], KeyError)))
+    with pytest.raises(LossmapError, match="geometry: k: 100 neighbours are too many; with 60 images"):
+        check_dataset(config, "seedbench", images=60, classes=0)
 
 
 def test_the_given_configuration_is_left_as_it_was():
@@ -58,6 +73,35 @@ def test_the_given_configuration_is_left_as_it_was():
     [
         (["studdy"], "x", "unknown key 'studdy', did you mean 'study'"),
         (["study"], KeyError, "top level: 'study' is missing"),
+        (["reconstruction", "train"], "coco", "reconstruction: train: 'coco' is not among datasets"),
+        (["reconstruction", "train"], "vizwiz", "'vizwiz' is also measured; images that trained a reconstructor"),
+        (["reconstruction", "shares"], [], "reconstruction: shares: \\[\\]"),
+        (["reconstruction", "shares"], [25, 101], "101 is greater than the maximum"),
+        (["reconstruction", "networks", "ridge"], {"kind": "mlp", "widths": [8]}, "reconstruction: networks"),
+        (["reconstruction", "networks", "wide"], {"kind": "mlp", "width": 8}, "reconstruction: networks: wide"),
+        (["reconstruction", "networks", "mlp-small", "models"], ["lava"], "'lava' is not among models"),
+        (["reconstruction", "controls", "own"], {"kind": "identity"}, "reconstruction: controls"),
+        (
+            ["reconstruction", "controls", "pca", "networks"],
+            ["mlp"],
+            "controls: pca: networks: 'mlp' is not among networks",
+        ),
+        (["reconstruction", "tables", "table3"], ["vqav2"], "table3: 'vqav2' is not among reconstruction: evaluate"),
+        (["captions", "datasets"], ["vizwiz"], "vizwiz has format vizwiz_grounding, which holds no captions"),
+        (["answers", "datasets"], ["seedbench"], "seedbench has format seedbench, which holds no answers"),
+        (["choices", "datasets"], ["vqa"], "choices: datasets: 'vqa' is not among datasets"),
+        (
+            ["reconstruction", "evaluate"],
+            ["coco-karpathy", "vizwiz"],
+            "captions: datasets: 'flickr30k' must be among",
+        ),
+        (["figure1", "model"], "llava", "figure1: model: 'llava' is not among models, did you mean 'llava-mini'?"),
+        (
+            ["figure7", "dataset"],
+            "vqav2",
+            "figure7: dataset: 'vqav2' must be among answers: datasets and reconstruction",
+        ),
+        (["geometry", "quantiles"], [0.5, 1], "geometry: quantiles: 1"),
         (["study"], "a/b", "study: 'a/b' does not match"),
         (["models"], {}, "models: .*non-empty"),
         (["extraction", "batchsize"], 3, "extraction: unknown key 'batchsize', did you mean 'batch_size'"),
@@ -148,7 +192,7 @@ def test_too_many_neighbours_for_a_dataset_are_named():
         check_dataset(DEFAULT, "vizwiz", images=100, classes=0)
     with pytest.raises(LossmapError, match="retrieval: overlap_k: 100"):
         check_dataset(DEFAULT, "cub", images=50, classes=20)
-    check_dataset(DEFAULT, "coco-train", images=2, classes=0)
+    check_dataset(DEFAULT, "flickr30k", images=2, classes=0)
 
 
 @pytest.mark.parametrize("classes", [0, 1])
@@ -159,8 +203,14 @@ def test_retrieval_without_classes_is_refused(classes):
 
 def test_neighbours_are_searched_as_far_as_anything_needs_them():
     assert most_neighbours(DEFAULT, "vizwiz") == 100
-    assert most_neighbours(changed(["overlap", "k"], [3]), "seedbench") == 6  # figure2: k
-    assert most_neighbours(changed(["retrieval", "overlap_k"], 2), "cub") == 5  # recall
+    few = changed(["geometry", "k"], [4], changed(["overlap", "k"], [3]))
+    assert most_neighbours(few, "seedbench") == 10  # galleries: k
+    few["galleries"] |= {"k": 2}
+    assert most_neighbours(few, "seedbench") == 6  # figure2: k
+    few["geometry"] |= {"k": [8]}
+    assert most_neighbours(few, "seedbench") == 8
+    few["retrieval"] |= {"overlap_k": 2}
+    assert most_neighbours(few, "cub") == 5  # galleries: shown
 
 
 def test_equal_settings_have_one_spelling():

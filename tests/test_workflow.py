@@ -39,13 +39,27 @@ def edited(study):
 
 def test_every_result_of_the_study_is_there(study):
     results = study / "results/small"
-    for table in ("figure3", "table2", "table8"):
+    tables = {path.stem for path in (results / "tables").glob("*.csv")}
+    assert tables == {
+        *("figure3", "table2", "table8"),
+        *("table1", "table3", "table6", "table9", "ladder", "verdict"),
+        *("table3_cider", "table4", "scores", "figure5", "within_image"),
+        *("table5", "table7", "similarity", "margins", "planner", "probe"),
+    }
+    for table in tables:
         assert len(pd.read_csv(results / f"tables/{table}.csv")) > 0
         assert "</table>" in (results / f"tables/{table}.html").read_text()
-    for figure in ("figure2", "figure3"):
+    figures = {path.stem for path in (results / "figures").glob("*.pdf")}
+    assert figures == {
+        *("figure1", "figure2", "figure3", "figure5", "figure6", "figure7", "figure12"),
+        *("ladder", "patch_losses", "history", "margins", "planner", "probe"),
+        *(f"galleries-{dataset}-{model}" for dataset in ("seedbench", "cub") for model in MODELS),
+    }
+    for figure in figures:
         assert (results / f"figures/{figure}.pdf").read_bytes().startswith(b"%PDF")
         assert (results / f"figures/{figure}.png").read_bytes().startswith(b"\x89PNG")
     assert zipfile.is_zipfile(results / "report.zip")
+    assert "</html>" in (results / "browser.html").read_text()
 
 
 def test_a_second_run_has_nothing_to_do(study):
@@ -169,7 +183,10 @@ def test_editing_the_overlap_reruns_what_uses_it(study, edited):
     path = edited("workflow/lossmap/measures/overlap.py")
     path.write_text(path.read_text() + "\nADDED = 1\n")
     uses = {"measure_overlap", "measure_retrieval", "draw_figure2"}
+    uses |= {"measure_geometry", "compare_indexes", "draw_galleries"}
     follows = {"tabulate_overlap", "tabulate_retrieval", "draw_figure3", "make_report", "all"}
+    follows |= {"tabulate_table5", "tabulate_table7", "tabulate_geometry", "tabulate_plan"}
+    follows |= {"draw_figure6", "draw_margins", "draw_planner"}
     assert planned(study) == uses | follows
 
 
@@ -177,6 +194,22 @@ def test_editing_a_figure_reruns_that_figure(study, edited):
     path = edited("workflow/lossmap/figures/overlap.py")
     path.write_text(path.read_text() + "\nADDED = 1\n")
     assert planned(study) == {"draw_figure3", "make_report", "all"}
+
+
+def test_editing_a_network_trains_anew_and_extracts_nothing(study, edited):
+    path = edited("workflow/lossmap/reconstruct/networks.py")
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    again = planned(study)
+    assert {"train_reconstructor", "measure_ladder", "measure_patch_loss", "judge_connector", "make_browser"} <= again
+    assert not again & {"extract", "measure_statistics", "caption_images", "score_captions", "measure_geometry"}
+
+
+def test_editing_a_score_generates_nothing_anew(study, edited):
+    path = edited("workflow/lossmap/measures/cider.py")
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    again = planned(study)
+    assert {"score_captions", "relate_captions", "tabulate_captions", "draw_captions"} <= again
+    assert not again & {"caption_images", "answer_questions", "train_reconstructor", "measure_patch_loss"}
 
 
 def test_another_k_extracts_nothing_anew(study):

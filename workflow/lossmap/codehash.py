@@ -43,8 +43,10 @@ def _read(path: Path) -> tuple[bytes, tuple[str, ...]]:
                 raise ValueError(f"{path}:{node.lineno}: relative import; write `from lossmap...` instead.")
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     digest = hashlib.sha256(ast.dump(tree).encode())
-    for data in sorted(path.parent.glob("*.csv")) if path.name == "__init__.py" else ():
-        digest.update(data.read_bytes())
+    # A package's tables, and the files beside a module that share its name: what it reads.
+    for data in sorted(path.parent.glob("*.csv" if path.name == "__init__.py" else f"{path.stem}.*")):
+        if data.suffix != ".py":
+            digest.update(data.read_bytes())
     return digest.hexdigest().encode(), tuple(name for name in names if name.split(".")[0] == "lossmap")
 
 

@@ -15,6 +15,12 @@ from lossmap.vlm.checkpoints import check_files
 from lossmap.vlm.families import FAMILIES
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
+# What a model is asked about a dataset -> the formats whose datasets have what is needed to score it.
+BEHAVIOUR = {
+    "captions": ("karpathy", "coco"),
+    "answers": ("vizwiz_grounding", "vqav2"),
+    "choices": ("seedbench", "foodieqa"),
+}
 # What the workflow itself makes: it need not exist before the run.
 MADE = "results/"
 
@@ -62,6 +68,22 @@ def check_study(config: dict) -> dict:
     return config
 
 
+def measured_datasets(config: dict) -> list[str]:
+    """The datasets whose embeddings a study measures."""
+    reconstruction = config.get("reconstruction")
+    return list(
+        dict.fromkeys(
+            [
+                *config["overlap"]["datasets"],
+                *config["retrieval"]["datasets"],
+                *([reconstruction["train"], reconstruction["ladder"]] if reconstruction else []),
+                *(reconstruction["evaluate"] if reconstruction else []),
+                *(name for section in (*BEHAVIOUR, "geometry", "galleries") for name in config[section]["datasets"]),
+            ]
+        )
+    )
+
+
 def check_dataset(config: dict, dataset: str, images: int, classes: int) -> None:
     """Raises LossmapError if a dataset, once read, is too small or lacks the classes for what the study asks of it."""
     problems = []
@@ -72,12 +94,26 @@ def check_dataset(config: dict, dataset: str, images: int, classes: int) -> None
         for key, k in _neighbours_wanted(config, dataset)
         if k >= images
     ]
+    problems += _training_problems(config, dataset, images)
     if problems:
         raise LossmapError.listing(
             f"Dataset {dataset} ({images} images) can't be measured as the study asks:",
             problems,
             f"Change these entries, or the limit or sample of datasets: {dataset}.",
         )
+
+
+def _training_problems(config: dict, dataset: str, images: int) -> list[str]:
+    """Shares of the training images that are smaller than a batch."""
+    reconstruction = config.get("reconstruction")
+    if not reconstruction or dataset != reconstruction["train"]:
+        return []
+    batch, training = reconstruction["training"]["batch"], images - round(reconstruction["held_out"] * images)
+    return [
+        f"reconstruction: shares: {share}% of {training} training images are fewer than a batch of {batch}"
+        for share in reconstruction["shares"]
+        if training * share // 100 < batch
+    ]
 
 
 def most_neighbours(config: dict, dataset: str) -> int:
@@ -93,6 +129,10 @@ def _neighbours_wanted(config: dict, dataset: str) -> list[tuple[str, int]]:
     if dataset in config["retrieval"]["datasets"]:
         wanted += [("retrieval: recall", k) for k in config["retrieval"]["recall"]]
         wanted.append(("retrieval: overlap_k", config["retrieval"]["overlap_k"]))
+    if dataset in config["geometry"]["datasets"]:
+        wanted += [("geometry: k", k) for k in config["geometry"]["k"]]
+    if dataset in config["galleries"]["datasets"]:
+        wanted += [(f"galleries: {key}", config["galleries"][key]) for key in ("k", "shown")]
     if config.get("figure2", {}).get("dataset") == dataset:
         wanted.append(("figure2: k", config["figure2"]["k"]))
     return wanted
@@ -171,12 +211,14 @@ def _model_problems(config: dict) -> list[str]:
 
 def _reference_problems(config: dict) -> list[str]:
     problems = []
-    for section in ("overlap", "retrieval"):
+    for section in ("overlap", "retrieval", *BEHAVIOUR, "geometry", "galleries"):
         for dataset in config[section]["datasets"]:
             if dataset not in config["datasets"]:
                 problems.append(
                     f"{section}: datasets: {dataset!r} is not among datasets{_nearest(dataset, [*config['datasets']])}"
                 )
+    problems += _reconstruction_problems(config)
+    problems += _behaviour_problems(config)
     figure2 = config.get("figure2")
     if figure2:
         for key in ("dataset", "model"):
@@ -187,6 +229,73 @@ def _reference_problems(config: dict) -> list[str]:
             problems.append(f"figure2: dataset: {figure2['dataset']!r} is not among overlap: datasets")
         if "l2" not in config["overlap"]["metrics"]:
             problems.append("figure2: it shows Euclidean neighbours, so overlap: metrics must hold l2")
+    return problems
+
+
+def _reconstruction_problems(config: dict) -> list[str]:
+    reconstruction = config.get("reconstruction")
+    if not reconstruction:
+        return []
+    known = {"datasets": [*config["datasets"]], "models": [*config["models"]]}
+    known["networks"] = [*reconstruction["networks"]]
+    wanted = [(key, "datasets", [reconstruction[key]]) for key in ("train", "ladder")]
+    wanted.append(("evaluate", "datasets", reconstruction["evaluate"]))
+    wanted += [
+        (f"networks: {name}: models", "models", network.get("models", []))
+        for name, network in reconstruction["networks"].items()
+    ]
+    wanted += [
+        (f"controls: {name}: networks", "networks", control.get("networks", []))
+        for name, control in reconstruction["controls"].items()
+    ]
+    problems = [
+        f"reconstruction: {key}: {name!r} is not among {kind}{_nearest(name, known[kind])}"
+        for key, kind, names in wanted
+        for name in names
+        if name not in known[kind]
+    ]
+    problems += [
+        f"reconstruction: tables: {table}: {name!r} is not among reconstruction: evaluate"
+        for table, names in reconstruction["tables"].items()
+        for name in names
+        if name not in reconstruction["evaluate"]
+    ]
+    if reconstruction["train"] in (reconstruction["ladder"], *reconstruction["evaluate"]):
+        problems.append(
+            f"reconstruction: train: {reconstruction['train']!r} is also measured; images that trained a reconstructor "
+            "tell nothing of what it can recover"
+        )
+    return problems
+
+
+def _behaviour_problems(config: dict) -> list[str]:
+    problems = []
+    for section, formats in BEHAVIOUR.items():
+        for dataset in config[section]["datasets"]:
+            form = config["datasets"].get(dataset, {}).get("format")
+            if form and form not in formats:
+                problems.append(
+                    f"{section}: datasets: {dataset} has format {form}, which holds no {section} to score against "
+                    f"(formats that do: {', '.join(formats)})"
+                )
+    measured = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
+    problems += [
+        f"captions: datasets: {dataset!r} must be among reconstruction: evaluate, too; captions stand beside losses"
+        for dataset in config["captions"]["datasets"]
+        if dataset in config["datasets"] and dataset not in measured
+    ]
+    for figure, section in (("figure1", "answers"), ("figure7", "answers"), ("figure12", "captions")):
+        if figure not in config:
+            continue
+        dataset, model = config[figure]["dataset"], config[figure].get("model")
+        if dataset not in config[section]["datasets"] or dataset not in measured:
+            problems.append(
+                f"{figure}: dataset: {dataset!r} must be among {section}: datasets and reconstruction: evaluate"
+            )
+        elif section == "answers" and "masks" not in config["datasets"][dataset]:
+            problems.append(f"{figure}: dataset: {dataset!r} has no answer masks")
+        if model is not None and model not in config["models"]:
+            problems.append(f"{figure}: model: {model!r} is not among models{_nearest(model, [*config['models']])}")
     return problems
 
 

@@ -21,12 +21,12 @@ def neighbours_of_query(
     for row, (images, own, other) in enumerate(((before, *ids), (after, *ids[::-1]))):
         axes[row, 0].set_axis_off()
         for rank, (image, image_id) in enumerate(zip(images, own, strict=True)):
-            _thumbnail(axes[row, rank + 1], image, KEPT if image_id in other else LOST)
+            thumbnail(axes[row, rank + 1], image, KEPT if image_id in other else LOST)
             # Between the rows, clear of the lines, which start from the middle.
             y, va = ((-0.05, "top"), (1.04, "bottom"))[row]
             axes[row, rank + 1].annotate(rank + 1, (0.02, y), va=va, **place)
     span = figure.add_subplot(axes[0, 0].get_gridspec()[:, 0])
-    _thumbnail(span, query, "black")
+    thumbnail(span, query, "black")
     span.annotate("query", (0, 1.08), va="bottom", **place)
     axes[0, 1].annotate("nearest before the connector", (0, 1.1), va="bottom", **place)
     axes[1, 1].annotate("nearest after the connector", (0, -0.1), va="top", **place)
@@ -45,7 +45,7 @@ def neighbours_of_query(
     return figure
 
 
-def _thumbnail(axes: plt.Axes, image: np.ndarray, colour: str) -> None:
+def thumbnail(axes: plt.Axes, image: np.ndarray, colour: str) -> None:
     """An image centred on a square, so that all frames are equal."""
     side = max(image.shape[:2])
     square = np.full((side, side, 3), 255, np.uint8)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lossmap.measures.statistics import MeanInterval, _check_resampling, _draws, _tails
+from lossmap.measures.statistics import MeanInterval, bootstrap_draws, check_resampling, interval_tails
 
 
 def image_counts(n, resamples, seed):
@@ -10,7 +10,7 @@ def image_counts(n, resamples, seed):
 
     The draws of a seed are those of statistics.bootstrap_mean.
     """
-    for draws in _draws(n, resamples, seed):
+    for draws in bootstrap_draws(n, resamples, seed):
         start = np.arange(len(draws))[:, None] * n
         yield np.bincount((draws + start).ravel(), minlength=draws.size).reshape(draws.shape).astype(np.float64)
 
@@ -27,15 +27,15 @@ def resampled_means(values, resamples=2000, seed=0):
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
         raise ValueError(f"values: {bad.sum()} of {len(values)} rows are not finite; the first is row {bad.argmax()}")
-    _check_resampling(resamples, 0.5)
+    check_resampling(resamples, 0.5)
     return np.concatenate([counts @ values for counts in image_counts(len(values), resamples, seed)]) / len(values)
 
 
 def percentile_interval(value, resampled, confidence=0.95):
     """MeanInterval of a value and its resamples; those that are nan (undefined) are left out; nan if all are."""
-    _check_resampling(1, confidence)
+    check_resampling(1, confidence)
     defined = resampled[~np.isnan(resampled)]
-    low, high = np.quantile(defined, _tails(confidence)) if len(defined) else (np.nan, np.nan)
+    low, high = np.quantile(defined, interval_tails(confidence)) if len(defined) else (np.nan, np.nan)
     return MeanInterval(float(value), float(low), float(high))
 
 

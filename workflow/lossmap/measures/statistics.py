@@ -39,10 +39,10 @@ def bootstrap_mean(values, resamples=2000, confidence=0.95, seed=0):
         first).
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3.
     """
-    values = _checked_vector(values, "values")
-    _check_resampling(resamples, confidence)
-    means = [values[draws].mean(axis=1) for draws in _draws(len(values), resamples, seed)]
-    low, high = np.quantile(np.concatenate(means), _tails(confidence))
+    values = checked_vector(values, "values")
+    check_resampling(resamples, confidence)
+    means = [values[draws].mean(axis=1) for draws in bootstrap_draws(len(values), resamples, seed)]
+    low, high = np.quantile(np.concatenate(means), interval_tails(confidence))
     return MeanInterval(float(values.mean()), float(low), float(high))
 
 
@@ -57,8 +57,8 @@ def spearman(x, y, resamples=2000, confidence=0.95, seed=0):
     Raises: ValueError if lengths differ, there are fewer than 3 pairs, or a value is not finite (the first is named).
     Source: scipy.stats.spearmanr for rho and p.
     """
-    x, y = _checked_vector(x, "x"), _checked_vector(y, "y")
-    _check_resampling(resamples, confidence)
+    x, y = checked_vector(x, "x"), checked_vector(y, "y")
+    check_resampling(resamples, confidence)
     if len(x) != len(y):
         raise ValueError(f"x has {len(x)} values and y has {len(y)}; entry i must be the same item in both")
     if len(x) < 3:
@@ -68,20 +68,20 @@ def spearman(x, y, resamples=2000, confidence=0.95, seed=0):
         verb = "is" if len(constant) == 1 else "are"
         return RankCorrelation(np.nan, np.nan, np.nan, np.nan, len(x), f"{' and '.join(constant)} {verb} constant")
     rho, p = stats.spearmanr(x, y)
-    rank_x, rank_y = _RanksWithin(x), _RanksWithin(y)
+    rank_x, rank_y = RanksWithin(x), RanksWithin(y)
     resampled = []
-    for draws in _draws(len(x), resamples, seed):
+    for draws in bootstrap_draws(len(x), resamples, seed):
         a, b = rank_x.of(draws), rank_y.of(draws)
         spread = np.sqrt(np.einsum("bi,bi->b", a, a) * np.einsum("bi,bi->b", b, b))
         with np.errstate(invalid="ignore"):
             resampled.append(np.einsum("bi,bi->b", a, b) / spread)
     resampled = np.concatenate(resampled)
     defined = resampled[~np.isnan(resampled)]
-    low, high = np.quantile(defined, _tails(confidence)) if len(defined) else (np.nan, np.nan)
+    low, high = np.quantile(defined, interval_tails(confidence)) if len(defined) else (np.nan, np.nan)
     return RankCorrelation(float(rho), float(low), float(high), float(p), len(x))
 
 
-class _RanksWithin:
+class RanksWithin:
     """Ranks of values among a resample of themselves, by counting: the values are sorted once for all resamples."""
 
     def __init__(self, values):
@@ -97,7 +97,7 @@ class _RanksWithin:
         return mean_rank.ravel()[drawn] - (n + 1) / 2
 
 
-def _draws(n, resamples, seed):
+def bootstrap_draws(n, resamples, seed):
     """(b, n) indices drawn with replacement, in batches of bounded size, `resamples` rows in all."""
     rng = np.random.default_rng(seed)
     size = max(1, DRAWS_AT_ONCE // n)
@@ -105,18 +105,21 @@ def _draws(n, resamples, seed):
         yield rng.integers(0, n, (min(size, resamples - start), n), dtype=np.int32)
 
 
-def _tails(confidence):
+def interval_tails(confidence):
+    """Quantiles at which an interval of this confidence begins and ends."""
     return [(1 - confidence) / 2, (1 + confidence) / 2]
 
 
-def _check_resampling(resamples, confidence):
+def check_resampling(resamples, confidence):
+    """Raises ValueError unless resamples >= 1 and 0 < confidence < 1."""
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; wanted at least 1")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; wanted a number between 0 and 1")
 
 
-def _checked_vector(values, name):
+def checked_vector(values, name):
+    """values as (n,) float64. Raises ValueError, naming the first bad entry, if they are no finite, real vector."""
     values = np.asarray(values)
     if values.ndim != 1:
         raise ValueError(f"{name}: has shape {values.shape}; wanted 1 dimension")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lossmap.measures.resampling import resampled_means
-from lossmap.measures.statistics import _tails
+from lossmap.measures.statistics import interval_tails
 
 
 class Intervals(NamedTuple):
@@ -31,7 +31,7 @@ def unexplained(errors, variances, resamples=2000, confidence=0.95, seed=0) -> I
     """
     ratios = _Ratios(errors, variances, "errors")
     resampled = ratios.resampled(resamples, seed)
-    return Intervals(ratios.value, *np.quantile(resampled, _tails(confidence), axis=0))
+    return Intervals(ratios.value, *np.quantile(resampled, interval_tails(confidence), axis=0))
 
 
 def unexplained_difference(errors, others, variances, resamples=2000, confidence=0.95, seed=0) -> Intervals:
@@ -43,7 +43,7 @@ def unexplained_difference(errors, others, variances, resamples=2000, confidence
     """
     ratios, rest = _Ratios(errors, variances, "errors"), _Ratios(others, variances, "others")
     resampled = ratios.resampled(resamples, seed) - rest.resampled(resamples, seed)
-    return Intervals(ratios.value - rest.value, *np.quantile(resampled, _tails(confidence), axis=0))
+    return Intervals(ratios.value - rest.value, *np.quantile(resampled, interval_tails(confidence), axis=0))
 
 
 def still_falls(values, best, tolerance) -> bool:

@@ -10,7 +10,7 @@ from lossmap.errors import LossmapError
 from lossmap.reconstruct.pairs import Pairs
 from lossmap.seeds import seed_for
 
-RANGE = 64  # images read in one run: long reads, yet many ranges in a buffer; part of what a seed means
+RANGE = 256  # images read in one run: long reads, yet many ranges in a buffer; part of what a seed means
 MEMORY = 2 << 30
 ALONE = (0, 1)  # the first of one process
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lossmap import paper
+from lossmap.paper import beside
 from lossmap.tables import with_interval, write_csv, write_html
 
 TITLES = {
@@ -35,25 +35,14 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
     table = pd.concat([pd.read_parquet(path) for path in summaries], ignore_index=True)
     ablation = spec["table"] == "table6"
     table = table[table["reconstructor"].isin(spec["networks"]) if ablation else table["best"]].reset_index(drop=True)
-    if ablation:
-        table = _beside_ablation(table, spec["checkpoints"])
-    else:
-        table = paper.beside(table, "table3_table9", ["dataset"], REPORTED, spec["checkpoints"])
+    source, keys = ("table6", ["reconstructor", "dataset"]) if ablation else ("table3_table9", ["dataset"])
+    table = beside(table, source, keys, REPORTED, spec["checkpoints"])
     other = table["n"] != table["dataset"].map(PAPERS_IMAGES).fillna(table["n"])
     table.loc[other, [f"{name}_reported" for name in REPORTED]] = float("nan")
     write_csv(table, csv)
     who = "each network, trained on the largest share of the images," if ablation else "the best reconstructor"
     write_html(_readable(table), html, TITLES[spec["table"]], NOTE.format(who=who))
     finding.write_text(_sentences(table, spec))
-
-
-def _beside_ablation(table: pd.DataFrame, checkpoints: dict[str, str]) -> pd.DataFrame:
-    """Add the paper's losses of LLaVA's reconstructors, which are known by their names there."""
-    reported = pd.read_csv(Path(paper.__file__).parent / "table6.csv")[["reconstructor", "dataset", *REPORTED]]
-    reported = reported.rename(columns={name: f"{name}_reported" for name in REPORTED}).assign(paper_model="llava")
-    named = table.assign(paper_model=table["model"].map(lambda name: paper.MODELS.get(checkpoints[name])))
-    keys = ["paper_model", "reconstructor", "dataset"]
-    return named.merge(reported, on=keys, how="left", validate="many_to_one").drop(columns="paper_model")
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:

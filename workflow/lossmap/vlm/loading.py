@@ -133,7 +133,7 @@ def load_vision_side(
     preprocessor = load_preprocessor(folder, image_size=image_size)
     model_type, family = read_family(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    with _quiet():
+    with quiet():
         model, info = MODEL_MAPPING[type(config)].from_pretrained(
             None,
             config=_without_text(config, family),
@@ -192,7 +192,7 @@ def _vision_tensors(folder: Path, family: Family) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers from reporting the missing language model, and from drawing progress bars."""
     verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

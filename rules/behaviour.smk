@@ -1,0 +1,408 @@
+"""Embeddings -> captions, answers, choices -> scores -> their relation to patch losses, and examples."""
+
+
+include: "common_behaviour.smk"
+
+
+wildcard_constraints:
+    task="captions|answers|choices",
+
+
+rule caption_images:
+    """Captions of all images of a dataset, from the stored embeddings."""
+    input:
+        embeddings="results/{study}/embeddings/{dataset}/{model}.json",
+        checkpoint=language_files,
+    output:
+        captions="results/{study}/predictions/{dataset}/{model}/captions.parquet",
+    log:
+        "results/{study}/logs/caption_images/{dataset}/{model}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 8
+    params:
+        spec=generation_settings("captions"),
+        code=code_hash("caption_images"),
+    shell:
+        "python -m lossmap caption_images --embeddings {input.embeddings} --captions {output.captions}"
+        " --spec {params.spec:q} --threads {threads} 2> {log}"
+
+
+rule answer_questions:
+    """Short answers to all questions of a dataset, from the stored embeddings."""
+    input:
+        embeddings="results/{study}/embeddings/{dataset}/{model}.json",
+        questions="results/{study}/data/{dataset}/questions.parquet",
+        checkpoint=language_files,
+    output:
+        answers="results/{study}/predictions/{dataset}/{model}/answers.parquet",
+    log:
+        "results/{study}/logs/answer_questions/{dataset}/{model}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 8
+    params:
+        spec=generation_settings("answers"),
+        code=code_hash("answer_questions"),
+    shell:
+        "python -m lossmap answer_questions --embeddings {input.embeddings} --questions {input.questions}"
+        " --answers {output.answers} --spec {params.spec:q} --threads {threads} 2> {log}"
+
+
+rule choose_options:
+    """The likeliest option of each question of a dataset, from the stored embeddings."""
+    input:
+        embeddings="results/{study}/embeddings/{dataset}/{model}.json",
+        questions="results/{study}/data/{dataset}/questions.parquet",
+        checkpoint=language_files,
+    output:
+        choices="results/{study}/predictions/{dataset}/{model}/choices.parquet",
+    log:
+        "results/{study}/logs/choose_options/{dataset}/{model}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 8
+    params:
+        spec=generation_settings("choices"),
+        code=code_hash("choose_options"),
+    shell:
+        "python -m lossmap choose_options --embeddings {input.embeddings} --questions {input.questions}"
+        " --choices {output.choices} --spec {params.spec:q} --threads {threads} 2> {log}"
+
+
+rule score_captions:
+    """CIDEr of each caption and of all, by the references of the dataset."""
+    input:
+        predictions="results/{study}/predictions/{dataset}/{model}/captions.parquet",
+        references="results/{study}/data/{dataset}/captions.parquet",
+    output:
+        scores="results/{study}/scores/{dataset}/{model}/captions.parquet",
+        summary="results/{study}/scores/{dataset}/{model}/captions_summary.parquet",
+    log:
+        "results/{study}/logs/score_captions/{dataset}/{model}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=named_settings("statistics"),
+        code=code_hash("score_captions"),
+    shell:
+        "python -m lossmap score_captions --predictions {input.predictions} --references {input.references}"
+        " --scores {output.scores} --summary {output.summary} --spec {params.spec:q} 2> {log}"
+
+
+rule score_answers:
+    """VQA accuracy of each answer and of all."""
+    input:
+        predictions="results/{study}/predictions/{dataset}/{model}/answers.parquet",
+        questions="results/{study}/data/{dataset}/questions.parquet",
+    output:
+        scores="results/{study}/scores/{dataset}/{model}/answers.parquet",
+        summary="results/{study}/scores/{dataset}/{model}/answers_summary.parquet",
+    log:
+        "results/{study}/logs/score_answers/{dataset}/{model}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=named_settings("statistics"),
+        code=code_hash("score_answers"),
+    shell:
+        "python -m lossmap score_answers --predictions {input.predictions} --questions {input.questions}"
+        " --scores {output.scores} --summary {output.summary} --spec {params.spec:q} 2> {log}"
+
+
+rule score_choices:
+    """Whether each choice is right, and accuracy by category."""
+    input:
+        predictions="results/{study}/predictions/{dataset}/{model}/choices.parquet",
+        questions="results/{study}/data/{dataset}/questions.parquet",
+    output:
+        scores="results/{study}/scores/{dataset}/{model}/choices.parquet",
+        summary="results/{study}/scores/{dataset}/{model}/choices_summary.parquet",
+    log:
+        "results/{study}/logs/score_choices/{dataset}/{model}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=named_settings("statistics"),
+        code=code_hash("score_choices"),
+    shell:
+        "python -m lossmap score_choices --predictions {input.predictions} --questions {input.questions}"
+        " --scores {output.scores} --summary {output.summary} --spec {params.spec:q} 2> {log}"
+
+
+rule measure_relevance:
+    """Which share of each patch the answer mask covers."""
+    input:
+        questions="results/{study}/data/{dataset}/questions.parquet",
+        embeddings="results/{study}/embeddings/{dataset}/{model}.json",
+    output:
+        relevance="results/{study}/scores/{dataset}/{model}/relevance.parquet",
+    log:
+        "results/{study}/logs/measure_relevance/{dataset}/{model}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        code=code_hash("measure_relevance"),
+    shell:
+        "python -m lossmap measure_relevance --questions {input.questions} --embeddings {input.embeddings}"
+        " --relevance {output.relevance} 2> {log}"
+
+
+rule relate_captions:
+    """Whether images that lost more are described worse."""
+    input:
+        scores="results/{study}/scores/{dataset}/{model}/captions.parquet",
+        patch_loss="results/{study}/patch_loss/{dataset}/{model}.parquet",
+        maps="results/{study}/patch_loss/{dataset}/{model}.zarr",
+    output:
+        losses="results/{study}/scores/{dataset}/{model}/caption_losses.parquet",
+        relations="results/{study}/scores/{dataset}/{model}/caption_relations.parquet",
+    log:
+        "results/{study}/logs/relate_captions/{dataset}/{model}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=relation_settings(),
+        code=code_hash("relate_captions"),
+    shell:
+        "python -m lossmap relate_captions --scores {input.scores} --patch-loss {input.patch_loss}"
+        " --maps {input.maps} --losses {output.losses} --relations {output.relations} --spec {params.spec:q} 2> {log}"
+
+
+rule relate_answers:
+    """Whether answers are worse where more is lost, in the patches with the answer and in the others."""
+    input:
+        scores="results/{study}/scores/{dataset}/{model}/answers.parquet",
+        relevance="results/{study}/scores/{dataset}/{model}/relevance.parquet",
+        patch_loss="results/{study}/patch_loss/{dataset}/{model}.zarr",
+    output:
+        losses="results/{study}/scores/{dataset}/{model}/answer_losses.parquet",
+        relations="results/{study}/scores/{dataset}/{model}/answer_relations.parquet",
+    log:
+        "results/{study}/logs/relate_answers/{dataset}/{model}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=relation_settings("threshold", "right"),
+        code=code_hash("relate_answers"),
+    shell:
+        "python -m lossmap relate_answers --scores {input.scores} --relevance {input.relevance}"
+        " --patch-loss {input.patch_loss} --losses {output.losses} --relations {output.relations}"
+        " --spec {params.spec:q} 2> {log}"
+
+
+rule tabulate_captions:
+    """CIDEr of every model (lower half of Table 3), and its relation to loss (Table 4)."""
+    input:
+        relations=of_datasets("scores/{dataset}/{model}/caption_relations.parquet", CAPTION_RELATIONS),
+    output:
+        csv="results/{study}/tables/{table}.csv",
+        html=report(
+            "results/{study}/tables/{table}.html",
+            caption="../workflow/report/{table}.rst",
+            category="Behaviour",
+            labels=lambda wildcards: {
+                "result": {"table3_cider": "Table 3: CIDEr", "table4": "Table 4: CIDEr and loss"}[wildcards.table],
+                "kind": "table",
+            },
+        ),
+        finding="results/{study}/tables/{table}.rst",
+    log:
+        "results/{study}/logs/tabulate_captions/{table}.log",
+    wildcard_constraints:
+        table="table3_cider|table4",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=relation_table_settings,
+        code=code_hash("tabulate_captions"),
+    shell:
+        "python -m lossmap tabulate_captions --relations {input.relations} --csv {output.csv} --html {output.html}"
+        " --finding {output.finding} --spec {params.spec:q} 2> {log}"
+
+
+rule tabulate_scores:
+    """Accuracy of answers and choices of every model, by category."""
+    input:
+        summaries=of_datasets("scores/{dataset}/{model}/answers_summary.parquet", config["answers"]["datasets"])
+        + of_datasets("scores/{dataset}/{model}/choices_summary.parquet", config["choices"]["datasets"]),
+    output:
+        csv="results/{study}/tables/scores.csv",
+        html=report(
+            "results/{study}/tables/scores.html",
+            caption="../workflow/report/scores.rst",
+            category="Behaviour",
+            labels={"result": "Accuracy", "kind": "table"},
+        ),
+        finding="results/{study}/tables/scores.rst",
+    log:
+        "results/{study}/logs/tabulate_scores.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=canonical({"confidence": config["statistics"]["confidence"]}),
+        code=code_hash("tabulate_scores"),
+    shell:
+        "python -m lossmap tabulate_scores --summaries {input.summaries} --csv {output.csv} --html {output.html}"
+        " --finding {output.finding} --spec {params.spec:q} 2> {log}"
+
+
+rule tabulate_relations:
+    """Answer accuracy and loss: across questions (Figure 5) and within one image."""
+    input:
+        relations=of_datasets("scores/{dataset}/{model}/answer_relations.parquet", ANSWER_RELATIONS),
+    output:
+        csv="results/{study}/tables/{table}.csv",
+        html=report(
+            "results/{study}/tables/{table}.html",
+            caption="../workflow/report/{table}.rst",
+            category="Behaviour",
+            labels=lambda wildcards: {
+                "result": {"figure5": "Accuracy and loss", "within_image": "Loss within an image"}[wildcards.table],
+                "kind": "table",
+            },
+        ),
+        finding="results/{study}/tables/{table}.rst",
+    log:
+        "results/{study}/logs/tabulate_relations/{table}.log",
+    wildcard_constraints:
+        table="figure5|within_image",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=relation_table_settings,
+        code=code_hash("tabulate_relations"),
+    shell:
+        "python -m lossmap tabulate_relations --relations {input.relations} --csv {output.csv} --html {output.html}"
+        " --finding {output.finding} --spec {params.spec:q} 2> {log}"
+
+
+rule draw_figure5:
+    """Rank correlation of accuracy and loss, in relevant and irrelevant patches."""
+    input:
+        table="results/{study}/tables/figure5.csv",
+        finding="results/{study}/tables/figure5.rst",
+    output:
+        pdf="results/{study}/figures/figure5.pdf",
+        png=report(
+            "results/{study}/figures/figure5.png",
+            caption="../workflow/report/figure5.rst",
+            category="Behaviour",
+            labels={"result": "Accuracy and loss", "kind": "figure"},
+        ),
+    log:
+        "results/{study}/logs/draw_figure5.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        code=code_hash("draw_figure5"),
+    shell:
+        "python -m lossmap draw_figure5 --table {input.table} --pdf {output.pdf} --png {output.png} 2> {log}"
+
+
+rule choose_examples:
+    """Examples of one model, dataset and task, by rule, with all that there is to show of them."""
+    input:
+        images="results/{study}/data/{dataset}/images.parquet",
+        references=example_references,
+        predictions="results/{study}/predictions/{dataset}/{model}/{task}.parquet",
+        scores="results/{study}/scores/{dataset}/{model}/{task}.parquet",
+        patch_loss="results/{study}/patch_loss/{dataset}/{model}.zarr",
+        embeddings="results/{study}/embeddings/{dataset}/{model}.json",
+        relevance=example_relevance,
+    output:
+        table="results/{study}/examples/{dataset}/{model}/{task}.parquet",
+    log:
+        "results/{study}/logs/choose_examples/{dataset}/{model}/{task}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        relevance=lambda wildcards, input: ["--relevance", *input.relevance] if input.relevance else [],
+        spec=example_settings,
+        code=code_hash("choose_examples"),
+    shell:
+        "python -m lossmap choose_examples --images {input.images} --references {input.references}"
+        " --predictions {input.predictions} --scores {input.scores} --patch-loss {input.patch_loss}"
+        " --embeddings {input.embeddings} --table {output.table} {params.relevance} --spec {params.spec:q} 2> {log}"
+
+
+rule draw_examples:
+    """Figures 1 and 7: which patches were lost in right and wrong answers of one model."""
+    input:
+        examples=lambda wildcards: "results/{study}/examples/{dataset}/{model}/answers.parquet".format(
+            study=wildcards.study, **config[wildcards.figure]
+        ),
+    output:
+        pdf="results/{study}/figures/{figure}.pdf",
+        png=report(
+            "results/{study}/figures/{figure}.png",
+            caption="../workflow/report/{figure}.rst",
+            category="Behaviour",
+            labels={"result": "Lost patches: {figure}", "kind": "figure"},
+        ),
+        finding="results/{study}/tables/{figure}.rst",
+    log:
+        "results/{study}/logs/draw_examples/{figure}.log",
+    wildcard_constraints:
+        figure="figure1|figure7",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        code=code_hash("draw_examples"),
+    shell:
+        "python -m lossmap draw_examples --examples {input.examples} --pdf {output.pdf} --png {output.png}"
+        " --finding {output.finding} 2> {log}"
+
+
+if "figure12" in config:
+
+    rule draw_captions:
+        """Captions of the images that lost most and least."""
+        input:
+            examples=of_datasets("examples/{dataset}/{model}/captions.parquet", [config["figure12"]["dataset"]]),
+        output:
+            pdf="results/{study}/figures/figure12.pdf",
+            png=report(
+                "results/{study}/figures/figure12.png",
+                caption="../workflow/report/figure12.rst",
+                category="Behaviour",
+                labels={"result": "Captions of images that lost most and least", "kind": "figure"},
+            ),
+            finding="results/{study}/tables/figure12.rst",
+        log:
+            "results/{study}/logs/draw_captions.log",
+        conda:
+            "../envs/analysis.yaml"
+        params:
+            code=code_hash("draw_captions"),
+        shell:
+            "python -m lossmap draw_captions --examples {input.examples} --pdf {output.pdf} --png {output.png}"
+            " --finding {output.finding} 2> {log}"
+
+
+rule make_browser:
+    """One page to browse examples, their images and the losses of their patches."""
+    input:
+        examples=example_tables(),
+    output:
+        page=report(
+            "results/{study}/browser.html",
+            caption="../workflow/report/browser.rst",
+            category="Behaviour",
+            labels={"result": "Browse examples", "kind": "page"},
+        ),
+    log:
+        "results/{study}/logs/make_browser.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=canonical(
+            {
+                "study": config["study"],
+                "most": config["browser"]["examples"],
+                "megabytes": config["browser"]["megabytes"],
+            }
+        ),
+        code=code_hash("make_browser"),
+    shell:
+        "python -m lossmap make_browser --examples {input.examples} --page {output.page} --spec {params.spec:q} 2> {log}"

@@ -1,0 +1,77 @@
+"""Named input functions and settings of the rules of behaviour: predictions, scores, examples."""
+
+
+def generation_settings(section):
+    """How a model is made to speak about a dataset."""
+
+    def of_model(wildcards):
+        model = config["models"][wildcards.model]
+        loaded = {key: model.get(key) for key in ("checkpoint", "revision", "image_size")}
+        told = {key: config[section].get(key) for key in WORDING[section]}
+        return canonical({**loaded, **config["generation"], **told})
+
+    return of_model
+
+
+# What a task's settings say of the model's output.
+WORDING = {"captions": ("prompts", "max_new_tokens"), "answers": ("max_new_tokens",), "choices": ()}
+
+
+def language_files(wildcards):
+    """The files of a checkpoint folder; nothing for a hub id, which its revision pins."""
+    folder = Path(config["models"][wildcards.model]["checkpoint"])
+    names = ("*.json", "*.jinja", "*.safetensors")
+    return sorted(str(path) for name in names for path in folder.glob(name))
+
+
+def of_datasets(name, datasets):
+    """A file of every model for each of these datasets."""
+    return expand(f"results/{config['study']}/{name}", model=config["models"], dataset=datasets)
+
+
+def relation_settings(*keys):
+    """Settings of a relation between score and loss."""
+    told = {key: config["answers"][key] for key in keys}
+    return lambda wildcards: settings(
+        "statistics",
+        dataset=wildcards.dataset,
+        model=wildcards.model,
+        permutations=config["relations"]["permutations"],
+        **told,
+    )
+
+
+def relation_table_settings(wildcards):
+    confidence = config["statistics"]["confidence"]
+    return canonical({"table": wildcards.table, "checkpoints": checkpoint_of_model(), "confidence": confidence})
+
+
+def example_settings(wildcards):
+    return canonical(
+        {
+            "model": wildcards.model,
+            "dataset": wildcards.dataset,
+            "task": wildcards.task,
+            "number": max(4, config["browser"]["examples"] // len(example_tables())),
+            "right": config["answers"]["right"],
+            "relevance_threshold": config["answers"]["threshold"],
+        }
+    )
+
+
+def example_references(wildcards):
+    name = "captions" if wildcards.task == "captions" else "questions"
+    return f"results/{wildcards.study}/data/{wildcards.dataset}/{name}.parquet"
+
+
+def example_relevance(wildcards):
+    """Which patches hold the answer, where a dataset has masks."""
+    if wildcards.task == "captions" or "masks" not in config["datasets"][wildcards.dataset]:
+        return []
+    return f"results/{wildcards.study}/scores/{wildcards.dataset}/{wildcards.model}/relevance.parquet"
+
+
+def example_tables():
+    """Examples of every model, dataset and task whose losses are measured."""
+    folder = f"results/{config['study']}/examples"
+    return [f"{folder}/{dataset}/{model}/{task}.parquet" for task, dataset in EXAMPLES for model in config["models"]]

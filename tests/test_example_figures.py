@@ -1,0 +1,281 @@
+"""Figures 1, 7 and 12 show each patch where it lies, and the numbers of their tables."""
+
+import re
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from example_tables import HEIGHT, WIDTH, answer_mask, chosen_table
+from matplotlib.colors import Normalize
+from matplotlib.patches import Rectangle
+
+from lossmap.errors import LossmapError
+from lossmap.example_pictures import picture
+from lossmap.examples import worst_patches
+from lossmap.figures.patch_maps import (
+    SIGNED,
+    draw_answers,
+    draw_captions,
+    draw_map,
+    draw_numbers,
+    draw_outline,
+    move_apart,
+    show_image,
+)
+from lossmap.figures.style import use_style
+from lossmap.steps import draw_captions as draw_captions_step
+from lossmap.steps import draw_examples
+from lossmap.vlm.geometry import ImageGeometry
+
+rng = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def style():
+    use_style()
+    yield
+    plt.close("all")
+
+
+def canvas():
+    figure = plt.figure(figsize=(3, 3), dpi=100)
+    return figure.add_axes((0, 0, 1, 1))
+
+
+def colour_at(axes, x, y):
+    """The colour that a reader sees at a point of the image."""
+    axes.figure.canvas.draw()
+    pixels = np.asarray(axes.figure.canvas.buffer_rgba())
+    column, row = axes.transData.transform((x, y))
+    return pixels[pixels.shape[0] - 1 - int(row), int(column), :3].astype(int)
+
+
+GEOMETRIES = [
+    ImageGeometry(60, 40, (10, 0, 50, 40), 3, 4),  # cropped
+    ImageGeometry(40, 60, (0, 0, 40, 60), 5, 2),  # whole
+    ImageGeometry(40, 40, (-10, -5, 50, 45), 4, 4),  # padded
+]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=["cropped", "whole", "padded"])
+def test_each_patch_has_its_colour_where_it_lies_on_the_image(geometry):
+    axes, values = canvas(), rng.normal(size=(geometry.rows, geometry.cols))
+    image = np.full((geometry.height, geometry.width, 3), 77, np.uint8)
+    show_image(axes, image, geometry.boxes())
+    norm = Normalize(-3, 3)
+    draw_map(axes, values, geometry.boxes(), SIGNED, norm)
+    for row in range(geometry.rows):
+        for col in range(geometry.cols):
+            left, top, right, bottom = geometry.patch_box(row, col)
+            wanted = np.array(plt.colormaps[SIGNED](norm(values[row, col]), bytes=True)[:3], int)
+            for share in (0.1, 0.5, 0.9):
+                seen = colour_at(axes, left + share * (right - left), top + share * (bottom - top))
+                assert abs(seen - wanted).max() <= 1
+
+
+def test_what_the_model_did_not_see_is_pale_and_what_it_saw_is_not():
+    axes, geometry = canvas(), GEOMETRIES[0]
+    show_image(axes, np.zeros((40, 60, 3), np.uint8), geometry.boxes())
+    assert (colour_at(axes, 30, 20) == 0).all()
+    assert (colour_at(axes, 11, 39) == 0).all()
+    for x in (5, 55):
+        assert (colour_at(axes, x, 20) > 150).all()
+
+
+def test_blue_means_that_the_original_is_larger():
+    red, _, blue, _ = plt.colormaps[SIGNED](1.0)
+    assert blue > red
+    red, _, blue, _ = plt.colormaps[SIGNED](0.0)
+    assert red > blue
+
+
+def test_an_outline_follows_the_masks_border():
+    axes, mask = canvas(), np.zeros((40, 60), bool)
+    mask[10:30, 40:] = True  # it touches the image's edge
+    axes.set(xlim=(0, 60), ylim=(40, 0))
+    draw_outline(axes, mask)
+    points = np.concatenate([path.vertices for path in axes.collections[0].get_paths()])
+    distance = np.max([np.abs(points[:, 0] - 50) - 10, np.abs(points[:, 1] - 20) - 10], axis=0)
+    assert np.abs(distance).max() <= 0.5
+    assert points.min(0) == pytest.approx([40, 10], abs=0.01)
+    assert points.max(0) == pytest.approx([60, 30], abs=0.01)
+
+
+def test_numbers_stand_on_their_patches_in_order():
+    axes, geometry = canvas(), GEOMETRIES[0]
+    show_image(axes, np.zeros((40, 60, 3), np.uint8), geometry.boxes())
+    frames = len(axes.patches)
+    draw_numbers(axes, np.array([7, 0, 10]), geometry.boxes())
+    for number, patch in zip(axes.texts, (7, 0, 10), strict=True):
+        left, top, right, bottom = geometry.patch_box(patch // 4, patch % 4)
+        x, y = number.get_position()
+        assert left < x < right
+        assert top < y < bottom
+    assert [number.get_text() for number in axes.texts] == ["1", "2", "3"]
+    corners = [frame.get_xy() for frame in axes.patches[frames : frames + 3] if isinstance(frame, Rectangle)]
+    assert corners == [geometry.patch_box(patch // 4, patch % 4)[:2] for patch in (7, 0, 10)]
+
+
+def test_numbers_on_small_patches_keep_off_each_other_and_off_the_patches():
+    points = np.array([[50.0, 50], [52, 50], [52, 52], [50, 50], [1, 1], [99, 99]])
+    places = move_apart(points, 10, ((0, 100), (0, 100)), points)
+    away = np.linalg.norm(places[:, None] - places, axis=-1) + 100 * np.eye(6)
+    assert away.min() > 9.9
+    others = np.linalg.norm(places[:, None] - points, axis=-1) + 100 * np.eye(6)
+    assert others.min() > 9.9
+    assert places.min() >= 5 - 1e-9
+    assert places.max() <= 95 + 1e-9
+    far = np.array([[20.0, 20], [60, 60]])
+    np.testing.assert_allclose(move_apart(far, 10, ((0, 100), (0, 100))), far, atol=0.02)
+
+
+def texts_of(figure):
+    return " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
+
+
+def words(figure):
+    return re.sub(r"\s+", " ", texts_of(figure))
+
+
+def examples(n, **columns):
+    table = {
+        "model": "toy", "which": "highest", "outcome": "wrong", "rank": 1, "of": 9, "question": "How many?",
+        "prediction": "two", "references": [["2", "2", "ii"]] * n, "score": 0.3, "loss": 1.25, "other_loss": 0.5,
+        "norm_difference": list(rng.normal(size=(n, 12))), "squared_error": list(rng.gamma(2, size=(n, 12))),
+    }  # fmt: skip
+    return pd.DataFrame(table | columns, index=range(n))
+
+
+def pictures(n):
+    mask = np.zeros((40, 60), bool)
+    mask[10:20, 15:30] = True
+    return [(np.zeros((40, 60, 3), np.uint8), mask, GEOMETRIES[0].boxes())] * n
+
+
+def test_answers_are_told_with_rule_numbers_and_texts_as_they_are():
+    table = examples(1, question="What costs $5 or $6?", prediction="", other_loss=np.nan)
+    figure = draw_answers(table, pictures(1), [np.arange(10)])
+    figure.canvas.draw()  # a formula in the text would fail here
+    found = words(figure)
+    for wanted in (
+        "Wrong answer, highest loss", "rank 1 of 9 wrong answers", "What costs $5 or $6?", "Model: (nothing)",
+        "People: 2 (2), ii", "Accuracy: 0.3", "Loss: 1.250 in the answer's patches, none in the others",
+    ):  # fmt: skip
+        assert wanted in found
+    assert [text.get_text() for text in figure.axes[2].texts] == [str(number) for number in range(1, 11)]
+
+
+def test_one_colour_is_one_value_in_all_rows_and_zero_is_in_the_middle():
+    values = [np.full(12, 0.5), np.linspace(-4, 1, 12)]
+    figure = draw_answers(examples(2, norm_difference=values), pictures(2), [np.arange(10)] * 2)
+    maps = [axes.images[-1] for axes in figure.axes if axes.images and axes.images[-1].get_cmap().name == SIGNED]
+    assert {(part.norm.vmin, part.norm.vmax) for part in maps} == {(-4, 4)}
+    assert len(maps) >= 4
+
+
+def test_captions_share_colours_within_a_model_only():
+    table = examples(4, model=["a", "a", "b", "b"], which=["highest", "lowest"] * 2)
+    table["squared_error"] = [np.full(12, value) for value in (2.0, 0.1, 0.5, 0.2)]
+    table["references"] = [[f"caption {i}" for i in range(5)]] * 4
+    figure = draw_captions(table, pictures(4))
+    maps = [image for axes in figure.axes for image in axes.images if image.get_array().shape == (3, 4)]
+    assert [part.norm.vmax for part in maps] == [2.0, 2.0, 0.5, 0.5]
+    found = words(figure)
+    assert "a, highest loss rank 1 of 9 images; loss 1.250, CIDEr 0.3" in found
+    assert "Person: caption 2 (2 more)" in found
+    assert "caption 3" not in found
+
+
+def test_no_text_runs_into_the_next_row():
+    long = " ".join(["a very long question indeed"] * 12)
+    figure = draw_answers(examples(3, question=long), pictures(3), [np.arange(3)] * 3)
+    renderer = figure.canvas.get_renderer()
+    blocks = [axes for axes in figure.axes if len(axes.texts) == 3 and not axes.images]
+    boxes = [[text.get_window_extent(renderer) for text in axes.texts] for axes in blocks]
+    assert len(boxes) == 3
+    for upper, lower in pairwise(boxes):
+        assert min(box.y0 for box in upper) >= max(box.y1 for box in lower) - 1
+    assert all(box.x1 <= figure.bbox.x1 * 1.02 for block in boxes for box in block)
+
+
+# The steps
+
+
+def test_pictures_come_with_mask_and_geometry(tmp_path):
+    for row in pd.read_parquet(chosen_table(tmp_path)).itertuples():
+        image, mask, boxes = picture(row)
+        assert image.shape == (HEIGHT, WIDTH, 3)
+        np.testing.assert_array_equal(mask, answer_mask(int(row.question_id[1:])))
+        assert boxes[0, 0].tolist() == [10, 0, 20, 20]
+        assert boxes[1, 3].tolist() == [40, 20, 50, 40]
+
+
+def test_the_finding_holds_the_numbers_of_the_table(tmp_path):
+    path = chosen_table(tmp_path, spec={"number": 100})
+    draw_examples.run(examples=path, pdf=tmp_path / "1.pdf", png=tmp_path / "1.png", finding=tmp_path / "1.rst")
+    text, table = (tmp_path / "1.rst").read_text(), pd.read_parquet(path)
+    for outcome in ("right", "wrong"):
+        rows = table[table["outcome"] == outcome]
+        for which, row in (("highest", rows.loc[rows["loss"].idxmax()]), ("lowest", rows.loc[rows["loss"].idxmin()])):
+            elsewhere = row["squared_error"][~row["relevant"]].mean()
+            assert (
+                f"- **{outcome} answer, {which} loss** (rank {row['rank']} of {len(rows)} {outcome} answers): squared "
+                f"error {row['loss']:.3f} in the patches with the answer, {elsewhere:.3f} in the others; "
+                f"accuracy {row['score']:.2g}.\n"
+            ) in text
+    assert f"- {12 - len(table)} questions are not ranked" in text
+    assert (tmp_path / "1.pdf").stat().st_size > 10_000
+
+
+def test_a_case_that_does_not_occur_is_said_to_be_missing(tmp_path):
+    path = chosen_table(tmp_path)
+    table = pd.read_parquet(path)
+    table[table["outcome"] == "wrong"].to_parquet(path)
+    draw_examples.run(examples=path, pdf=tmp_path / "1.pdf", png=tmp_path / "1.png", finding=tmp_path / "1.rst")
+    assert "- **right answer, lowest loss**: there is none.\n" in (tmp_path / "1.rst").read_text()
+
+
+def test_answers_without_masks_can_not_be_drawn(tmp_path):
+    path = chosen_table(tmp_path, masks=False)
+    with pytest.raises(LossmapError, match="answers.parquet: its questions have no answer masks"):
+        draw_examples.run(examples=path, pdf=tmp_path / "1.pdf", png=tmp_path / "1.png", finding=tmp_path / "1.rst")
+
+
+def test_a_changed_image_is_not_drawn(tmp_path):
+    path = chosen_table(tmp_path)
+    for image in tmp_path.glob("*.png"):
+        image.write_bytes(image.read_bytes() + b"more")
+    with pytest.raises(LossmapError, match="has changed since the manifest was made"):
+        draw_examples.run(examples=path, pdf=tmp_path / "1.pdf", png=tmp_path / "1.png", finding=tmp_path / "1.rst")
+
+
+def test_captions_show_highest_and_lowest_loss_of_each_model_and_are_the_same_file_twice(tmp_path):
+    paths = [chosen_table(tmp_path / name, "captions", {"model": name}, seed=i) for i, name in enumerate(("a", "b"))]
+    for name in ("first", "second"):
+        files = {ending: tmp_path / f"{name}.{ending}" for ending in ("pdf", "png")}
+        draw_captions_step.run(examples=paths, **files, finding=tmp_path / f"{name}.rst")
+    for ending in ("pdf", "png", "rst"):
+        assert (tmp_path / f"first.{ending}").read_bytes() == (tmp_path / f"second.{ending}").read_bytes()
+    text = (tmp_path / "first.rst").read_text()
+    for name, path in zip("ab", paths, strict=True):
+        table = pd.read_parquet(path)
+        for which, row in (
+            ("highest", table.loc[table["loss"].idxmax()]),
+            ("lowest", table.loc[table["loss"].idxmin()]),
+        ):
+            assert (
+                f"- **{name}, {which} loss** (rank {row['rank']} of 12 images): squared error {row['loss']:.3f}, CIDEr "
+                f"{row['score']:.1f}.\n"
+            ) in text
+
+
+def test_the_ten_numbered_patches_are_those_of_largest_absolute_difference(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(draw_examples, "draw_answers", lambda *given: seen.append(given) or plt.figure())
+    path = chosen_table(tmp_path)
+    draw_examples.run(examples=path, pdf=tmp_path / "1.pdf", png=tmp_path / "1.png", finding=tmp_path / "1.rst")
+    table, _, worst = seen[0]
+    for row, numbers in zip(table.itertuples(), worst, strict=True):
+        assert numbers.tolist() == worst_patches(row.norm_difference).tolist()

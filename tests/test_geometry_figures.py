@@ -1,0 +1,270 @@
+"""Figures on geometry show what their tables hold; queries are chosen by rule."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+from test_geometry_steps import PRE, store
+
+from lossmap.data.formats import read
+from lossmap.figures.galleries import Row, gallery
+from lossmap.figures.margins import KINDS, closeness_by_k, fate_of_neighbours
+from lossmap.figures.planner import dimensions_by_k, overlap_by_dimension
+from lossmap.figures.probe import Probed, probe_maps
+from lossmap.figures.procrustes import alignment_planes
+from lossmap.figures.style import KEPT, LOST, use_style
+from lossmap.neighbour_lists import write_lists
+from lossmap.steps import draw_figure6, draw_galleries, draw_margins, draw_planner, draw_probe
+
+rng = np.random.default_rng(29)
+
+
+@pytest.fixture(autouse=True)
+def style():
+    use_style()
+    yield
+    plt.close("all")
+
+
+def drawn(run, tmp_path, **inputs):
+    """Run a drawing step twice: both files are there, and the same bytes each time."""
+    files = []
+    for i in range(2):
+        pdf, png = tmp_path / f"{i}.pdf", tmp_path / f"{i}.png"
+        run(**inputs, pdf=pdf, png=png)
+        files.append((pdf.read_bytes(), png.read_bytes()))
+    assert files[0] == files[1]
+    return Image.open(tmp_path / "0.png").size
+
+
+FATES = pd.DataFrame(
+    [
+        {"model": model, "k": k, "kept": kept, "near_ties": 0.75 * (1 - kept), "moved": 0.25 * (1 - kept)}
+        for model, kept in (("first", 0.2), ("second", 0.6))
+        for k in (5, 10)
+    ]
+)
+
+
+def test_the_fates_of_neighbours_add_up():
+    _, axes = plt.subplots()
+    fate_of_neighbours(axes, FATES)
+    heights = {}
+    for bar in axes.patches:
+        heights.setdefault(round(bar.get_x(), 6), []).append((bar.get_height(), to_hex(bar.get_facecolor())))
+    assert len(heights) == 4
+    for parts in heights.values():
+        assert sum(height for height, _ in parts) == pytest.approx(1)
+        assert [colour for _, colour in parts] == [colour.lower() for colour in KINDS.values()]
+    first = heights[min(heights)]
+    assert [height for height, _ in first] == pytest.approx([0.2, 0.6, 0.2])
+    assert len({bar.get_hatch() for bar in axes.patches}) == 3  # not by colour alone
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["first", "second"]
+
+
+def test_closeness_is_drawn_with_its_interval_and_chance():
+    table = pd.DataFrame({"model": "m", "k": [10, 50], "closeness": [0.8, 0.5], "low": [0.7, 0.4], "high": [0.9, 0.6]})
+    _, axes = plt.subplots()
+    closeness_by_k(axes, table)
+    lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+    assert list(lines["m"]) == [0.8, 0.5]
+    assert list(lines["random images"]) == [0, 0]
+    assert axes.collections[0].get_paths()[0].vertices[:, 1].min() == pytest.approx(0.4)
+
+
+def plan():
+    rows = [
+        {"dataset": "d", "n": 60, "model": model, "quantile": quantile, "k": k, "dimension": value, "low": value / 2}
+        for model in ("first", "second")
+        for quantile in (0.1, 0.5)
+        for k, value in ((1, 1e3), (2, np.inf if quantile == 0.1 else 1e5))
+    ]
+    return pd.DataFrame(rows).assign(high=lambda table: 2 * table["dimension"])
+
+
+def projections():
+    rows = [
+        {"dataset": "d", "model": model, "purpose": "width", "k": 2, "dimension": m, "overlap": m / 10}
+        for model in ("first", "second")
+        for m in (2, 4, 6)
+    ]
+    return pd.DataFrame(rows).assign(
+        overlap_low=lambda table: table["overlap"] - 0.1, overlap_high=lambda table: table["overlap"] + 0.1
+    )
+
+
+def test_what_no_finite_dimension_keeps_is_not_drawn():
+    _, axes = plt.subplots()
+    dimensions_by_k(axes, plan())
+    lines = [line for line in axes.lines if len(line.get_xdata())]
+    assert len(lines) == 4
+    assert len({line.get_linestyle() for line in lines}) == 2
+    assert len({line.get_color() for line in lines}) == 2
+    drawn_values = [line.get_ydata() for line in lines]
+    assert sum(np.isnan(values).any() for values in drawn_values) == 2
+    assert np.nanmax(np.concatenate(drawn_values)) == 1e5
+    assert {label for _, label in zip(*axes.get_legend_handles_labels(), strict=True)} == {
+        "for 90% of images",
+        "for 50% of images",
+    }
+
+
+def test_a_connector_stands_at_its_width():
+    _, axes = plt.subplots()
+    overlap_by_dimension(axes, projections(), {"first": 0.33, "second": 0.44})
+    marks = {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines}
+    assert marks["first: connector"] == (6, 0.33)
+    assert marks["second: connector"] == (6, 0.44)
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert lines["first"] == pytest.approx([0.2, 0.4, 0.6])
+
+
+def test_planes_show_every_image_with_one_colour():
+    table = pd.DataFrame(
+        rng.normal(size=(50, 6)), columns=[f"{s}_{j}" for s in ("pre", "post", "aligned") for j in (1, 2)]
+    )
+    _, axes = plt.subplots(1, 3)
+    alignment_planes(list(axes), table)
+    for panel, side in zip(axes, ("pre", "post", "aligned"), strict=True):
+        dots = panel.collections[-1]
+        np.testing.assert_allclose(dots.get_offsets(), table[[f"{side}_1", f"{side}_2"]])
+        np.testing.assert_array_equal(dots.get_array(), table["pre_1"].rank())
+    assert len(axes[2].lines) == 40
+    row = table.iloc[0]
+    np.testing.assert_allclose(axes[2].lines[0].get_xdata(), [row["pre_1"], row["aligned_1"]])
+
+
+def picture(shade):
+    return np.full((8, 10, 3), shade, np.uint8)
+
+
+def test_a_gallery_frames_hits_and_misses():
+    row = Row("the highest overlap of all", picture(0), [picture(1)] * 2, [picture(2)] * 2, [True, False], [True, True])
+    figure = gallery([row, row], ("hit", "miss"))
+    frames = [to_hex(axes.spines["left"].get_edgecolor()) for axes in figure.axes if axes.images]
+    assert frames.count(KEPT.lower()) == 6
+    assert frames.count(LOST.lower()) == 2
+    assert frames.count("#000000") == 2
+    assert "hit: blue, solid" in figure.texts[0].get_text()
+
+
+def test_queries_are_chosen_by_rule():
+    assert draw_galleries.chosen(np.array([0.2, 0.9, 0.5, 0.9, 0.0, 0.0])) == [1, 2, 4]
+    assert draw_galleries.chosen(np.array([0.5, 0.5, 0.5])) == [0, 1, 2]
+    assert draw_galleries.chosen(np.array([0.5])) == [0, 0, 0]
+
+
+def manifest(folder, n):
+    """Photographs in two classes, and their manifest."""
+    for i in range(n):
+        (folder / f"photos/{'ab'[i % 2]}").mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"photos/{'ab'[i % 2]}/{i:02d}.png")
+    images = read({"format": "image_folder", "images": str(folder / "photos")}).images
+    images.to_parquet(folder / "images.parquet")
+    return images
+
+
+@pytest.mark.parametrize("mark", ["class", "overlap"])
+def test_galleries_of_a_study(tmp_path, mark, monkeypatch):
+    images, shown = manifest(tmp_path, 8), []
+    lists = {(metric, side): np.stack([rng.permutation(np.delete(np.arange(8), i))[:4] for i in range(8)])
+             for metric in ("l2", "ip") for side in ("pre", "post")}  # fmt: skip
+    write_lists(tmp_path / "lists", images["image_id"].to_numpy(), lists)
+    monkeypatch.setattr(
+        draw_galleries, "gallery", lambda rows, legend: shown.append((rows, legend)) or gallery(rows, legend)
+    )
+    files = {kind: [tmp_path / f"{i}.{kind}" for i in range(2)] for kind in ("pdf", "png")}
+    spec = {"models": ["one", "two"], "k": 3, "shown": 2, "mark": mark}
+    draw_galleries.run(lists=[tmp_path / "lists"] * 2, images=tmp_path / "images.parquet", **files, spec=spec)
+    assert files["png"][0].read_bytes() != files["png"][1].read_bytes()  # the models' names
+    rows, legend = shown[0]
+    before, after = lists["l2", "pre"], lists["l2", "post"]
+    labels = images["label"].to_numpy()
+    for row in rows:
+        query = images["image_id"].tolist().index(next(line for line in row.title.splitlines() if ".png" in line))
+        wanted = (
+            labels[before[query, :2]] == labels[query]
+            if mark == "class"
+            else [image in after[query, :3] for image in before[query, :2]]
+        )
+        assert list(row.hits_before) == list(wanted)
+        assert len(row.before) == len(row.after) == 2
+    assert legend[0] == ("same class" if mark == "class" else "nearest on both sides")
+
+
+def test_the_probes_maps_share_their_colours():
+    boxes = np.zeros((2, 2, 4))
+    boxes[..., 0], boxes[..., 1] = np.meshgrid([0, 5], [0, 4])
+    boxes[..., 2:] = boxes[..., :2] + [5, 4]
+    image = picture(9)
+    groups = {
+        "one": [Probed("a", image, boxes, [np.eye(2), np.ones((2, 2))]) for _ in range(3)],
+        "two": [Probed("b", image, boxes, [3 * np.eye(2), 5 * np.ones((2, 2))])],
+    }
+    figure = probe_maps(groups, ["random", "loss"])
+    maps = [panel.images[1] for panel in figure.axes if len(panel.images) == 2]
+    assert len(maps) == 8
+    assert {part.get_cmap().name for part in maps} == {"viridis", "magma"}
+    limits = {(part.get_cmap().name, part.norm.vmax) for part in maps}
+    assert len(limits) == 2
+    assert sum("only scales" in axes.get_title() or axes.get_title() == "loss" for axes in figure.axes) >= 2
+
+
+def test_figure_6_is_drawn_from_alignments(tmp_path):
+    columns = [f"{s}_{j}" for s in ("pre", "post", "aligned") for j in (1, 2)]
+    pd.DataFrame(rng.normal(size=(30, 6)), columns=columns).to_parquet(tmp_path / "a")
+    size = drawn(draw_figure6.run, tmp_path, alignments=[tmp_path / "a"] * 2, spec={"models": ["one", "two"]})
+    assert size[0] < 1500
+
+
+def test_margins_are_drawn_from_their_table(tmp_path):
+    rows = [
+        {"dataset": "d", "n": 60, "model": "m", "measure": measure, "k": k, "value": value, "low": 0.1, "high": 0.9}
+        for k in (5, 10)
+        for measure, value in (
+            ("mutual_neighbours", 0.4),
+            ("share_near_ties", 0.5),
+            ("closeness", 0.6),
+            ("epsilon", 0.7),
+        )
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "table", index=False)
+    fates = draw_margins._fates(pd.DataFrame(rows))
+    assert fates[["kept", "near_ties", "moved"]].to_numpy() == pytest.approx(np.tile([0.4, 0.3, 0.3], (2, 1)))
+    nothing_lost = pd.DataFrame(rows).replace({"value": {0.4: 1.0, 0.5: np.nan}})
+    assert draw_margins._fates(nothing_lost)["near_ties"].tolist() == [0, 0]
+    assert drawn(draw_margins.run, tmp_path, table=tmp_path / "table")[0] < 1600
+
+
+def test_the_planner_is_drawn_from_plans(tmp_path):
+    plan().to_parquet(tmp_path / "plan")
+    projections().to_parquet(tmp_path / "projections")
+    table = pd.DataFrame({"dataset": "d", "model": ["first", "second"], "k": 2, "overlap_connector": [0.3, 0.4]})
+    table.to_csv(tmp_path / "table", index=False)
+    inputs = {"plans": [tmp_path / "plan"], "projections": [tmp_path / "projections"], "table": tmp_path / "table"}
+    assert drawn(draw_planner.run, tmp_path, **inputs)[0] < 1600
+
+
+@pytest.mark.parametrize("probed", [1, 5])
+def test_the_probe_is_drawn_on_its_images(tmp_path, probed):
+    images = manifest(tmp_path, 6)
+    pre = PRE[:6]
+    (tmp_path / "stores").mkdir()
+    index = store(tmp_path / "stores", "m", pre, pre)
+    content = [f"image-{i}" for i in range(probed)]
+    images.assign(image_id=[f"image-{i}" for i in range(6)]).to_parquet(tmp_path / "images.parquet")
+    table = pd.DataFrame(
+        {
+            "image_id": np.repeat(content, 4),
+            "row": np.tile([0, 0, 1, 1], probed),
+            "col": np.tile([0, 1, 0, 1], probed),
+            "random": rng.random(4 * probed),
+            "towards": rng.random(4 * probed),
+        }
+    )
+    table.to_parquet(tmp_path / "patches")
+    inputs = {"patches": [tmp_path / "patches"], "embeddings": [index], "images": tmp_path / "images.parquet"}
+    assert drawn(draw_probe.run, tmp_path, **inputs, spec={"models": ["m"]})[0] < 1500

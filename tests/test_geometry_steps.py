@@ -1,0 +1,337 @@
+"""The steps on geometry: from a store to summaries and tables, with known connectors; the numbers are the measures'."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from tiny_models import save_tiny
+
+from lossmap import paper
+from lossmap.errors import LossmapError
+from lossmap.geometry_tables import equivalent_dimension, in_short
+from lossmap.measures.neighbours import nearest_neighbours
+from lossmap.measures.overlap import list_overlap
+from lossmap.patch_loss_store import PatchLossWriter
+from lossmap.steps import (
+    compare_indexes,
+    find_neighbours,
+    measure_geometry,
+    probe_patches,
+    tabulate_geometry,
+    tabulate_plan,
+    tabulate_table5,
+    tabulate_table7,
+)
+from lossmap.store import PartWriter, open_store, write_index
+from lossmap.vlm.loading import load_vision_side
+
+N, PATCHES, WIDTH = 60, 4, 6
+KS = [3, 8]
+RESAMPLING = {"confidence": 0.95, "resamples": 100, "seed": 0}
+rng = np.random.default_rng(23)
+PRE = rng.normal(size=(N, PATCHES, WIDTH)).astype(np.float32) + rng.normal(size=(N, 1, WIDTH)).astype(np.float32) + 1
+Q, _ = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))
+
+
+def store(folder, name, pre, post, grid=(2, 2)):
+    """An embedding store of one part."""
+    (folder / "d").mkdir(parents=True, exist_ok=True)
+    ids = [f"image-{i}" for i in range(len(pre))]
+    how = {"pre_grid": list(grid), "post_grid": None, "provenance": {}, "preprocessing": {}}
+    part = folder / f"d/{name}/part-0.zarr"
+    part.parent.mkdir()
+    writer = PartWriter(part, ids, pre.shape[1:], post.shape[1:], "float32", how)
+    place = {
+        "box": np.tile([0.0, 0, 64, 64], (len(pre), 1)).astype("float32"),
+        "size": np.full((len(pre), 2), 64, "i4"),
+    }
+    writer.append(pre=pre, post=post, pre_mean=pre.mean(1), post_mean=post.mean(1), **place)
+    writer.close()
+    write_index([part], folder / f"d/{name}.json")
+    return folder / f"d/{name}.json"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Outputs of measure_geometry and compare_indexes for a rotation and for an unrelated connector."""
+    folder = tmp_path_factory.mktemp("geometry")
+    connectors = {"rotation": 2 * PRE @ Q.astype("f4"), "unrelated": rng.normal(size=(N, 3, 5)).astype("f4")}
+    for name, post in connectors.items():
+        index, out = store(folder, name, PRE, post), folder / f"out/{name}"
+        out.mkdir(parents=True)
+        find_neighbours.run(embeddings=index, lists=out / "lists", spec={"k": 8, "metrics": ["l2", "ip"]})
+        spec = {"dataset": "d", "model": name, "k": KS, **RESAMPLING}
+        outputs = {key: out / key for key in ("alignment", "neighbours", "summary", "plan", "projections")}
+        more = {"quantiles": [0.2, 0.5], "delta": 0.05, "queries": 40}
+        measure_geometry.run(embeddings=index, lists=out / "lists", **outputs, spec=spec | more)
+        indexes = {"overlap": out / "indexes", "summary": out / "indexes_summary"}
+        compare_indexes.run(embeddings=index, **indexes, spec=spec | {"memory": 1e-6, "sink_ratio": 3})
+    return folder
+
+
+def summary(results, model):
+    table = pd.read_parquet(results / f"out/{model}/summary")
+    assert (table["dataset"] == "d").all()
+    return table.set_index(["measure", "k"])
+
+
+def test_a_rotation_gives_the_known_answer_of_every_measure(results):
+    table = summary(results, "rotation")["value"]
+    ones = ("mutual_neighbours", "trustworthiness", "continuity", "kendall", "spearman", "closeness", "bound_holds")
+    for k in KS:
+        assert [table[name, k] for name in ones] == pytest.approx([1] * len(ones), abs=1e-6)
+        assert np.isnan(table["share_near_ties", k])
+    assert table["cka", 0] == pytest.approx(1, abs=1e-5)
+    assert table["unexplained_rotation", 0] < 1e-6
+    assert table["unexplained_ridge", 0] < 1e-3
+    for name in ("effective_rank", "intrinsic_dimension"):
+        assert table[f"{name}_pre", 0] == pytest.approx(table[f"{name}_post", 0], rel=1e-3)
+    for name in ("cosine_change_q95", "cosine_residual_q95", "epsilon"):
+        assert table[name, 0] < 1e-5
+    assert table["distance_ratio_q01", 0] == pytest.approx(1, abs=1e-5)
+    assert table["distance_ratio_q99", 0] == pytest.approx(1, abs=1e-5)
+    means = PRE.mean(1) - PRE.mean((0, 1))
+    assert table["procrustes_error", 0] == pytest.approx(
+        np.linalg.norm(means, axis=1).mean(), rel=1e-4
+    )  # twice as long
+
+
+def test_an_unrelated_connector_scores_chance(results):
+    table = summary(results, "unrelated")
+    for name in ("mutual_neighbours", "trustworthiness", "continuity", "kendall", "spearman"):
+        row = table.loc[name, 8]
+        assert row["low"] - 0.1 < row["chance"] < row["high"] + 0.1
+    assert table.loc[("cka", 0), "low"] < 0.1
+    assert table.loc[("unexplained_ridge", 0), "value"] > 0.8
+    assert table.loc[("bound_holds", 3), "value"] == 1
+    assert 0 <= table.loc[("share_near_ties", 3), "value"] <= 1
+
+
+def test_tables_per_image_hold_one_row_for_each(results):
+    alignment = pd.read_parquet(results / "out/unrelated/alignment")
+    assert alignment["image_id"].tolist() == [f"image-{i}" for i in range(N)]
+    assert alignment["procrustes_error"].mean() == pytest.approx(
+        summary(results, "unrelated").loc[("procrustes_error", 0), "value"]
+    )
+    neighbours = pd.read_parquet(results / "out/unrelated/neighbours")
+    assert len(neighbours) == N * len(KS)
+    assert (neighbours["overlap"] >= neighbours["sharper_bound"]).all()
+    assert (neighbours["sharper_bound"] >= neighbours["bound"]).all()
+    plan = pd.read_parquet(results / "out/unrelated/plan")
+    assert plan.groupby("quantile")["k"].apply(list).tolist() == [list(range(1, 9))] * 2
+
+
+def test_planned_dimensions_keep_what_they_promise(results):
+    table = pd.read_parquet(results / "out/rotation/projections")
+    planned = table[table["purpose"] == "planned"]
+    assert len(planned) == 4
+    assert (planned["kept_all"] >= planned["promised"]).all()
+    assert sorted(table.loc[table["purpose"] == "width", "dimension"].unique()) == [2, 4, 6]
+    assert (table["queries"] == 40).all()
+
+
+def test_two_runs_give_the_same_bytes(results, tmp_path):
+    out = {key: tmp_path / key for key in ("alignment", "neighbours", "summary", "plan", "projections")}
+    spec = {"dataset": "d", "model": "unrelated", "k": KS, **RESAMPLING, "quantiles": [0.2, 0.5], "delta": 0.05}
+    lists = results / "out/unrelated/lists"
+    measure_geometry.run(embeddings=results / "d/unrelated.json", lists=lists, **out, spec=spec | {"queries": 40})
+    for key, path in out.items():
+        assert path.read_bytes() == (results / f"out/unrelated/{key}").read_bytes()
+
+
+def test_indexes_are_searched_as_they_say(results):
+    table = pd.read_parquet(results / "out/unrelated/indexes_summary").set_index(["index", "k"])
+    data = open_store(results / "d/unrelated.json")
+    flat = [nearest_neighbours(data[side].values.reshape(N, -1), 8) for side in ("pre", "post")]
+    pooled = [nearest_neighbours(data[f"{side}_mean"].values, 8, "ip") for side in ("pre", "post")]
+    for k in KS:
+        assert table.loc[("flat_l2", k), "overlap"] == pytest.approx(list_overlap(*flat, k).mean())
+        assert table.loc[("mean_pooled_ip_normalised", k), "overlap"] == pytest.approx(list_overlap(*pooled, k).mean())
+    rotation = pd.read_parquet(results / "out/rotation/indexes_summary").set_index(["index", "k"])["overlap"]
+    assert (rotation > 0.99).all()
+    assert len(pd.read_parquet(results / "out/rotation/indexes")) == N * len(KS) * 6
+
+
+def outputs(folder):
+    return {name: folder / name for name in ("csv", "html", "finding")}
+
+
+MODELS = ("rotation", "unrelated")
+CHECKPOINTS = {"checkpoints": {"rotation": "llava-hf/llava-1.5-7b-hf", "unrelated": "x"}, "confidence": 0.95}
+
+
+def paths(results, name):
+    return [results / f"out/{model}/{name}" for model in MODELS]
+
+
+def test_table_5_has_the_papers_values_for_its_images_only(results, tmp_path):
+    tabulate_table5.run(summaries=paths(results, "summary"), **outputs(tmp_path), spec=CHECKPOINTS)
+    assert pd.read_csv(tmp_path / "csv")["mean_reported"].isna().all()
+    assert "reported</th>" not in (tmp_path / "html").read_text()
+    assert "**rotation** on d: a rotation leaves 0% [0%, 0%]" in (tmp_path / "finding").read_text()
+    table = pd.read_parquet(paths(results, "summary")[0]).assign(dataset="seedbench", n=5624)
+    table.to_parquet(tmp_path / "theirs")
+    tabulate_table5.run(summaries=[tmp_path / "theirs"], **outputs(tmp_path), spec=CHECKPOINTS)
+    assert pd.read_csv(tmp_path / "csv")["mean_reported"].tolist() == [16.62]
+    assert ">16.62<" in (tmp_path / "html").read_text()
+
+
+def test_table_7_has_the_papers_values_for_its_llava(results, tmp_path, monkeypatch):
+    reported = pd.read_csv(f"{paper.__path__[0]}/table7.csv").assign(model="llava")
+    (tmp_path / "paper").mkdir()
+    reported.to_csv(tmp_path / "paper/table7.csv", index=False)
+    monkeypatch.setattr(paper, "__file__", str(tmp_path / "paper/__init__.py"))
+    tables = [pd.read_parquet(path).replace({"k": {8: 10}}) for path in paths(results, "indexes_summary")]
+    for i, table in enumerate(tables):
+        table.to_parquet(tmp_path / f"{i}")
+    spec = CHECKPOINTS | {"sink_ratio": 3}
+    tabulate_table7.run(summaries=[tmp_path / "0", tmp_path / "1"], **outputs(tmp_path), spec=spec)
+    table = pd.read_csv(tmp_path / "csv").set_index(["model", "index", "k"])["overlap_mean_reported"]
+    assert table["rotation", "flat_l2", 10] == 0.49
+    assert np.isnan(table["rotation", "flat_l2", 3])
+    assert np.isnan(table["unrelated", "flat_l2", 10])
+    page = (tmp_path / "html").read_text()
+    assert "longer than 3 times" in page
+    assert "all patches, inner product" in page
+    assert "**rotation** on d keeps, of the 3 nearest neighbours: 1.00" in (tmp_path / "finding").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "sentence"),
+    [
+        ("similarity", "trustworthiness", "**rotation** on d: CKA 1.00"),
+        ("margins", "of the lost: near-ties", "keeps 100%"),
+    ],
+)
+def test_tables_of_geometry_show_what_their_summaries_hold(results, tmp_path, name, column, sentence):
+    spec = {"table": name, "confidence": 0.95}
+    tabulate_geometry.run(summaries=paths(results, "summary"), **outputs(tmp_path), spec=spec)
+    assert f"{column}</th>" in (tmp_path / "html").read_text()
+    assert sentence in (tmp_path / "finding").read_text()
+    table = pd.read_csv(tmp_path / "csv")
+    ours = summary(results, "unrelated").loc[("mutual_neighbours", 3), "value"]
+    row = table[(table["model"] == "unrelated") & (table["measure"] == "mutual_neighbours") & (table["k"] == 3)]
+    assert row["value"].tolist() == [pytest.approx(ours, rel=1e-5)]
+    if name == "margins":
+        near, moved = (table.loc[table["measure"] == f"share_{kind}", "value"] for kind in ("near_ties", "moved"))
+        np.testing.assert_allclose(near.to_numpy() + moved.to_numpy(), [np.nan, np.nan, 1, 1], rtol=1e-5)
+
+
+def test_the_planners_table_sets_plan_and_connector_side_by_side(results, tmp_path):
+    inputs = {name: paths(results, name) for name in ("projections",)} | {"plans": paths(results, "plan")}
+    tabulate_plan.run(summaries=paths(results, "summary"), **inputs, **outputs(tmp_path), spec={"confidence": 0.95})
+    table = pd.read_csv(tmp_path / "csv")
+    assert len(table) == 2 * 2 * 2
+    assert (table["dimension_low"] <= table["dimension"]).all()
+    assert (table["dimension"] <= table["dimension_high"]).all()
+    assert table.loc[table["model"] == "rotation", "overlap_connector"].tolist() == [1] * 4
+    assert table.loc[table["model"] == "unrelated", "width"].tolist() == [5] * 4
+    finding = (tmp_path / "finding").read_text()
+    assert "to keep all 3 neighbours of 50% of the images" in finding
+    assert "keeps 100%. Images whose margin" in finding  # more than any projection: no width is worth as much
+
+
+def test_an_equivalent_dimension_is_interpolated_and_never_invented():
+    m, overlap = np.array([2, 8, 32]), np.array([0.2, 0.4, 0.3])
+    assert equivalent_dimension(m, overlap, 0.3) == pytest.approx(4)
+    assert equivalent_dimension(m, overlap, 0.2) == 2
+    assert np.isnan(equivalent_dimension(m, overlap, 0.1))
+    assert np.isnan(equivalent_dimension(m, overlap, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (96, "96"),
+        (1030365, "1 million"),
+        (798686, "799 thousand"),
+        (2.4e9, "2.4 billion"),
+        (np.inf, "none"),
+        (np.nan, "–"),
+    ],
+)
+def test_dimensions_in_short(value, text):
+    assert in_short(value) == text
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory):
+    """A tiny LLaVA, a store of what it embeds, and patch losses that are the reverse of the lengths of patches."""
+    folder = tmp_path_factory.mktemp("probe")
+    save_tiny("llava", folder / "model")
+    vision = load_vision_side(folder / "model")
+    pictures = [Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)) for _ in range(6)]
+    inputs = vision.preprocessor.normalise(vision.preprocessor.prepare(pictures), vision.device, vision.dtype)
+    pre, post = (values.numpy() for values in vision.embed(inputs))
+    index = store(folder, "llava", pre, post, grid=(8, 8))
+    ids = [f"image-{i}" for i in range(6)]
+    writer = PatchLossWriter(folder / "losses.zarr", ["mean", "ridge"], ids, (8, 8), {"best": "ridge"})
+    loss = rng.random((2, 6, 64))
+    names = ("squared_error", "norm_difference", "cosine_error")
+    writer.append(**dict.fromkeys(names, loss), pre_norm=np.linalg.norm(pre, axis=2))
+    writer.close()
+    return folder, index, loss[1]
+
+
+def probe(folder, index, out, **changes):
+    spec = {"dataset": "d", "model": "llava", "checkpoint": str(folder / "model"), "revision": None, "image_size": None}
+    spec |= {"images": 4, "directions": 2, "step": 0.01, "batch_size": 50, **RESAMPLING}
+    probe_patches.run(embeddings=index, patches=out / "patches", summary=out / "summary", spec=spec, **changes)
+    return pd.read_parquet(out / "patches"), pd.read_parquet(out / "summary").set_index("measure")
+
+
+def test_the_probe_stands_beside_the_loss(probed, tmp_path):
+    folder, index, loss = probed
+    patches, found = probe(folder, index, tmp_path, patch_loss=folder / "losses.zarr")
+    assert len(patches) == 4 * 64
+    for image, rows in patches.groupby("image_id"):
+        wanted = loss[int(image.removeprefix("image-"))]
+        np.testing.assert_allclose(rows.sort_values(["row", "col"])["loss"], wanted, rtol=1e-6)
+    assert found.loc["response_random_loss", "n"] == 4
+    assert abs(found.loc["response_random_loss", "value"]) < 0.5
+    assert found.loc["response_random", "value"] == pytest.approx(patches["random"].mean())
+    spec = {"table": "probe", "confidence": 0.95}
+    tabulate_geometry.run(summaries=[tmp_path / "summary"], **outputs(tmp_path), spec=spec)
+    assert "Rank correlation with the loss" in (tmp_path / "finding").read_text()
+    assert "rho with loss</th>" in (tmp_path / "html").read_text()
+
+
+def test_the_probe_needs_no_loss(probed, tmp_path):
+    folder, index, _ = probed
+    patches, found = probe(folder, index, tmp_path)
+    assert "loss" not in patches
+    assert "response_random_loss" not in found.index
+    tabulate_geometry.run(
+        summaries=[tmp_path / "summary"], **outputs(tmp_path), spec={"table": "probe", "confidence": 0.95}
+    )
+    assert "loss" not in (tmp_path / "finding").read_text()
+
+
+def test_a_token_wise_connector_sees_every_patch_as_its_own_jacobian(probed, tmp_path):
+    """Relative response times the gain is the Jacobian's root mean square: LLaVA's connector is one MLP per token."""
+    folder, index, _ = probed
+    patches, _ = probe(folder, index, tmp_path, threads=1)
+    vision, data = load_vision_side(folder / "model"), open_store(index)
+    row = patches[patches["image_id"] == patches["image_id"][0]].set_index(["row", "col"]).loc[(3, 5)]
+    image = int(patches["image_id"][0].removeprefix("image-"))
+    pre, post = data["pre"][image].values, data["post"][image].values
+    jacobian = torch.func.jacrev(vision.model.multi_modal_projector)(torch.from_numpy(pre[3 * 8 + 5])).detach()
+    wanted = float(jacobian.norm()) / pre.shape[1] ** 0.5 * np.linalg.norm(pre) / np.linalg.norm(post)
+    assert row["random"] == pytest.approx(wanted, rel=0.5)  # two directions only
+
+
+def test_faults_of_the_probe_are_named(probed, tmp_path):
+    folder, _, _ = probed
+    same = np.tile(rng.normal(size=(1, 64, 32)).astype("f4"), (6, 1, 1))
+    index = store(tmp_path, "twins", same, same, grid=(8, 8))
+    with pytest.raises(LossmapError, match="a patch of image image-. is the same in another image"):
+        probe(folder, index, tmp_path)
+    more = rng.normal(size=(9, 64, 32)).astype("f4")
+    index = store(tmp_path, "more", more, more, grid=(8, 8))
+    with pytest.raises(LossmapError, match=r"losses.zarr: lacks image image-\d, which the embeddings have"):
+        probe(folder, index, tmp_path, patch_loss=folder / "losses.zarr")
+    content = json.loads(index.read_text())
+    assert content["images"] == 9

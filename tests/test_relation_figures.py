@@ -1,0 +1,87 @@
+"""Figure 5 shows what its table holds."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from lossmap.figures.relations import correlation_by_loss
+from lossmap.figures.style import save, use_style
+from lossmap.steps import draw_figure5
+
+LOSSES = ["squared_error", "absolute_norm_difference", "cosine_error"]
+
+
+@pytest.fixture(autouse=True)
+def style():
+    use_style()
+    yield
+    plt.close("all")
+
+
+def table(model="one", dataset="vizwiz", undefined=()):
+    rows = [
+        {"dataset": dataset, "model": model, "region": region, "loss": loss, "n": 90, "rho": rho}
+        for region, rhos in (("relevant", (-0.3, -0.2, -0.1)), ("irrelevant", (0.1, 0.2, 0.0)))
+        for loss, rho in zip(LOSSES, rhos, strict=True)
+    ]
+    frame = pd.DataFrame(rows)
+    frame.loc[list(undefined), "rho"] = np.nan
+    return frame.assign(low=frame["rho"] - 0.1, high=frame["rho"] + 0.15)
+
+
+def drawn(axes):
+    """Points and ends of the intervals, by label."""
+    found = {}
+    for bar in axes.containers:
+        line, _, (whiskers,) = bar.lines
+        found[bar.get_label()] = line.get_xdata().tolist(), [path[:, 0].tolist() for path in whiskers.get_segments()]
+    return found
+
+
+def test_points_and_intervals_are_those_of_the_table():
+    _, axes = plt.subplots()
+    correlation_by_loss(axes, table())
+    points, intervals = drawn(axes)["relevant patches"]
+    assert points == [-0.3, -0.2, -0.1]
+    assert np.allclose(intervals, [[-0.4, -0.15], [-0.3, -0.05], [-0.2, 0.05]])
+    points, _ = drawn(axes)["irrelevant patches"]
+    assert points == [0.1, 0.2, 0.0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [loss.replace("_", " ") for loss in LOSSES]
+
+
+def test_regions_differ_by_more_than_colour():
+    _, axes = plt.subplots()
+    correlation_by_loss(axes, table())
+    lines = [bar.lines[0] for bar in axes.containers]
+    assert len({line.get_marker() for line in lines}) == 2
+    assert len({to_hex(line.get_markerfacecolor()) == "#ffffff" for line in lines}) == 2
+    places = np.concatenate([line.get_ydata() for line in lines])
+    assert len(set(places)) == 6
+
+
+def test_an_undefined_correlation_is_written_not_left_out():
+    _, axes = plt.subplots()
+    correlation_by_loss(axes, table(undefined=[0, 4]))
+    assert [text.get_text() for text in axes.texts] == ["undefined", "undefined"]
+    assert [text.get_position() for text in axes.texts] == [(0, -0.16), (0, 1.16)]
+    assert drawn(axes)["relevant patches"][0] == [-0.2, -0.1]
+    _, axes = plt.subplots()
+    correlation_by_loss(axes, table(undefined=range(6)))
+    assert len(axes.texts) == 6
+    assert set(axes.get_legend_handles_labels()[1]) == {"relevant patches", "irrelevant patches"}
+
+
+def test_a_panel_for_every_model_and_dataset(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(draw_figure5, "save", lambda figure, *paths: figures.append(figure) or save(figure, *paths))
+    pairs = [(model, dataset) for dataset in ("vizwiz", "mine") for model in ("one", "two", "three")]
+    pd.concat([table(*pair) for pair in pairs]).to_csv(tmp_path / "t.csv")
+    for i in range(2):
+        draw_figure5.run(table=tmp_path / "t.csv", pdf=tmp_path / f"{i}.pdf", png=tmp_path / f"{i}.png")
+    assert [axes.get_title() for axes in figures[0].axes] == [
+        f"{model} on {dataset}\nn: 90 relevant, 90 irrelevant" for model, dataset in pairs
+    ]
+    for ending in ("pdf", "png"):
+        assert (tmp_path / f"0.{ending}").read_bytes() == (tmp_path / f"1.{ending}").read_bytes()

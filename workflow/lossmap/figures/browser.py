@@ -1,0 +1,93 @@
+"""The loss browser: one page that shows examples with their loss maps, and needs nothing but itself."""
+
+import base64
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from lossmap.figures.patch_maps import SIGNED, UNSIGNED
+
+DIGITS = 4  # decimal places of every loss on the page
+LOSSES = {  # column -> name, name of its mean, what its values mean, whether they have a sign
+    "squared_error": (
+        "Squared error",
+        "squared error",
+        "mean over the features of standardised embeddings; 1 is what predicting the mean scores",
+        False,
+    ),
+    "norm_difference": (
+        "Norm difference",
+        "|norm difference|",
+        "L2 norm of the patch minus that of its reconstruction; blue: the original is larger",
+        True,
+    ),
+    "cosine_error": (
+        "Cosine error",
+        "cosine error",
+        "1 minus the cosine of patch and reconstruction; 0: same direction, 1: unrelated, 2: opposite",
+        False,
+    ),
+}
+RULE = (
+    "Examples are chosen by rule: for each model and dataset, half wrong and half right answers, each at evenly spaced "
+    "ranks of squared error (in the patches with the answer, where these are known), the highest and the lowest among "
+    "them; captions over the whole range of loss. Loss, for sorting and filtering, is the mean of the loss shown, over "
+    "the same patches. Scores are accuracy (0 to 1) of answers and CIDEr (x100) of captions."
+)
+
+
+def browser_page(study: str, images: list[str], examples: list[dict]) -> str:
+    """The page, as HTML.
+
+    images: data URIs. examples: dicts of model, dataset, id (of the image), image (index into images), size (width,
+    height of the original image), box (of what the model saw, in its pixels), grid (rows, cols), question, options
+    (list or None), prediction, references (list of text and count), score, scored (name of the score), outcome
+    ("right", "wrong" or None), rank, of, reconstructor, means (per loss: in the answer's patches, in the others, in
+    all; None where there are none), maps (per loss, of `LOSSES`, from `packed`), covered (percent of each patch that
+    the mask covers, from `packed`, or None), mask (from `packed_mask`, or None).
+    """
+    about = [
+        {
+            "name": name,
+            "mean": mean,
+            "unit": unit,
+            "signed": signed,
+            "colours": _colours(SIGNED if signed else UNSIGNED),
+        }
+        for name, mean, unit, signed in LOSSES.values()
+    ]
+    content = {
+        "study": study, "digits": DIGITS, "rule": RULE, "losses": about, "images": images, "examples": examples,
+    }  # fmt: skip
+    # No "<" in it: no text from outside can end the script element.
+    text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    here = Path(__file__)
+    page = here.with_suffix(".html").read_text(encoding="utf-8")
+    for name, part in (("style", here.with_suffix(".css")), ("script", here.with_suffix(".js"))):
+        page = page.replace(f"{{{{ {name} }}}}", part.read_text(encoding="utf-8"))
+    return page.replace("{{ data }}", text)
+
+
+def packed(values: np.ndarray, dtype: str) -> str:
+    """Numbers as base64 of their bytes, the lowest byte first."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<"))).decode()
+
+
+def packed_mask(mask: np.ndarray, width: int, height: int, side: int = 512) -> dict:
+    """A mask as the lengths of its runs of False, True, False, ... in raster order, made at most `side` pixels long.
+
+    mask: (height, width) bool. width, height: of the image. Returns: width, height, runs, and scale: the image's pixels
+    per pixel of the mask, across and down.
+    """
+    step = -(-max(mask.shape) // side)
+    mask = mask[step // 2 :: step, step // 2 :: step]
+    flat = np.concatenate(([False], mask.ravel(), [not mask.ravel()[-1]]))
+    runs = np.diff(np.flatnonzero(np.diff(flat)), prepend=0)
+    rows, cols = mask.shape
+    return {"width": cols, "height": rows, "runs": runs.tolist(), "scale": [width / cols, height / rows]}
+
+
+def _colours(name: str) -> str:
+    return packed(matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3], "uint8")

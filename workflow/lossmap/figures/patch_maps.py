@@ -1,0 +1,258 @@
+"""Figures 1, 7 and 12: which patches were lost, on the images themselves.
+
+A picture here is a tuple: image (height, width, 3) uint8; mask (height, width) bool, or None; boxes (rows, cols, 4),
+left, top, right and bottom of every patch in pixels of that image.
+"""
+
+import textwrap
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+
+SIGNED = "RdBu"  # blue: the original is larger
+UNSIGNED = "magma"  # both change in lightness too, so that they are read by every colour vision and in grey print
+NUMBERS = "#ffe600"
+# Inches. The text takes what the panels leave of the page.
+PAGE, PANEL, GAP, BAR, BAR_AND_LABEL = 7.2, 1.45, 0.05, 0.09, 0.68
+POINTS = 7.5
+NUMBER = 6.5
+REFERENCES = 3  # shown beside a caption
+LETTER, LINE = 0.053, 0.135  # inches that a letter and a line take at this size
+
+
+def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.ndarray]) -> plt.Figure:
+    """One row per example: image with grid and answer mask, signed differences of norms, both with numbered patches.
+
+    examples: columns which ("highest" or "lowest"), outcome, rank, of, question, prediction, references, score, loss,
+    other_loss (in the patches without the answer), norm_difference (patches,). worst: for each, the raster numbers of
+    the patches to number, in order. One colour means one value in all rows.
+    """
+    values = [np.reshape(row.norm_difference, boxes.shape[:2]) for row, (_, _, boxes) in _pairs(examples, pictures)]
+    limit = max(np.abs(part).max() for part in values) or 1
+    norm = Normalize(-limit, limit)
+    texts = [
+        (
+            f"{row.outcome.capitalize()} answer, {row.which} loss",
+            f"rank {row.rank} of {row.of} {row.outcome} answers",
+            f"Question: {row.question}",
+            f"Model: {row.prediction or '(nothing)'}",
+            f"People: {_counted(row.references)}",
+            f"Accuracy: {row.score:.2g}",
+            f"Loss: {row.loss:.3f} in the answer's patches, {shown(row.other_loss)} in the others",
+        )
+        for row in examples.itertuples()
+    ]
+    figure, panels, (bar,) = _layout(texts, 3, [len(texts)])
+    for (plain, difference, both), part, chosen, (image, mask, boxes) in zip(
+        panels, values, worst, pictures, strict=True
+    ):
+        for axes in (plain, difference, both):
+            show_image(axes, image, boxes)
+            if mask is not None:
+                draw_outline(axes, mask)
+        draw_grid(plain, boxes)
+        draw_map(difference, part, boxes, SIGNED, norm)
+        draw_map(both, part, boxes, SIGNED, norm, alpha=0.85 * np.sqrt(np.abs(part) / limit))
+        draw_numbers(both, chosen, boxes)
+    for axes, title in zip(panels[0], ("answer outlined", "difference of norms", "ten largest"), strict=True):
+        axes.set_title(title, fontsize=8)
+    _colour_bar(bar, SIGNED, norm, "norm of patch minus norm of its reconstruction\n(blue: the original is larger)")
+    return figure
+
+
+def draw_captions(examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
+    """One row per example, models under one another: image, map of squared errors, generated caption, first references.
+
+    examples: columns model (rows of one model together), which, rank, of, prediction, references, score, loss,
+    squared_error (patches,). One colour means one value in all rows of a model.
+    """
+    values = [np.reshape(row.squared_error, boxes.shape[:2]) for row, (_, _, boxes) in _pairs(examples, pictures)]
+    texts = [
+        (
+            f"{row.model}, {row.which} loss",
+            f"rank {row.rank} of {row.of} images; loss {row.loss:.3f}, CIDEr {row.score:.1f}",
+            f"Model: {row.prediction or '(nothing)'}",
+            *(f"Person: {caption}" for caption in row.references[:REFERENCES]),
+            *([f"({more} more)"] if (more := len(row.references) - REFERENCES) > 0 else []),
+        )
+        for row in examples.itertuples()
+    ]
+    groups = [len(group) for _, group in examples.groupby("model", sort=False)]
+    figure, panels, bars = _layout(texts, 2, groups)
+    first = 0
+    for bar, size in zip(bars, groups, strict=True):
+        rows = slice(first, first + size)
+        # Colours follow the root of the error, or the lowest losses would all be black beside the highest.
+        norm = PowerNorm(0.5, 0, max(part.max() for part in values[rows]) or 1)
+        for axes, part, (image, _, boxes) in zip(panels[rows], values[rows], pictures[rows], strict=True):
+            for panel in axes:
+                show_image(panel, image, boxes)
+            draw_map(axes[1], part, boxes, UNSIGNED, norm)
+        _colour_bar(bar, UNSIGNED, norm, "squared error\n(1: what the mean predicts)")
+        first += size
+    for axes, title in zip(panels[0], ("image", "loss"), strict=True):
+        axes.set_title(title, fontsize=8)
+    return figure
+
+
+def shown(loss: float) -> str:
+    """A loss in words: "none" where there is no patch to have one."""
+    return "none" if np.isnan(loss) else f"{loss:.3f}"
+
+
+def show_image(axes: plt.Axes, image: np.ndarray, boxes: np.ndarray) -> None:
+    """The image and all of what the model saw, in pixels of the image; what the model did not see is dimmed."""
+    height, width = image.shape[:2]
+    left, right, bottom, top = _extent(boxes)
+    axes.imshow(image, extent=(0, width, height, 0))
+    x, y = (min(0, left), max(width, right)), (max(height, bottom), min(0, top))
+    for x0, x1, y0, y1 in ((x[0], left, *y), (right, x[1], *y), (left, right, y[1], top), (left, right, bottom, y[0])):
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, color="white", alpha=0.7, linewidth=0))
+    axes.set(xlim=x, ylim=y, xticks=[], yticks=[], aspect="equal", anchor="N")
+    for spine in axes.spines.values():
+        spine.set(visible=True, linewidth=0.5)
+
+
+def draw_grid(axes: plt.Axes, boxes: np.ndarray) -> None:
+    """The borders of the patches."""
+    left, right, bottom, top = _extent(boxes)
+    patch = (right - left) / boxes.shape[1] / _pixels_per_point(axes)
+    style = {"colors": "white", "linewidth": min(0.5, 0.06 * patch), "alpha": 0.6}
+    axes.vlines([*boxes[0, :, 0], right], top, bottom, **style)
+    axes.hlines([*boxes[:, 0, 1], bottom], left, right, **style)
+
+
+def draw_map(axes: plt.Axes, values: np.ndarray, boxes: np.ndarray, colours: str, norm: Normalize, alpha=1.0) -> None:
+    """A value per patch, where the patch lies on the image. values: (rows, cols)."""
+    axes.imshow(
+        values, cmap=colours, norm=norm, extent=_extent(boxes), alpha=alpha, interpolation="nearest", zorder=1.5
+    )
+
+
+def draw_outline(axes: plt.Axes, mask: np.ndarray) -> None:
+    """The border of a mask, dark on light, so that it shows on any ground. mask: (height, width) bool."""
+    closed = np.pad(mask.astype(float), 1)  # so that the border is closed where the mask meets the image's edge
+    y, x = (np.arange(length) - 0.5 for length in closed.shape)
+    for colour, width in (("black", 2.2), ("white", 0.9)):
+        axes.contour(x, y, closed, levels=[0.5], colors=colour, linewidths=width, zorder=2)
+
+
+def draw_numbers(axes: plt.Axes, patches: np.ndarray, boxes: np.ndarray) -> None:
+    """Frames and numbers, 1 for the first, on patches given by their raster numbers.
+
+    Where patches are smaller than numbers, the numbers stand beside them, and lines lead to them.
+    """
+    chosen = boxes.reshape(-1, 4)[patches]
+    middles = (chosen[:, :2] + chosen[:, 2:]) / 2
+    limits = axes.get_xlim(), axes.get_ylim()[::-1]
+    gap = 1.25 * NUMBER * _pixels_per_point(axes)
+    small = (chosen[0, 2:] - chosen[0, :2]).min() < gap
+    places = move_apart(middles, gap, limits, middles) if small else middles
+    for colour, width in (("black", 1.8), (NUMBERS, 0.8)):
+        for (left, top, right, bottom), middle, place in zip(chosen, middles, places, strict=True):
+            frame = Rectangle((left, top), right - left, bottom - top, fill=False, joinstyle="miter", zorder=3)
+            frame.set(edgecolor=colour, linewidth=width)
+            axes.add_patch(frame)
+            axes.plot(*np.stack([middle, place]).T, color=colour, linewidth=width, zorder=3, scalex=False, scaley=False)
+    for number, place in enumerate(places, start=1):
+        axes.text(
+            *place, str(number), color=NUMBERS, fontsize=NUMBER, fontweight="bold", ha="center", va="center_baseline",
+            zorder=4, path_effects=[withStroke(linewidth=1.8, foreground="black")],
+        )  # fmt: skip
+
+
+def move_apart(points: np.ndarray, gap: float, limits, obstacles: np.ndarray | None = None) -> np.ndarray:
+    """Points (n, 2) moved until any two, and all obstacles (m, 2), are `gap` apart, as far as there is room.
+
+    limits: (least, most) x, (least, most) y; points stay half a gap inside them.
+    """
+    low, high = np.array(limits, float).T
+    low, high = low + gap / 2, high - gap / 2
+    # Nothing is drawn at random: points at one place leave it in the directions of a clock.
+    angle = 2 * np.pi * np.arange(len(points)) / len(points)
+    places = np.clip(points, low, high) + 1e-3 * gap * np.stack([np.sin(angle), -np.cos(angle)], axis=1)
+    own = np.eye(len(points), len(points) + (0 if obstacles is None else len(obstacles)), dtype=bool)
+    for _ in range(300):
+        others = places if obstacles is None else np.concatenate([places, obstacles])
+        away = places[:, None] - others
+        distance = np.maximum(np.linalg.norm(away, axis=-1), 1e-9)
+        push = np.where(own | (distance >= gap), 0, (gap - distance) / distance)
+        if not push.any():
+            break
+        places = np.clip(places + 0.5 * (push[..., None] * away).sum(axis=1), low, high)
+    return places
+
+
+def _pixels_per_point(axes: plt.Axes) -> float:
+    """Pixels of the image in one typographic point of the panel."""
+    return max(abs(np.diff(axes.get_xlim())[0]), abs(np.diff(axes.get_ylim())[0])) / (72 * PANEL)
+
+
+def _layout(texts: list[tuple[str, ...]], panels: int, groups: list[int]):
+    """A figure with a row per text: panels, and the text beside them, as high as either needs.
+
+    texts: heading, line under it, paragraphs. groups: how many rows share a colour bar. Returns: figure, panels by row,
+    axes for a colour bar per group.
+    """
+    beside = panels * (PANEL + GAP) + BAR_AND_LABEL
+    letters = int((PAGE - beside) / LETTER)
+    wrapped = [
+        [line for part in text[2:] for line in textwrap.wrap(part, letters, subsequent_indent="   ")] for text in texts
+    ]
+    heights = [max(PANEL, LINE * (len(lines) + 2.6)) + 2 * GAP for lines in wrapped]
+    # Pictures are shown at 300 dots per inch in print, too.
+    figure = plt.figure(figsize=(PAGE, sum(heights)), dpi=300)
+
+    def place(x: float, top: float, width: float, height: float) -> plt.Axes:
+        whole = sum(heights)
+        return figure.add_axes((x / PAGE, 1 - (top + height) / whole, width / PAGE, height / whole))
+
+    tops = np.cumsum([0, *heights])
+    axes = [[place(i * (PANEL + GAP), top, PANEL, PANEL) for i in range(panels)] for top in tops[:-1]]
+    for top, text, lines in zip(tops, texts, wrapped, strict=False):
+        _write(place(beside, top, PAGE - beside, PANEL), *text[:2], lines)
+    ends = np.cumsum([0, *groups])
+    bars = [
+        place(panels * (PANEL + GAP), tops[first], BAR, tops[last - 1] - tops[first] + PANEL)
+        for first, last in pairwise(ends)
+    ]
+    return figure, axes, bars
+
+
+def _write(axes: plt.Axes, heading: str, under: str, lines: list[str]) -> None:
+    """Text from the top down, as it is: a dollar sign starts no formula."""
+    axes.set_axis_off()
+    plain = {"transform": axes.transAxes, "va": "top", "parse_math": False}
+    axes.text(0, 1, heading, fontsize=POINTS + 1, fontweight="bold", **plain)
+    axes.text(0, 1 - 1.2 * LINE / PANEL, under, fontsize=POINTS, color="0.3", **plain)
+    axes.text(0, 1 - 2.5 * LINE / PANEL, "\n".join(lines), fontsize=POINTS, linespacing=1.25, **plain)
+
+
+def _pairs(examples: pd.DataFrame, pictures: list[tuple]):
+    return zip(examples.itertuples(), pictures, strict=True)
+
+
+def _extent(boxes: np.ndarray) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top of all patches, as imshow wants them."""
+    left, top, right, bottom = *boxes[0, 0, :2], *boxes[-1, -1, 2:]
+    return left, right, bottom, top
+
+
+def _counted(answers) -> str:
+    """Each different answer with how often it was given, the most frequent first."""
+    counts = pd.Series(list(answers)).value_counts(sort=False)
+    counts = counts.sort_values(ascending=False, kind="stable")
+    return ", ".join(f"{answer} ({count})" if count > 1 else str(answer) for answer, count in counts.items())
+
+
+def _colour_bar(axes: plt.Axes, colours: str, norm: Normalize, label: str) -> None:
+    bar = axes.figure.colorbar(ScalarMappable(norm, colours), cax=axes)
+    bar.ax.tick_params(labelsize=7, length=2, pad=1)
+    bar.set_label(label, fontsize=7, labelpad=2)
+    bar.outline.set_linewidth(0.5)

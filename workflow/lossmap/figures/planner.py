@@ -1,0 +1,45 @@
+"""The planner: dimensions that a random projection needs, and what it keeps with fewer."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from lossmap.figures.style import COLOURS, MARKERS
+
+STYLES = ("-", "--", ":", "-.")
+
+
+def dimensions_by_k(axes: plt.Axes, table: pd.DataFrame) -> None:
+    """Dimension that is guaranteed to be enough against k: a colour per model, a line style per margin quantile.
+
+    table: model, quantile, k, dimension, low, high; inf where no finite dimension is enough, which is not drawn.
+    """
+    models = list(table["model"].unique())
+    for i, quantile in enumerate(sorted(table["quantile"].unique())):
+        for model, rows in table[table["quantile"] == quantile].groupby("model", sort=False):
+            rows = rows.sort_values("k").replace(np.inf, np.nan)
+            colour = COLOURS[models.index(model) % len(COLOURS)]
+            axes.plot(rows["k"], rows["dimension"], color=colour, linestyle=STYLES[i % len(STYLES)], linewidth=1)
+            axes.fill_between(rows["k"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
+        axes.plot([], [], color="0.3", linestyle=STYLES[i % len(STYLES)], label=f"for {1 - quantile:.0%} of images")
+    axes.set(xscale="log", yscale="log", xlabel="neighbours k", ylabel="dimensions enough")
+
+
+def overlap_by_dimension(axes: plt.Axes, table: pd.DataFrame, kept: dict[str, float]) -> None:
+    """Share of neighbours that random projections keep, a line per model; where the connector stands, a large mark.
+
+    table: model, dimension, overlap, overlap_low, overlap_high, of one k; the largest dimension is the connector's
+    output width. kept: model -> the connector's own overlap.
+    """
+    for i, (model, rows) in enumerate(table.groupby("model", sort=False)):
+        rows, colour, marker = rows.sort_values("dimension"), COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+        axes.plot(rows["dimension"], rows["overlap"], color=colour, linewidth=1, label=model)
+        axes.fill_between(
+            rows["dimension"], rows["overlap_low"], rows["overlap_high"], color=colour, alpha=0.2, linewidth=0
+        )
+        axes.plot(rows["dimension"].iloc[-1], kept[model], marker, color=colour, label=f"{model}: connector")
+    axes.set(ylim=(0, 1), xlabel="dimensions of the projection", ylabel="neighbours kept")
+    axes.set_xscale("log", base=2)
+    shown = sorted(table["dimension"].unique())
+    axes.set_xticks(shown, [f"{m:.0f}" for m in shown])
+    axes.minorticks_off()

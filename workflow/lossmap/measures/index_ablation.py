@@ -1,0 +1,150 @@
+"""Neighbours by other indexes: on whole embeddings without holding them all, and on other ways to pool patches."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import linalg
+
+from lossmap.measures.checks import check_k, checked_matrix
+
+METRICS = ("l2", "ip")
+PRODUCT_BYTES = 2**27  # of each side, in one product of two blocks in float64
+DIGITS = 10  # of squared distances as shares of the item's squared length: what differs less is a tie
+KEPT_VARIANCE = 0.99  # of whitened embeddings; the rest would be noise blown up
+
+
+class Pooled(NamedTuple):
+    """Mean-pooled embeddings without sink tokens (n, d), and the share of tokens left out of each item (n,)."""
+
+    mean: np.ndarray
+    left_out: np.ndarray
+
+
+def streamed_neighbours(read: Callable, n: int, k: int, block: int, device="cpu"):
+    """Nearest neighbours of items too large to hold together, such as all patches of an image side by side.
+
+    Blocks of items are read, two at a time, every block with itself and with each that follows; each item keeps the k
+    best so far.
+
+    Parameters: read(start, stop) -> (stop - start, ...) real, the items of a block: any shape, any precision. n items;
+        k, 1 <= k < n; block, items read at once: memory is two blocks as read, and 0.5 GB. device: where to compute.
+    Returns: dict: "l2", Euclidean distance, and "ip", inner product of the items scaled to unit length -> (n, k) int64,
+        nearest first, without the item itself. Computed in float64; ties (to 10 digits) to the lower index, whatever
+        the block.
+    Raises: ValueError if k or block is out of range, a value is not finite, or an item has length zero (the first is
+        named).
+    """
+    check_k(k, n)
+    if block < 1:
+        raise ValueError(f"block is {block}; wanted at least 1")
+    starts = range(0, n, block)
+    best = {metric: _Best(n, k) for metric in METRICS}
+    lengths = {}
+    for a in starts:
+        one = _read(read, a, min(a + block, n), device)
+        lengths[a] = _squared_lengths(one, a)
+        for b in starts[a // block :]:
+            two = one if b == a else _read(read, b, min(b + block, n), device)
+            if b not in lengths:
+                lengths[b] = _squared_lengths(two, b)
+            products = _products(one, two)
+            row, column = lengths[a][:, None], lengths[b][None]
+            distances = {"l2": row + column - 2 * products, "ip": 2 - 2 * products / (row * column).sqrt()}
+            for metric, distance in distances.items():
+                if b == a:
+                    distance.fill_diagonal_(torch.inf)
+                # As shares of the item's own squared length, so that digits mean the same for all.
+                best[metric].offer(a, b, distance / row if metric == "l2" else distance)
+                if b != a:
+                    best[metric].offer(b, a, (distance / column if metric == "l2" else distance).T)
+    return {metric: found.items for metric, found in best.items()}
+
+
+def pooled_without_sinks(tokens, ratio):
+    """Mean over an item's tokens, leaving out its sinks: tokens much longer than the others, which hold no place.
+
+    Parameters: tokens (n, t, d), real. ratio: a token longer than so many times the item's median token is a sink.
+    Returns: Pooled; all tokens count where none is a sink.
+    Raises: ValueError if ratio is not above 1, or a value is not finite (the first item is named).
+    Source: outlier tokens of Darcet et al. 2024, arXiv:2309.16588, without their cut-off, which is one model's.
+    """
+    if not ratio > 1:
+        raise ValueError(f"ratio is {ratio}; wanted more than 1, else half of the tokens would be sinks")
+    tokens = np.asarray(tokens, dtype=np.float32)
+    bad = ~np.isfinite(tokens).all(axis=(1, 2))
+    if bad.any():
+        raise ValueError(f"tokens: item {bad.argmax()} is not finite")
+    lengths = np.linalg.norm(tokens, axis=2)
+    kept = lengths <= ratio * np.median(lengths, axis=1, keepdims=True)
+    mean = np.einsum("ntd,nt->nd", tokens, kept.astype(np.float32)) / kept.sum(axis=1, keepdims=True)
+    return Pooled(mean, 1 - kept.mean(axis=1))
+
+
+def whitened(x):
+    """Principal components that hold 99% of the variance, each scaled to deviation 1: no direction outweighs another.
+
+    Parameters: x (n, d), real. Returns: (n, r) float64.
+    Raises: ValueError if a value is not finite (the first row is named), or all rows are alike.
+    """
+    x = checked_matrix(x, "x").astype(np.float64)
+    centred = x - x.mean(axis=0)
+    left, singular, _ = linalg.svd(centred, full_matrices=False)
+    power = (singular**2).cumsum()
+    if not power[-1]:
+        raise ValueError("x: all rows are alike; there is no direction to whiten")
+    rank = int(np.searchsorted(power, KEPT_VARIANCE * power[-1])) + 1
+    return left[:, :rank] * np.sqrt(len(x))
+
+
+class _Best:
+    """The k nearest items so far of each of n items."""
+
+    def __init__(self, n, k):
+        self.items = np.full((n, k), n, dtype=np.int64)
+        self.distances = np.full((n, k), np.inf)
+
+    def offer(self, first, column, distances):
+        """distances (rows, columns): of items first, first + 1, ... to items column, column + 1, ..."""
+        k, rows = self.items.shape[1], slice(first, first + len(distances))
+        new = distances.cpu().numpy().round(DIGITS)
+        names = np.broadcast_to(np.arange(column, column + new.shape[1]), new.shape)
+        if new.shape[1] > k:
+            limit = np.partition(new, k - 1, axis=1)[:, k - 1 : k]
+            width = int((new <= limit).sum(axis=1).max())  # all that tie with the k-th stay in the race
+            nearest = np.argpartition(new, width - 1, axis=1)[:, :width]
+            new, names = (np.take_along_axis(values, nearest, axis=1) for values in (new, names))
+        new = np.concatenate([self.distances[rows], new], axis=1)
+        names = np.concatenate([self.items[rows], names], axis=1)
+        order = np.lexsort((names, new), axis=1)[:, :k]
+        self.distances[rows] = np.take_along_axis(new, order, axis=1)
+        self.items[rows] = np.take_along_axis(names, order, axis=1)
+
+
+def _read(read, start, stop, device):
+    values = np.asarray(read(start, stop))
+    return torch.from_numpy(np.ascontiguousarray(values.reshape(len(values), -1))).to(device)
+
+
+def _slabs(features, rows):
+    size = max(1, PRODUCT_BYTES // (8 * max(1, rows)))
+    return [slice(start, min(start + size, features)) for start in range(0, features, size)]
+
+
+def _products(one, two):
+    """(a, b) float64 inner products, from slabs of features."""
+    total = torch.zeros((len(one), len(two)), dtype=torch.float64, device=one.device)
+    for slab in _slabs(one.shape[1], max(len(one), len(two))):
+        total += one[:, slab].double() @ two[:, slab].double().T
+    return total
+
+
+def _squared_lengths(items, start):
+    lengths = torch.zeros(len(items), dtype=torch.float64, device=items.device)
+    for slab in _slabs(items.shape[1], len(items)):
+        lengths += items[:, slab].double().square().sum(1)
+    for wrong, why in ((~torch.isfinite(lengths), "is not finite"), (lengths == 0, "has length zero")):
+        if wrong.any():
+            raise ValueError(f"item {start + int(wrong.int().argmax())} {why}")
+    return lengths

@@ -1,0 +1,92 @@
+"""Chosen examples -> the loss browser."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from lossmap.data.images import load_image, load_mask
+from lossmap.errors import LossmapError
+from lossmap.figures.browser import LOSSES, browser_page, packed, packed_mask
+from lossmap.measures.coverage import region_means
+
+LARGEST, SMALLEST = 640, 64  # side of an image on the page, in pixels
+
+
+def run(*, examples: list[Path], page: Path, spec: dict) -> None:
+    """Make one page of all examples, their images and their loss maps. It opens from disk, without a network.
+
+    Images are made small enough that the page stays below its limit of size.
+
+    spec: study, most (examples on the page), megabytes (of the page, at most).
+    """
+    rows = [row for table in examples for row in pd.read_parquet(table).itertuples()]
+    if len(rows) > spec["most"]:
+        raise LossmapError(
+            f"{page}: {len(rows)} examples in {len(examples)} tables, at most {spec['most']} are shown. Ask for fewer "
+            "datasets or models."
+        )
+    photos = {row.path: row.sha256 for row in rows}
+    shown = [_shown(row, list(photos).index(row.path)) for row in rows]
+    limit = int(spec["megabytes"] * 1e6)
+    room = limit - len(browser_page(spec["study"], [], shown)) - 100 * len(photos)
+    images = [_photo(path, sha256, max(1, room // len(photos))) for path, sha256 in photos.items()]
+    text = browser_page(spec["study"], images, shown)
+    if len(text.encode()) > limit:
+        raise LossmapError(
+            f"{page}: would have {len(text.encode()) / 1e6:.1f} MB, over the limit of {limit / 1e6:.1f}."
+        )
+    page.write_text(text, encoding="utf-8")
+
+
+def _shown(row, image: int) -> dict:
+    """One example, as `browser_page` wants it."""
+    relevant = None if row.relevant is None else np.asarray(row.relevant, bool)
+    references = pd.Series(list(row.references)).value_counts(sort=False).sort_values(ascending=False, kind="stable")
+    masked = isinstance(row.mask_path, str)
+    size = [int(row.width), int(row.height)]
+    return {
+        **{name: getattr(row, name) for name in ("model", "dataset", "prediction", "reconstructor")},
+        "id": row.image_id,
+        "image": image,
+        "size": size,
+        "box": [float(edge) for edge in row.box],
+        "grid": [int(side) for side in row.grid],
+        "question": row.question if isinstance(row.question, str) else row.prompt,
+        "options": None if row.options is None else list(row.options),
+        "references": [[text, int(count)] for text, count in references.items()],
+        "score": float(row.score),
+        "scored": "CIDEr" if row.task == "captions" else "accuracy",
+        "outcome": row.outcome,
+        "rank": int(row.rank),
+        "of": int(row.of),
+        "means": [_means(getattr(row, name), relevant) for name in LOSSES],
+        "maps": [packed(getattr(row, name), "float32") for name in LOSSES],
+        "covered": None if relevant is None else packed((100 * np.asarray(row.covered)).round(), "uint8"),
+        "mask": packed_mask(load_mask(row.mask_path), *size) if masked else None,
+    }
+
+
+def _means(values: np.ndarray, relevant: np.ndarray | None) -> list[float | None]:
+    """Mean absolute value in the answer's patches, in the others, and in all; None for a region without patches."""
+    size = np.abs(np.asarray(values, float))
+    none, every = np.zeros(size.shape, bool), np.ones(size.shape, bool)
+    regions = (none, none, every) if relevant is None else (relevant, ~relevant, every)
+    means = region_means(np.stack([size] * 3), np.stack(regions))
+    return [None if np.isnan(mean) else float(mean) for mean in means]
+
+
+def _photo(path: str, sha256: str, room: int) -> str:
+    """An image as a data URI of at most `room` bytes, unless even a tiny one is larger."""
+    image, side = load_image(path, sha256), LARGEST
+    while True:
+        small, held = image.copy(), io.BytesIO()
+        small.thumbnail((side, side), Image.Resampling.LANCZOS)
+        small.save(held, "WEBP", quality=85)
+        text = "data:image/webp;base64," + base64.b64encode(held.getvalue()).decode()
+        if len(text) <= room or side <= SMALLEST:
+            return text
+        side = max(SMALLEST, int(0.9 * max(small.size) * (room / len(text)) ** 0.5))

@@ -1,0 +1,108 @@
+"""Embeddings, connector -> how much of each patch the connector sees."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from lossmap.errors import LossmapError
+from lossmap.measures.statistics import bootstrap_mean
+from lossmap.patch_loss_store import open_patch_losses
+from lossmap.seeds import seed_for
+from lossmap.store import open_store
+from lossmap.vlm.loading import load_vision_side
+from lossmap.vlm.probe import ConnectorAlone, probe_patches
+
+UNSEEN = 0.1  # a patch of less than this share of its image's mean response is not seen
+RESPONSES = ("random", "towards")
+
+
+def run(
+    *, embeddings: Path, patches: Path, summary: Path, spec: dict, patch_loss: Path | None = None, threads: int = 1
+) -> None:
+    """Move one patch at a time by a small step, and measure how far the connector's output moves.
+
+    patches: one row per image and patch; summary: one row per measure, with interval over images. A response is
+    relative: 1 is that of a connector that only scales. patch_loss: the dataset's patch losses, to compare with.
+    spec: dataset, model, images (how many, drawn by seed), directions (random ones), step (as a share of a patch's
+    length), batch_size, checkpoint, revision, image_size, confidence, resamples, seed. The connector runs in float32,
+    on the GPU where there is one.
+    """
+    torch.set_num_threads(threads)
+    store = open_store(embeddings)
+    n = store.sizes["image"]
+    seed = seed_for(spec["seed"], "probe_patches", spec["dataset"], spec["model"])
+    chosen = np.sort(np.random.default_rng(seed).permutation(n)[: spec["images"]])
+    pre, others = (torch.from_numpy(store["pre"][rows].values).float() for rows in (chosen, (chosen + n // 2) % n))
+    losses = None if patch_loss is None else _losses(patch_loss, store["image_id"].values[chosen])
+    post_length = np.linalg.norm(store["post"][chosen].values.astype(np.float32), axis=(1, 2))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = {key: spec[key] for key in ("checkpoint", "revision", "image_size")}
+    vision = load_vision_side(**model, dtype="float32", device=device)
+    connector = ConnectorAlone(vision, spec["batch_size"])
+    response = probe_patches(connector, pre, others, spec["directions"], spec["step"], seed)
+
+    gain = post_length / pre.norm(dim=(1, 2)).numpy()
+    rows, cols = store.attrs["pre_grid"]
+    table = pd.DataFrame(
+        {
+            "image_id": np.repeat(store["image_id"].values[chosen], rows * cols),
+            "row": np.tile(np.repeat(np.arange(rows), cols), len(chosen)),
+            "col": np.tile(np.arange(cols), rows * len(chosen)),
+        }
+    )
+    maps = {name: getattr(response, name).numpy() / gain[:, None] for name in RESPONSES}
+    for name, values in maps.items():
+        if np.isnan(values).any():
+            image = store["image_id"].values[chosen[np.isnan(values).any(1).argmax()]]
+            raise LossmapError(
+                f"{embeddings}: a patch of image {image} is the same in another image, so there is no way from one to "
+                "the other: is the dataset's image there twice? Remove one of the two."
+            )
+        table[name] = values.ravel()
+    if losses is not None:
+        maps["loss"] = losses
+        table["loss"] = losses.ravel()
+    table.to_parquet(patches, index=False)
+    _summary(maps, spec).to_parquet(summary, index=False)
+
+
+def _losses(path: Path, image_ids: np.ndarray) -> np.ndarray:
+    """(images, patches): squared errors of the best reconstructor."""
+    losses = open_patch_losses(path)
+    missing = sorted(set(image_ids) - set(losses["image_id"].values))
+    if missing:
+        raise LossmapError(f"{path}: lacks image {missing[0]}, which the embeddings have. Delete {path} and run again.")
+    best = losses["squared_error"].sel(reconstructor=losses.attrs["best"])
+    place = {image: i for i, image in enumerate(losses["image_id"].values)}
+    return best[[place[image] for image in image_ids]].values.reshape(len(image_ids), -1)
+
+
+def _summary(maps: dict[str, np.ndarray], spec: dict) -> pd.DataFrame:
+    """Means over images of what each image's map comes to."""
+    rows = []
+
+    def add(measure: str, values: np.ndarray) -> None:
+        defined = values[~np.isnan(values)]
+        how = [spec[key] for key in ("resamples", "confidence", "seed")]
+        mean, low, high = bootstrap_mean(defined, *how) if len(defined) else [np.nan] * 3
+        place = {"dataset": spec["dataset"], "n": len(defined), "model": spec["model"], "measure": measure}
+        rows.append({**place, "k": 0, "value": mean, "low": low, "high": high, "chance": np.nan})
+
+    for name in RESPONSES:
+        values, mean = maps[name], maps[name].mean(1)
+        add(f"response_{name}", mean)
+        add(f"response_{name}_spread", np.divide(values.std(1), mean, out=np.full_like(mean, np.nan), where=mean > 0))
+        add(f"response_{name}_unseen", (values < UNSEEN * mean[:, None]).mean(1))
+        if "loss" in maps:
+            add(f"response_{name}_loss", np.array([_rho(*pair) for pair in zip(values, maps["loss"], strict=True)]))
+    return pd.DataFrame(rows)
+
+
+def _rho(one: np.ndarray, two: np.ndarray) -> float:
+    """Spearman's rank correlation over an image's patches; nan where one of the maps is flat."""
+    if np.ptp(one) == 0 or np.ptp(two) == 0:
+        return np.nan
+    return float(stats.spearmanr(one, two).statistic)

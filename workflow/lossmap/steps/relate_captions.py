@@ -1,0 +1,76 @@
+"""Caption scores, patch losses -> how an image's loss goes with the CIDEr of its caption."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lossmap.errors import LossmapError
+from lossmap.measures.relations import LOSSES, difference_of_means, quarters, relate, spearman_rho
+from lossmap.measures.statistics import bootstrap_mean
+from lossmap.patch_loss_store import open_patch_losses
+from lossmap.seeds import seed_for
+
+
+def run(*, scores: Path, patch_loss: Path, maps: Path, losses: Path, relations: Path, spec: dict) -> None:
+    """Put each image's loss beside its caption's CIDEr, and relate the two: one row per loss.
+
+    patch_loss: means per image (Parquet), of which those of the best reconstructor count. maps: values per patch, of
+    which the norms before the connector are read: the partial correlation holds their mean constant.
+
+    spec: dataset, model, permutations, confidence, resamples, seed.
+    """
+    scored, lost = pd.read_parquet(scores), pd.read_parquet(patch_loss)
+    lost = lost[lost["best"]]
+    missing = sorted(set(scored["image_id"]) - set(lost["image_id"]))
+    if missing:
+        raise LossmapError.listing(
+            f"{scores}: {len(missing)} of {len(scored)} captions have no loss in {patch_loss}:",
+            [f"image {image}" for image in missing],
+            "The two were made from different images: delete both and run again.",
+        )
+    norm = open_patch_losses(maps)["pre_norm"]
+    norms = pd.Series(norm.mean(("row", "col"), dtype="float64").values, norm["image_id"].values)
+    columns = ["image_id", "reconstructor", *LOSSES, "norm_difference"]
+    table = scored.merge(lost[columns], on="image_id", validate="one_to_one")
+    table["pre_norm"] = table["image_id"].map(norms)
+    table.drop(columns="text").to_parquet(losses, index=False)
+
+    how = {key: spec[key] for key in ("resamples", "confidence")}
+    how["seed"] = seed_for(spec["seed"], "relate_captions", spec["dataset"], spec["model"])
+    same = {"dataset": spec["dataset"], "model": spec["model"], "reconstructor": lost["reconstructor"].iloc[0]}
+    same |= {"unscored": len(lost) - len(table), "empty": int((table["text"].str.strip() == "").sum())}
+    same |= _with_bounds("cider", table["cider"], how)
+    same |= {"cider_std": table["cider"].std(ddof=0), "cider_paper_convention": table["cider_raw"].mean()}
+    rows = [
+        {**same, "loss": loss, **_relation(table, loss, how, spec["permutations"]), **_quarters(table, loss, how, spec)}
+        for loss in LOSSES
+    ]
+    pd.DataFrame(rows).to_parquet(relations, index=False)
+
+
+def _relation(table: pd.DataFrame, loss: str, how: dict, permutations: int) -> dict:
+    """Rank correlation of one loss with CIDEr, and in the paper's convention: CIDEr on raw strings."""
+    found = relate(table[loss], table["cider"], [table["pre_norm"]], permutations=permutations, **how)
+    signed = spearman_rho(table["norm_difference"], table["cider"]) if loss == "absolute_norm_difference" else np.nan
+    raw = spearman_rho(table[loss], table["cider_raw"])
+    return {**asdict(found), "rho_signed": signed, "rho_paper_convention": raw}
+
+
+def _quarters(table: pd.DataFrame, loss: str, how: dict, spec: dict) -> dict:
+    """Mean CIDEr of the quarters of the images with the highest and the lowest loss, and lowest less highest."""
+    highest, lowest = quarters(table[loss]) if len(table) >= 4 else (np.empty(0, int), np.empty(0, int))
+    row = {"quarter": len(highest)}
+    for name, images in (("cider_high_loss", highest), ("cider_low_loss", lowest)):
+        row |= _with_bounds(name, table["cider"].iloc[images], how)
+        row[f"{name}_paper_convention"] = table["cider_raw"].iloc[images].mean()
+    cider = table["cider"].to_numpy()
+    apart = difference_of_means(cider[lowest], cider[highest], permutations=spec["permutations"], **how)
+    return row | asdict(apart)
+
+
+def _with_bounds(name: str, values: pd.Series, how: dict) -> dict:
+    """A mean with its bootstrap interval as three columns; nan where there are no values."""
+    found = bootstrap_mean(values, **how) if len(values) else (np.nan,) * 3
+    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))

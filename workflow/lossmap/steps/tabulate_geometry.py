@@ -1,0 +1,56 @@
+"""Summaries of geometry -> its tables: similarity, margins, probe."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from lossmap.geometry_tables import MEASURES, readable, sentences, with_moved
+from lossmap.tables import write_csv, write_html
+
+INTERVAL = " In brackets: bootstrap interval over images. The CSV file holds every k and the chance levels."
+TITLES = {
+    "similarity": "Similarity of embeddings before and after the connector",
+    "margins": "Why neighbours change: near-ties, or moved across a clear margin",
+    "probe": "How much of each patch the connector sees",
+}
+NOTES = {
+    "similarity": (
+        "All on mean-pooled embeddings; neighbours by cosine. CKA: debiased linear centred kernel alignment, 0 for "
+        "unrelated embeddings, 1 for the same up to rotation and scale. Mutual neighbours: share of the k nearest that "
+        "are the same on both sides. Trustworthiness: few strangers among the neighbours after; continuity: few "
+        "neighbours before are lost far away; 1 is perfect. Kendall's tau and Spearman's rho: whether an image's k "
+        "neighbours keep their order, 1 the same, 0 chance. Effective rank: how many directions the embeddings use. "
+        "Intrinsic dimension: of the surface on which they lie, from the two nearest neighbours (TwoNN)."
+    ),
+    "margins": (
+        "Neighbours by cosine of mean-pooled embeddings. Each lost neighbour is compared with the image that took its "
+        "place. Near-tie: their cosines before the connector differ by no more than a random projection to the "
+        "connector's output width would blur (two standard deviations). The rest was moved across a clear margin: not "
+        "for want of room, so by the connector. Within the connector's own change: the difference is at most twice the "
+        "median change of a cosine beyond the best line; a connector that changes much makes ties of much. Closeness "
+        "kept: how near the neighbours after were before, from 0, a random image, to 1, the neighbours before. "
+        "Distance ratio: after over before, relative to the median pair: an empirical bi-Lipschitz constant. Bound: "
+        "overlap >= 1 - ties / k and >= 1 - sqrt(ties) / k, ties being the pairs of a neighbour and a stranger within "
+        "twice the image's largest change; above 0 it says something."
+    ),
+    "probe": (
+        "One patch before the connector is moved by a small step, and the distance that the connector's output moves "
+        "is measured per length of the step; 1: as a connector that only scales. Random directions, and towards the "
+        "same patch of another image. Spread: standard deviation over an image's patches as a share of their mean. Not "
+        "seen: patches with less than a tenth of their image's mean response. rho with loss: rank correlation, over an "
+        "image's patches, with the loss of the best reconstructor."
+    ),
+}
+
+
+def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: dict) -> None:
+    """Gather one table over all models and datasets.
+
+    spec: table (similarity, margins or probe), confidence.
+    """
+    name = spec["table"]
+    summary = with_moved(pd.concat([pd.read_parquet(path) for path in summaries], ignore_index=True))
+    write_csv(summary[summary["measure"].isin(MEASURES[name])], csv)
+    write_html(readable(summary, name), html, TITLES[name], NOTES[name] + INTERVAL)
+    interval = f"In brackets: {spec['confidence']:.0%} bootstrap interval over images."
+    finding.write_text("\n".join([*sentences(summary, name), "", interval, ""]))

@@ -1,0 +1,44 @@
+"""Summaries, plans, projections -> the planner's table."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from lossmap.geometry_tables import plan_sentences, planner_table, readable_plan
+from lossmap.tables import write_csv, write_html
+
+NOTE = (
+    "A random projection to the dimension given (Johnson-Lindenstrauss, with the constant of Dasgupta and Gupta) keeps "
+    "every distance well enough for all k neighbours of the images whose margin is clear enough; the share of images "
+    "with the smallest margins, which are near-ties, is given up. Promised: share of images that keep all k. Kept all, "
+    "overlap: measured, by projecting. Beside it: the connector's own overlap, that of a random projection to its "
+    "output width (in parentheses), and the width of a random projection that keeps as much as the connector. "
+    "Guaranteed beyond the sample: share of images whose margin holds for the population that the images are a sample "
+    "of (Dvoretzky-Kiefer-Wolfowitz); for the others no finite dimension is guaranteed. In brackets: bootstrap "
+    "interval over images."
+)
+
+
+def run(
+    *,
+    summaries: list[Path],
+    plans: list[Path],
+    projections: list[Path],
+    csv: Path,
+    html: Path,
+    finding: Path,
+    spec: dict,
+) -> None:
+    """Gather what a random projection would need, and what it keeps, over all models and datasets.
+
+    spec: confidence.
+    """
+    table = planner_table(_read(summaries), _read(plans), _read(projections))
+    write_csv(table, csv)
+    write_html(readable_plan(table), html, "Dimensions that a random projection needs to keep the neighbours", NOTE)
+    interval = f"In brackets: {spec['confidence']:.0%} bootstrap interval over images."
+    finding.write_text("\n".join([*plan_sentences(table), "", interval, ""]))
+
+
+def _read(paths: list[Path]) -> pd.DataFrame:
+    return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)

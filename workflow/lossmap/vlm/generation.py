@@ -1,0 +1,268 @@
+"""The language side of a vision-language model, fed with stored embeddings: no image, no vision tower, no connector."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import AutoConfig, GenerationConfig, LogitsProcessor, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+from lossmap.errors import LossmapError
+from lossmap.vlm.checkpoints import resolve_checkpoint, weight_files
+from lossmap.vlm.families import Family, read_family
+from lossmap.vlm.loading import DTYPES, quiet
+from lossmap.vlm.preprocessing import load_preprocessor
+from lossmap.vlm.processors import load_processor
+
+# Families whose language model is given more of an image than post.
+SEES_MORE = {"qwen3_vl": "features of several tower layers (deepstack)"}
+# What transformers concatenates is a list with a tensor for each image; these families want one tensor.
+ONE_TENSOR = ("paligemma", "gemma3", "aya_vision", "internvl")
+# What the language model takes of a processor's outputs. The rest is about pixels.
+TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "image_grid_thw")
+
+
+class OnlyNumbers(LogitsProcessor):
+    """Stops generation where the model's output is not a number: the likeliest token would be an arbitrary one."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if scores.isnan().any():
+            raise LossmapError(
+                "The language model put out NaN: it overflowed, or its weights are damaged. Against overflow, set"
+                " compute_dtype: bfloat16 or float32."
+            )
+        return scores
+
+
+class LanguageSide:
+    """A language model and its prompts, ready to speak about images that it knows by their post embeddings alone.
+
+    model_type, family: what the checkpoint is.  device, dtype: of the weights.
+    revision: which weights they are: a hub checkpoint's commit; for a folder "sha256:" and the digest of its weight
+        files.  unknown: the token of what the tokenizer doesn't know, or None.
+    """
+
+    def __init__(self, model_type, family, model, processor, input_size, revision):
+        self.model_type: str = model_type
+        self.family: Family = family
+        self.model: PreTrainedModel = model
+        self.processor: Any = processor
+        self.revision: str = revision
+        self.device: torch.device = model.device
+        self.dtype: torch.dtype = model.dtype
+        self.unknown: int | None = processor.tokenizer.unk_token_id
+        height, width = input_size
+        self._plain = Image.new("RGB", (width, height), (127, 127, 127))
+        own = model.generation_config
+        # The likeliest token and nothing else that the checkpoint may ask for, as Qwen's does for a penalty.
+        model.generation_config = GenerationConfig(
+            do_sample=False,
+            repetition_penalty=1.0,
+            bos_token_id=own.bos_token_id,
+            eos_token_id=own.eos_token_id,
+            pad_token_id=processor.tokenizer.pad_token_id,
+        )
+        ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+        self._ends = set(ends) - {None}
+
+    def chat(self, prompt: str, answer: str | None = None) -> str:
+        """The text of one turn: an image and a prompt, as the model's chat template has it, up to where the answer
+        begins, or with an answer. A checkpoint without a template gets the image, then the prompt."""
+        if self.processor.chat_template is None:
+            return self.processor.image_token + prompt + (answer or "")
+        turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+        if answer is not None:
+            turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+        return self.processor.apply_chat_template(turns, add_generation_prompt=answer is None, tokenize=False)
+
+    def encode(self, prompts: list[str], image_tokens: int) -> dict[str, torch.Tensor]:
+        """Prompts as left-padded batch, each with room for an image, as the model's own processor lays it out.
+
+        The processor is shown a plain image of the model's input size: what it makes of the text doesn't depend on what
+        an image shows.
+
+        Parameters: prompts (n,); image_tokens, how many vectors stand for an image in post.
+        Returns: input_ids, attention_mask (n, length), and what else the family's language model takes, on the device.
+        Raises: LossmapError if a prompt names an image itself, or the processor leaves room for another number of
+            vectors.
+        """
+        distinct = list(dict.fromkeys(prompts))
+        texts = [self.chat(prompt) for prompt in distinct]
+        for prompt, text in zip(distinct, texts, strict=True):
+            if (found := text.count(self.processor.image_token)) != 1:
+                raise LossmapError(
+                    f"The prompt {prompt!r} becomes a text with {found} places for an image, marked"
+                    f" {self.processor.image_token}; wanted one. Take the mark out of the question; if it holds none,"
+                    " the checkpoint's chat template is at fault."
+                )
+        inputs = self.processor(
+            images=[[self._plain]] * len(texts),
+            text=texts,
+            padding=True,
+            return_tensors="pt",
+            # As transformers does where it tokenises a chat: no second token for the beginning.
+            add_special_tokens=not self._begun(texts[0]),
+        )
+        is_image = inputs["input_ids"] == self.model.config.image_token_id
+        found = is_image.sum(1)
+        if self.family.view == "base" and (found >= image_tokens).all():
+            # The processor leaves room for tiles too, after the whole view, which alone is in post.
+            kept = ~is_image | (is_image.cumsum(1) <= image_tokens)
+            lengths = inputs["input_ids"].shape
+            for name, values in inputs.items():
+                if name in TEXT_INPUTS and values.shape == lengths:
+                    inputs[name] = values[kept].view(len(texts), -1)
+        elif (found != image_tokens).any():
+            raise LossmapError(
+                f"{self.model_type}: its processor leaves room for {found[0]} vectors per image, the embeddings have"
+                f" {image_tokens}. They were made by another model, or with another image_size: extract them again."
+            )
+        row = {prompt: i for i, prompt in enumerate(distinct)}
+        rows = torch.tensor([row[prompt] for prompt in prompts])
+        return {name: inputs[name][rows].to(self.device) for name in TEXT_INPUTS if name in inputs}
+
+    def image(self, post: torch.Tensor) -> dict[str, BaseModelOutputWithPooling]:
+        """post (n, tokens, features) as the argument `mm_encoder_outputs` of the model."""
+        post = post.to(self.device, self.dtype)
+        return {
+            "image": BaseModelOutputWithPooling(pooler_output=post if self.model_type in ONE_TENSOR else list(post))
+        }
+
+    def generate(self, prompts: list[str], post: torch.Tensor, max_new_tokens: int) -> list[list[int]]:
+        """What the model says, greedily: at each step the likeliest token.
+
+        Parameters: prompts (n,); post (n, tokens, features), the embeddings of the image of each prompt;
+            max_new_tokens, the most tokens of one text.
+        Returns: n lists of token ids. A text ends with a token that means so, unless it was cut off at max_new_tokens.
+        Raises: LossmapError as `encode`, and if the model puts out NaN.
+        """
+        inputs = self.encode(prompts, post.shape[1])
+        made = self._generate(inputs, mm_encoder_outputs=self.image(post), max_new_tokens=max_new_tokens)
+        return [self._until_end(row) for row in made[:, inputs["input_ids"].shape[1] :].tolist()]
+
+    def next_token(self, inputs: dict[str, torch.Tensor], **more) -> tuple[torch.Tensor, Any]:
+        """Log-probabilities of the next token, and the cache of everything before it.
+
+        Parameters: inputs, from `encode`; more, mm_encoder_outputs for a prompt, past_key_values to go on.
+        Returns: (n, vocabulary) float32; the key-value cache.
+        Raises: LossmapError if the model puts out NaN.
+        """
+        made = self._generate(inputs, **more, max_new_tokens=1, return_dict_in_generate=True, output_logits=True)
+        return made.logits[0].float().log_softmax(-1), made.past_key_values
+
+    def decode(self, tokens: list[list[int]]) -> list[str]:
+        """Texts of token ids, without special tokens and without blanks around them; "" where there is no other."""
+        return [text.strip() for text in self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a text from `chat`, the image's place unexpanded."""
+        return self.processor.tokenizer(text, add_special_tokens=not self._begun(text))["input_ids"]
+
+    @torch.inference_mode()
+    def _generate(self, inputs: dict[str, torch.Tensor], **how) -> Any:
+        return self.model.generate(**inputs, **how, logits_processor=[OnlyNumbers()])
+
+    def _begun(self, text: str) -> bool:
+        begin = self.processor.tokenizer.bos_token
+        return begin is not None and text.startswith(begin)
+
+    def _until_end(self, tokens: list[int]) -> list[int]:
+        end = next((i for i, token in enumerate(tokens) if token in self._ends), len(tokens))
+        return tokens[: end + 1]
+
+
+def load_language_side(
+    checkpoint: str | Path,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    image_size: int | None = None,
+) -> LanguageSide:
+    """Load a model's language model and tokenizer. Its vision tower and connector are neither built nor read.
+
+    Parameters: as `load_vision_side`.
+    Raises: LossmapError if the checkpoint can't be had, is of no known family or of one that can't speak from post
+        alone, or lacks weights of the language model or files of the processor.
+    """
+    if dtype not in DTYPES:
+        raise LossmapError(f"dtype is {dtype!r}. Choose one of {', '.join(DTYPES)}.")
+    folder = resolve_checkpoint(checkpoint, revision, vision_only=False)
+    model_type, family = read_family(folder)
+    if model_type in SEES_MORE:
+        raise LossmapError(
+            f"{checkpoint}: a {model_type} language model is given {SEES_MORE[model_type]} beside post, which the store"
+            " does not hold. Leave this model out of captions, answers and choices."
+        )
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with quiet():
+        model, info = _without_vision(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)], family).from_pretrained(
+            folder,
+            config=config,
+            dtype=DTYPES[dtype],
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported below, with the checkpoint's name
+            output_loading_info=True,
+        )
+    problems = [f"{key}: missing" for key in info["missing_keys"]]
+    problems += [f"{key}: {found}, not {wanted}" for key, found, wanted in info["mismatched_keys"]]
+    problems += list(info["error_msgs"])
+    if problems:
+        raise LossmapError.listing(
+            f"{checkpoint}: the weights of the language side don't fit its config.json:",
+            sorted(problems),
+            "Complete the checkpoint: without these, the network would hold random numbers.",
+        )
+    processor = _processor(folder)
+    size = load_preprocessor(folder, image_size=image_size).input_size
+    return LanguageSide(
+        model_type, family, model.to(device).eval(), processor, size, revision or _weights_digest(folder)
+    )
+
+
+def _without_vision(model_class: type[PreTrainedModel], family: Family) -> type[PreTrainedModel]:
+    """The same model class less its vision side, so that transformers has no use for those tensors.
+
+    It keeps its name and module, by which transformers knows how tensors were spelt in older checkpoints.
+    """
+
+    class LanguageOnly(model_class):
+        __module__ = model_class.__module__
+
+        def __init__(self, config: PreTrainedConfig, *args, **kwargs):
+            super().__init__(config, *args, **kwargs)  # on the meta device: nothing is allocated yet
+            for name in family.vision_keys:
+                if name.endswith("."):  # a module; transformers wants the single `image_newline`
+                    setattr(self.model, name.removesuffix("."), None)
+
+    LanguageOnly.__name__ = LanguageOnly.__qualname__ = model_class.__name__
+    return LanguageOnly
+
+
+def _processor(folder: Path) -> Any:
+    """The checkpoint's processor for one view of each image, padding on the left."""
+    try:
+        processor = load_processor(folder)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise LossmapError(
+            f"{folder}: its processor can't be loaded, so the model can't be asked ({' '.join(str(error).split())})."
+            " Add the tokenizer's files where they are missing; otherwise leave this model out of captions, answers and"
+            " choices."
+        ) from None
+    processor.tokenizer.padding_side = "left"
+    if processor.tokenizer.pad_token is None:
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    if hasattr(processor.image_processor, "do_image_splitting"):
+        processor.image_processor.do_image_splitting = False
+    return processor
+
+
+def _weights_digest(folder: Path) -> str:
+    sha = hashlib.sha256()
+    for name in weight_files(folder, vision_only=False):
+        with (folder / name).open("rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{sha.hexdigest()}"

@@ -40,6 +40,23 @@ def test_the_report_opens_and_shows_each_result_with_its_numbers(page, study):
     assert not page.complaints
 
 
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@pytest.mark.parametrize(
+    ("category", "results"),
+    [
+        ("Reconstruction", ["Verdict", "Ladder of reconstructors", "Table 1: connectors", "Training"]),
+        ("Behaviour", ["Browse examples", "Table 4: CIDEr and loss", "Accuracy and loss", "Lost patches: figure1"]),
+        ("Geometry", ["Table 5: Procrustes", "Near-ties", "Dimensions needed", "Patch probe", "Other measures"]),
+    ],
+)
+def test_every_category_shows_its_results(page, category, results):
+    page.get_by_text(category, exact=True).first.click()
+    for result in results:
+        page.wait_for_selector(f"text={result}")
+    assert not page.complaints
+
+
 def test_captions_hold_the_numbers_of_the_tables(study):
     table = pd.read_csv(study / "results/small/tables/figure3.csv")
     rows = table[(table["metric"] == "l2") & (table["k"] == table["k"].min())]

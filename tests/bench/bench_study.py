@@ -31,7 +31,7 @@ def main() -> None:
             copy(ROOT / name, folder / name)
         seconds, log = timed(folder)
         jobs = re.search(r"(\d+) of \1 steps", log)
-        print(f"default study        {seconds:6.0f} s  ({jobs.group(1)} jobs; wanted: at most 360 s on two cores)")
+        print(f"default study        {seconds:6.0f} s  ({jobs.group(1)} jobs; wanted: at most 900 s on two cores)")
         seconds, log = timed(folder)
         if "Nothing to be done" not in log:
             sys.exit(log)

@@ -68,7 +68,7 @@ def example_relevance(wildcards):
     """Which patches hold the answer, where a dataset has masks."""
     if wildcards.task == "captions" or "masks" not in config["datasets"][wildcards.dataset]:
         return []
-    return f"results/{wildcards.study}/scores/{wildcards.dataset}/{wildcards.model}/relevance.parquet"
+    return [f"results/{wildcards.study}/scores/{wildcards.dataset}/{wildcards.model}/relevance.parquet"]
 
 
 def example_tables():

@@ -24,7 +24,7 @@ def probe_losses(wildcards):
     """Patch losses to compare the responses with, where there are any."""
     if wildcards.dataset not in EVALUATED:
         return []
-    return f"results/{wildcards.study}/patch_loss/{wildcards.dataset}/{wildcards.model}.zarr"
+    return [f"results/{wildcards.study}/patch_loss/{wildcards.dataset}/{wildcards.model}.zarr"]
 
 
 def geometry_table_settings(**more):

@@ -20,7 +20,7 @@ WORDING = {"captions": ("prompts", "max_new_tokens"), "answers": ("max_new_token
 def language_files(wildcards):
     """The files of a checkpoint folder; nothing for a hub id, which its revision pins."""
     folder = Path(config["models"][wildcards.model]["checkpoint"])
-    names = ("*.json", "*.jinja", "*.safetensors")
+    names = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
     return sorted(str(path) for name in names for path in folder.glob(name))
 
 

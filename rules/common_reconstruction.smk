@@ -94,5 +94,5 @@ def reconstruction_table_settings(wildcards):
 
 def table1_settings():
     keys = ("checkpoint", "revision")
-    models = {name: {key: model.get(key) for key in keys} for name, model in config["models"].items()}
+    models = [{"name": name, **{key: model.get(key) for key in keys}} for name, model in config["models"].items()]
     return canonical({"models": models})

@@ -11,10 +11,32 @@ wildcard_constraints:
     share="[0-9]+",
 
 
+rule check_training_images:
+    """No image trains a reconstructor and is measured with it."""
+    input:
+        training=f"results/{{study}}/data/{RECONSTRUCTION['train']}/images.parquet",
+        evaluated=expand(
+            "results/{{study}}/data/{dataset}/images.parquet",
+            dataset=sorted({RECONSTRUCTION["ladder"], *RECONSTRUCTION["evaluate"]}),
+        ),
+    output:
+        counts="results/{study}/reconstructors/images.json",
+    log:
+        "results/{study}/logs/check_training_images.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        code=code_hash("check_training_images"),
+    shell:
+        "python -m lossmap check_training_images --training {input.training} --evaluated {input.evaluated}"
+        " --counts {output.counts} 2> {log}"
+
+
 rule measure_statistics:
     """Mean and standard deviation per feature over the training set, for the connector and each control."""
     input:
         embeddings=training_store,
+        checked="results/{study}/reconstructors/images.json",
     output:
         statistics=expand(
             "results/{{study}}/reconstructors/{{model}}/{connector}/statistics.safetensors", connector=connectors()

@@ -160,7 +160,7 @@ def test_answers_are_told_with_rule_numbers_and_texts_as_they_are():
     figure.canvas.draw()  # a formula in the text would fail here
     found = words(figure)
     for wanted in (
-        "Wrong answer, highest loss", "rank 1 of 9 wrong answers", "What costs $5 or $6?", "Model: (nothing)",
+        "Wrong answer, highest loss", "rank 1 of 9 ranked wrong answers", "What costs $5 or $6?", "Model: (nothing)",
         "People: 2 (2), ii", "Accuracy: 0.3", "Loss: 1.250 in the answer's patches, none in the others",
     ):  # fmt: skip
         assert wanted in found
@@ -221,8 +221,8 @@ def test_the_finding_holds_the_numbers_of_the_table(tmp_path):
         for which, row in (("highest", rows.loc[rows["loss"].idxmax()]), ("lowest", rows.loc[rows["loss"].idxmin()])):
             elsewhere = row["squared_error"][~row["relevant"]].mean()
             assert (
-                f"- **{outcome} answer, {which} loss** (rank {row['rank']} of {len(rows)} {outcome} answers): squared "
-                f"error {row['loss']:.3f} in the patches with the answer, {elsewhere:.3f} in the others; "
+                f"- **{outcome} answer, {which} loss** (rank {row['rank']} of {len(rows)} ranked {outcome} answers): "
+                f"squared error {row['loss']:.3f} in the patches with the answer, {elsewhere:.3f} in the others; "
                 f"accuracy {row['score']:.2g}.\n"
             ) in text
     assert f"- {12 - len(table)} questions are not ranked" in text

@@ -70,12 +70,12 @@ def test_table6_holds_every_network_and_its_own_reported_loss(tmp_path):
     assert table["loss_mean_reported"].isna().all()
 
 
-def toy_store(folder, preprocessing):
+def toy_store(folder, preprocessing, tokens=2):
     rng, index = np.random.default_rng(0), folder / "toy.json"
-    arrays = {"pre": rng.normal(size=(2, 4, 6)), "post": rng.normal(size=(2, 2, 5))}
+    arrays = {"pre": rng.normal(size=(2, 4, 6)), "post": rng.normal(size=(2, tokens, 5))}
     arrays |= {f"{name}_mean": values.mean(1) for name, values in arrays.items()}
     how = {"pre_grid": [2, 2], "post_grid": None, "preprocessing": preprocessing, "provenance": {}}
-    writer = PartWriter(folder / "toy/part-0.zarr", ["a", "b"], (4, 6), (2, 5), "float16", how)
+    writer = PartWriter(folder / "toy/part-0.zarr", ["a", "b"], (4, 6), (tokens, 5), "float16", how)
     writer.append(**arrays, box=np.zeros((2, 4)), size=np.ones((2, 2)))
     writer.close()
     write_index([folder / "toy/part-0.zarr"], index)
@@ -90,7 +90,7 @@ def table1(folder, monkeypatch, checkpoint, preprocessing, parameters=20_979_712
     rows |= {"rung": ["ridge", "mlp-3", "ridge"], "parameters": [1, 27_300_000, 2]}
     pd.DataFrame(rows).to_csv(folder / "ladder.csv", index=False)
     out = {name: folder / name for name in ("csv", "html", "finding")}
-    models = {"llava": {"checkpoint": checkpoint, "revision": "1" * 40}}
+    models = [{"name": "llava", "checkpoint": checkpoint, "revision": "1" * 40}]
     index = toy_store(folder, preprocessing)
     tabulate_table1.run(embeddings=[index], ladder=folder / "ladder.csv", **out, spec={"models": models})
     assert asked == [(checkpoint, "1" * 40)]
@@ -105,6 +105,22 @@ def test_table1_tells_shapes_and_sizes(tmp_path, monkeypatch):
     assert "<td>4 x 6</td><td>2 x 5</td>" in page
     assert "320 x 336 px, centre crop" in page
     assert "**llava**: 4 x 6 to 2 x 5 (24 numbers to 10), by a connector of 21 million parameters." in finding
+
+
+def test_table1_gives_each_model_its_own_shapes(tmp_path, monkeypatch):
+    """Whatever their order: the second model's name comes first in the alphabet."""
+    monkeypatch.setattr(tabulate_table1, "resolve_checkpoint", lambda *which: tmp_path)
+    monkeypatch.setattr(tabulate_table1, "connector_parameters", lambda where: 1)
+    stores = []
+    for name, tokens in (("b", 2), ("a", 3)):
+        (tmp_path / name).mkdir()
+        stores.append(toy_store(tmp_path / name, {"size": [8, 8], "crop": None}, tokens))
+    rows = {"model": ["a", "b"], "kind": "own", "best": True, "rung": "ridge", "parameters": 1}
+    pd.DataFrame(rows).to_csv(tmp_path / "ladder.csv", index=False)
+    out = {name: tmp_path / name for name in ("csv", "html", "finding")}
+    models = [{"name": name, "checkpoint": name, "revision": None} for name in ("b", "a")]
+    tabulate_table1.run(embeddings=stores, ladder=tmp_path / "ladder.csv", **out, spec={"models": models})
+    assert pd.read_csv(out["csv"]).set_index("model")["post_patches"].to_dict() == {"b": 2, "a": 3}
 
 
 def test_table1_of_another_model_has_nothing_reported(tmp_path, monkeypatch):

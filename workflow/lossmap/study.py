@@ -94,6 +94,8 @@ def check_dataset(config: dict, dataset: str, images: int, classes: int) -> None
         for key, k in _neighbours_wanted(config, dataset)
         if k >= images
     ]
+    if dataset in config["geometry"]["datasets"] and max(config["geometry"]["k"]) == images - 1:
+        problems.append(f"geometry: k: a margin needs an image beyond the neighbours; so k is {images - 2} at most")
     problems += _training_problems(config, dataset, images)
     if problems:
         raise LossmapError.listing(
@@ -217,6 +219,8 @@ def _reference_problems(config: dict) -> list[str]:
                 problems.append(
                     f"{section}: datasets: {dataset!r} is not among datasets{_nearest(dataset, [*config['datasets']])}"
                 )
+    if config["galleries"]["shown"] > config["galleries"]["k"]:
+        problems.append("galleries: shown: must not be more than k, whose overlap is told beside the images")
     problems += _reconstruction_problems(config)
     problems += _behaviour_problems(config)
     figure2 = config.get("figure2")

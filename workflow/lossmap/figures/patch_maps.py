@@ -39,7 +39,7 @@ def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.n
     texts = [
         (
             f"{row.outcome.capitalize()} answer, {row.which} loss",
-            f"rank {row.rank} of {row.of} {row.outcome} answers",
+            f"rank {row.rank} of {row.of} ranked {row.outcome} answers",
             f"Question: {row.question}",
             f"Model: {row.prediction or '(nothing)'}",
             f"People: {_counted(row.references)}",

@@ -164,6 +164,7 @@ def train(
         before), held_out_loss, images (seen so far), a row for each round.
     Raises: LossmapError if the loss or its gradient is not finite; the weights before that step are kept in `work`.
     """
+    network.to(accelerator.device)
     if schedule.whiten:
         whiten(network, measure_whitening(batches, accelerator))
     module = accelerator.prepare_model(network)

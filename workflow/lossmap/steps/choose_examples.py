@@ -32,7 +32,7 @@ def run(
 
     references: captions.parquet or questions.parquet. relevance: which share of each patch the answer mask covers; with
     it, examples are ranked by their squared error in relevant patches, without it, by that of the whole image.
-    Questions of whose mask the model sees too little for a relevant patch have no rank; column unranked counts them.
+    Questions whose mask covers no patch enough have no rank; column unranked counts them.
 
     spec: model, dataset, task ("captions", "answers" or "choices"), number (of examples, at most), right (accuracy from
     which an answer counts as right), relevance_threshold (share of a patch from which it is relevant).

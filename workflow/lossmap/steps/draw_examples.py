@@ -28,7 +28,7 @@ def run(*, examples: Path, pdf: Path, png: Path, finding: Path) -> None:
     found = {(row.outcome, row.which): row for row in cases.itertuples()}
     lines = [_sentence(found.get(each), *each) for each in CASES]
     if unranked := chosen["unranked"].iloc[0]:
-        lines.append(f"- {unranked} questions are not ranked: the model sees too little of their answer.")
+        lines.append(f"- {unranked} questions are not ranked: the answer mask covers no patch enough.")
     finding.write_text("\n".join(lines) + "\n")
 
 
@@ -36,7 +36,7 @@ def _sentence(row, outcome: str, which: str) -> str:
     if row is None:
         return f"- **{outcome} answer, {which} loss**: there is none."
     return (
-        f"- **{outcome} answer, {which} loss** (rank {row.rank} of {row.of} {outcome} answers): squared error "
+        f"- **{outcome} answer, {which} loss** (rank {row.rank} of {row.of} ranked {outcome} answers): squared error "
         f"{row.loss:.3f} in the patches with the answer, {shown(row.other_loss)} in the others; accuracy "
         f"{row.score:.2g}."
     )

@@ -35,3 +35,4 @@ def run(*, embeddings: Path, reconstructors: Path, spec: dict, threads: int = 1)
         for share, module, architecture in fit_linear_rungs(pairs, split):
             path = reconstructors / name / f"{architecture['kind']}-{share}.safetensors"
             save_reconstructor(module, architecture, statistics.digest, path)
+            del module  # it can take gigabytes, and so can the next

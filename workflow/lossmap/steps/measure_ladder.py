@@ -44,4 +44,5 @@ def run(*, embeddings: Path, reconstructors: Path, ladder: Path, spec: dict, thr
             image_ids = pairs.store["image_id"].values
             columns = {**about, **which, "held_out_error": rung.held_out_error, "image_id": image_ids, **losses}
             frames.append(pd.DataFrame(columns).astype({"known_fvu": "float64"}))
+        del rungs, rung  # they can take gigabytes, and so can the next connector's
     pd.concat(frames).to_parquet(ladder, index=False)

@@ -26,9 +26,9 @@ def run(
 
     patches: one row per image and patch; summary: one row per measure, with interval over images. A response is
     relative: 1 is that of a connector that only scales. patch_loss: the dataset's patch losses, to compare with.
-    spec: dataset, model, images (how many, drawn by seed), directions (random ones), step (as a share of a patch's
-    length), batch_size, checkpoint, revision, image_size, confidence, resamples, seed. The connector runs in float32,
-    on the GPU where there is one.
+    spec: dataset, model, images (how many, drawn by seed), directions (random ones), step (as a share of the root mean
+    square length of all patches), batch_size, checkpoint, revision, image_size, confidence, resamples, seed. The
+    connector runs in float32, on the GPU where there is one.
     """
     torch.set_num_threads(threads)
     store = open_store(embeddings)

@@ -15,7 +15,8 @@ TITLES = {
 }
 NOTES = {
     "similarity": (
-        "All on mean-pooled embeddings; neighbours by cosine. CKA: debiased linear centred kernel alignment, 0 for "
+        "All on mean-pooled embeddings; neighbours by cosine (for the intrinsic dimension by distance). CKA: "
+        "debiased linear centred kernel alignment, 0 for "
         "unrelated embeddings, 1 for the same up to rotation and scale. Mutual neighbours: share of the k nearest that "
         "are the same on both sides. Trustworthiness: few strangers among the neighbours after; continuity: few "
         "neighbours before are lost far away; 1 is perfect. Kendall's tau and Spearman's rho: whether an image's k "

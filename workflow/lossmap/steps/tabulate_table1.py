@@ -23,11 +23,12 @@ def run(*, embeddings: list[Path], ladder: Path, csv: Path, html: Path, finding:
     """Tabulate shapes and sizes of all models.
 
     embeddings: an index of each model's embeddings, of any data set, in the order of the spec. ladder: table of the
-    ladder as CSV. spec: models (name: {checkpoint, revision}).
+    ladder as CSV. spec: models, a list of {name, checkpoint, revision}: their order says whose index is which.
     """
     best = pd.read_csv(ladder).query("kind == 'own' and best").set_index("model")
     rows = []
-    for (name, model), index in zip(spec["models"].items(), embeddings, strict=True):
+    for model, index in zip(spec["models"], embeddings, strict=True):
+        name = model["name"]
         store = open_store(index)
         (patches, features), (tokens, width) = (store[side].shape[1:] for side in ("pre", "post"))
         row = {"model": name, "pre_patches": patches, "pre_dim": features, "post_patches": tokens, "post_dim": width}
@@ -37,7 +38,7 @@ def run(*, embeddings: list[Path], ladder: Path, csv: Path, html: Path, finding:
         row["reconstructor_params_m"] = best.loc[name, "parameters"] / 1e6
         rows.append(row | {"input": _input(store.attrs["preprocessing"])})
     table = pd.DataFrame(rows)
-    checkpoints = {name: model["checkpoint"] for name, model in spec["models"].items()}
+    checkpoints = {model["name"]: model["checkpoint"] for model in spec["models"]}
     table = beside(table, "table1", [], VALUES, checkpoints)
     write_csv(table, csv)
     write_html(_readable(table), html, "Table 1: connectors and reconstructors", NOTE)

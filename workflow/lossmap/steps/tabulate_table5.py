@@ -14,7 +14,8 @@ NOTE = (
     "are fewer). Error: distance of an image's two embeddings then, in the unit of the embeddings before, so that "
     "models do not compare; by chance: with images paired at random. Unexplained: share of the variance before the "
     "connector that a map fitted on one half of the images leaves on the other half, 0 none, 1 all: by a rotation and "
-    "one scale, by the same on standardised features, and by any linear map (ridge) on standardised features; by "
+    "one scale, by the same on standardised features, and by any linear map (ridge) on standardised features. Few "
+    "images for many features leave more, even where nothing is lost. By "
     "chance: with images paired at random. In brackets: bootstrap interval over images. Reported: the paper's values, "
     "where the study has its model and dataset."
 )

@@ -23,7 +23,7 @@ NOTE = (
     "tokens longer than {ratio:g} times the image's median token are left out of the mean; in the last two columns, "
     "the share of such tokens before and after the connector. In brackets: bootstrap interval over images. Chance: k / "
     "(n - 1). Paper's convention: each image counts among its own neighbours. Reported: the paper's values for its "
-    "LLaVA; it does not say on which images."
+    "LLaVA, whatever the dataset here: it does not say on which images."
 )
 REPORTED = {"overlap_mean_reported": "reported", "overlap_std_reported": "reported, std"}
 

@@ -199,7 +199,7 @@ rule tabulate_captions:
         csv="results/{study}/tables/{table}.csv",
         html=report(
             "results/{study}/tables/{table}.html",
-            caption="../workflow/report/{table}.rst",
+            caption="../workflow/report/caption_tables.rst",
             category="Behaviour",
             labels=lambda wildcards: {
                 "result": {"table3_cider": "Table 3: CIDEr", "table4": "Table 4: CIDEr and loss"}[wildcards.table],
@@ -255,7 +255,7 @@ rule tabulate_relations:
         csv="results/{study}/tables/{table}.csv",
         html=report(
             "results/{study}/tables/{table}.html",
-            caption="../workflow/report/{table}.rst",
+            caption="../workflow/report/relations.rst",
             category="Behaviour",
             labels=lambda wildcards: {
                 "result": {"figure5": "Accuracy and loss", "within_image": "Loss within an image"}[wildcards.table],
@@ -286,7 +286,7 @@ rule draw_figure5:
         pdf="results/{study}/figures/figure5.pdf",
         png=report(
             "results/{study}/figures/figure5.png",
-            caption="../workflow/report/figure5.rst",
+            caption="../workflow/report/relations.rst",
             category="Behaviour",
             labels={"result": "Accuracy and loss", "kind": "figure"},
         ),
@@ -336,7 +336,7 @@ rule draw_examples:
         pdf="results/{study}/figures/{figure}.pdf",
         png=report(
             "results/{study}/figures/{figure}.png",
-            caption="../workflow/report/{figure}.rst",
+            caption="../workflow/report/examples.rst",
             category="Behaviour",
             labels={"result": "Lost patches: {figure}", "kind": "figure"},
         ),

@@ -132,7 +132,7 @@ rule tabulate_geometry:
         csv="results/{study}/tables/{table}.csv",
         html=report(
             "results/{study}/tables/{table}.html",
-            caption="../workflow/report/{table}.rst",
+            caption="../workflow/report/geometry_tables.rst",
             category="Geometry",
             labels=lambda wildcards: {
                 "result": {"similarity": "Other measures", "margins": "Near-ties", "probe": "Patch probe"}[
@@ -218,7 +218,7 @@ rule draw_margins:
         pdf="results/{study}/figures/margins.pdf",
         png=report(
             "results/{study}/figures/margins.png",
-            caption="../workflow/report/margins.rst",
+            caption="../workflow/report/geometry_tables.rst",
             category="Geometry",
             labels={"result": "Near-ties", "kind": "figure"},
         ),
@@ -270,7 +270,7 @@ rule draw_probe:
         pdf="results/{study}/figures/probe.pdf",
         png=report(
             "results/{study}/figures/probe.png",
-            caption="../workflow/report/probe.rst",
+            caption="../workflow/report/geometry_tables.rst",
             category="Geometry",
             labels={"result": "Patch probe", "kind": "figure"},
         ),

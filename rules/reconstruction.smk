@@ -215,7 +215,7 @@ rule tabulate_reconstruction:
         csv="results/{study}/tables/{table}.csv",
         html=report(
             "results/{study}/tables/{table}.html",
-            caption="../workflow/report/{table}.rst",
+            caption="../workflow/report/reconstruction_tables.rst",
             category="Reconstruction",
             labels={"result": "{table}", "kind": "table"},
         ),

@@ -95,7 +95,7 @@ def check_dataset(config: dict, dataset: str, images: int, classes: int) -> None
         if k >= images
     ]
     if dataset in config["geometry"]["datasets"] and max(config["geometry"]["k"]) == images - 1:
-        problems.append(f"geometry: k: a margin needs an image beyond the neighbours; so k is {images - 2} at most")
+        problems.append(f"geometry: k: a margin needs an image beyond the neighbours, so k is {images - 2} at most")
     problems += _training_problems(config, dataset, images)
     if problems:
         raise LossmapError.listing(

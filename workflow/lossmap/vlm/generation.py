@@ -41,8 +41,8 @@ class LanguageSide:
     """A language model and its prompts, ready to speak about images that it knows by their post embeddings alone.
 
     model_type, family: what the checkpoint is.  device, dtype: of the weights.
-    revision: which weights they are: a hub checkpoint's commit; for a folder "sha256:" and the digest of its weight
-        files.  unknown: the token of what the tokenizer doesn't know, or None.
+    revision: which checkpoint it is: a hub checkpoint's commit; for a folder "sha256:" and the digest of its files:
+        weights, tokenizer, chat template and settings.  unknown: the token of what the tokenizer doesn't know, or None.
     """
 
     def __init__(self, model_type, family, model, processor, input_size, revision):
@@ -218,9 +218,7 @@ def load_language_side(
         )
     processor = _processor(folder)
     size = load_preprocessor(folder, image_size=image_size).input_size
-    return LanguageSide(
-        model_type, family, model.to(device).eval(), processor, size, revision or _weights_digest(folder)
-    )
+    return LanguageSide(model_type, family, model.to(device).eval(), processor, size, revision or _digest(folder))
 
 
 def _without_vision(model_class: type[PreTrainedModel], family: Family) -> type[PreTrainedModel]:
@@ -260,9 +258,11 @@ def _processor(folder: Path) -> Any:
     return processor
 
 
-def _weights_digest(folder: Path) -> str:
+def _digest(folder: Path) -> str:
+    """Of the weights, the tokenizer, the chat template and the settings: of all that what a model says depends on."""
     sha = hashlib.sha256()
-    for name in weight_files(folder, vision_only=False):
+    said = {path.name for ending in ("json", "jinja", "model", "txt") for path in folder.glob(f"*.{ending}")}
+    for name in sorted({*weight_files(folder, vision_only=False), *said}):
         with (folder / name).open("rb") as file:
-            sha.update(hashlib.file_digest(file, "sha256").digest())
+            sha.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
     return f"sha256:{sha.hexdigest()}"

@@ -51,6 +51,16 @@ def test_points_and_intervals_are_those_of_the_table():
     assert [label.get_text() for label in axes.get_yticklabels()] == [loss.replace("_", " ") for loss in LOSSES]
 
 
+def test_an_interval_need_not_hold_its_point():
+    """A percentile bootstrap of few items may not."""
+    _, axes = plt.subplots()
+    correlation_by_loss(axes, table().assign(low=0.6, high=0.9))
+    points, intervals = drawn(axes)["relevant patches"]
+    assert points == [-0.3, -0.2, -0.1]
+    assert np.allclose(intervals, [[0.6, 0.9]] * 3)
+    assert axes.get_xlim()[0] < -0.3
+
+
 def test_regions_differ_by_more_than_colour():
     _, axes = plt.subplots()
     correlation_by_loss(axes, table())

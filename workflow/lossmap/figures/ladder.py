@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from lossmap.figures.style import COLOURS, MARKERS
+from lossmap.figures.style import COLOURS, MARKERS, points_with_intervals
 
 KINDS = {
     "own": {"color": "black", "marker": "o"},
@@ -33,9 +33,10 @@ def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame) -> None:
         rows = rows.assign(place=[rungs.index(rung) for rung in rows["rung"]]).sort_values("place")
         full, less = rows[rows["share"] == rows["share"].max()], rows[rows["share"] < rows["share"].max()]
         width, size = (2.2, 6) if own else (1.2, 5)
-        axes.errorbar(
-            full["place"], full["fvu"], yerr=_bars(full), linewidth=width, markersize=size, label=label, **how
-        )
+        points_with_intervals(
+            axes, full["place"], full["fvu"], full["fvu_low"], full["fvu_high"], "y",
+            linewidth=width, markersize=size, label=label, **how,
+        )  # fmt: skip
         axes.plot(less["place"], less["fvu"], linestyle="none", fillstyle="none", markersize=size, **how)
         best = full[full["best"]]
         ring = {"marker": "o", "fillstyle": "none", "markersize": size + 6, "linestyle": "none", "zorder": 4}
@@ -57,8 +58,8 @@ def best_by_connector(axes: plt.Axes, table: pd.DataFrame) -> None:
     for place, row in rows.iterrows():
         which = "own" if row["kind"] == "own" else "lossless" if row["lossless"] else "lossy"
         names.append("model's connector" if which == "own" else _words(row["connector"]))
-        bars = [[row["fvu"] - row["fvu_low"]], [row["fvu_high"] - row["fvu"]]]
-        axes.errorbar(row["fvu"], place, xerr=bars, markersize=5.5, **KINDS[which])
+        interval = row["fvu_low"], row["fvu_high"]
+        points_with_intervals(axes, row["fvu"], place, *interval, "x", markersize=5.5, **KINDS[which])
         side, align = (-1, "right") if row["fvu"] > 0.6 else (1, "left")
         axes.annotate(
             f"{row['fvu']:.3f}, {_words(row['rung'])}", (row["fvu"], place), xytext=(7 * side, 0),
@@ -75,7 +76,3 @@ def best_by_connector(axes: plt.Axes, table: pd.DataFrame) -> None:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _bars(rows: pd.DataFrame) -> list:
-    return [rows["fvu"] - rows["fvu_low"], rows["fvu_high"] - rows["fvu"]]

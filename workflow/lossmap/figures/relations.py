@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lossmap.figures.style import COLOURS
+from lossmap.figures.style import COLOURS, points_with_intervals
 
 # Place beside the loss's own line, colour, marker, and whether the marker is filled: colour is never the only sign.
 REGIONS = {"relevant": (-0.16, COLOURS[0], "o", True), "irrelevant": (0.16, COLOURS[1], "s", False)}
@@ -27,8 +27,8 @@ def correlation_by_loss(axes: plt.Axes, table: pd.DataFrame) -> None:
                 0, place, "undefined", ha="center", va="center", fontsize=8, color=colour, backgroundcolor="w", zorder=1
             )
         shown = rows[defined]
-        axes.errorbar(
-            shown["rho"], places[defined], xerr=[shown["rho"] - shown["low"], shown["high"] - shown["rho"]],
+        points_with_intervals(
+            axes, shown["rho"], places[defined], shown["low"], shown["high"], "x",
             color=colour, marker=marker, markersize=6, markerfacecolor=colour if filled else "white",
             linestyle="none", capsize=2.5, label=f"{region} patches",
         )  # fmt: skip

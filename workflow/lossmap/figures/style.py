@@ -4,7 +4,9 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
+from matplotlib.container import ErrorbarContainer
 
 # Colours that stay apart for every common colour vision, and markers so that colour is never the only sign.
 COLOURS = sns.color_palette("colorblind").as_hex()
@@ -18,6 +20,24 @@ def use_style() -> None:
     # Type 42 embeds fonts as text; a fixed salt and no date make the same figure the same file.
     mpl.use("agg")
     mpl.rcParams.update({"pdf.fonttype": 42, "svg.hashsalt": "lossmap", "savefig.bbox": "tight"})
+
+
+def points_with_intervals(axes: plt.Axes, x, y, low, high, along: str, **how) -> ErrorbarContainer:
+    """Points (x, y) with an interval from low to high along "x" or "y". Other settings are those of `Axes.errorbar`.
+
+    Of few items a percentile bootstrap interval need not hold the value itself, which `errorbar` refuses to draw.
+    """
+    x, y, low, high = (np.atleast_1d(np.asarray(values, dtype=float)) for values in (x, y, low, high))
+    middle, half = (low + high) / 2, (high - low) / 2
+    if along == "x":
+        drawn = axes.errorbar(middle, y, xerr=half, **how)
+        drawn[0].set_xdata(x)
+    else:
+        drawn = axes.errorbar(x, middle, yerr=half, **how)
+        drawn[0].set_ydata(y)
+    axes.update_datalim(np.column_stack([x, y]))
+    axes.autoscale_view()
+    return drawn
 
 
 def save(figure: plt.Figure, pdf: Path, png: Path) -> None:

@@ -194,7 +194,7 @@ rule relate_answers:
 rule tabulate_captions:
     """CIDEr of every model (lower half of Table 3), and its relation to loss (Table 4)."""
     input:
-        relations=of_datasets("scores/{dataset}/{model}/caption_relations.parquet", CAPTION_RELATIONS),
+        relations=of_all_models("scores/{dataset}/{model}/caption_relations.parquet", CAPTION_RELATIONS),
     output:
         csv="results/{study}/tables/{table}.csv",
         html=report(
@@ -224,8 +224,8 @@ rule tabulate_captions:
 rule tabulate_scores:
     """Accuracy of answers and choices of every model, by category."""
     input:
-        summaries=of_datasets("scores/{dataset}/{model}/answers_summary.parquet", config["answers"]["datasets"])
-        + of_datasets("scores/{dataset}/{model}/choices_summary.parquet", config["choices"]["datasets"]),
+        summaries=of_all_models("scores/{dataset}/{model}/answers_summary.parquet", config["answers"]["datasets"])
+        + of_all_models("scores/{dataset}/{model}/choices_summary.parquet", config["choices"]["datasets"]),
     output:
         csv="results/{study}/tables/scores.csv",
         html=report(
@@ -250,7 +250,7 @@ rule tabulate_scores:
 rule tabulate_relations:
     """Answer accuracy and loss: across questions (Figure 5) and within one image."""
     input:
-        relations=of_datasets("scores/{dataset}/{model}/answer_relations.parquet", ANSWER_RELATIONS),
+        relations=of_all_models("scores/{dataset}/{model}/answer_relations.parquet", ANSWER_RELATIONS),
     output:
         csv="results/{study}/tables/{table}.csv",
         html=report(
@@ -359,7 +359,7 @@ if "figure12" in config:
     rule draw_captions:
         """Captions of the images that lost most and least."""
         input:
-            examples=of_datasets("examples/{dataset}/{model}/captions.parquet", [config["figure12"]["dataset"]]),
+            examples=of_all_models("examples/{dataset}/{model}/captions.parquet", [config["figure12"]["dataset"]]),
         output:
             pdf="results/{study}/figures/figure12.pdf",
             png=report(

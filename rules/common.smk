@@ -135,11 +135,21 @@ def dataset_files(wildcards):
     return input_paths(config["datasets"][wildcards.dataset])
 
 
-def checkpoint_files(wildcards):
-    """The files of a checkpoint folder; nothing for a hub id, which its revision pins."""
-    folder = Path(config["models"][wildcards.model]["checkpoint"])
-    names = ("config.json", "preprocessor_config.json", "processor_config.json", "*.safetensors*")
+def files_of_checkpoint(model, *names):
+    """Files of a checkpoint folder; nothing for a hub id, which its revision pins."""
+    folder = Path(config["models"][model]["checkpoint"])
     return sorted(str(path) for name in names for path in folder.glob(name))
+
+
+def checkpoint_files(wildcards):
+    """What the vision side of a model is made of."""
+    names = ("config.json", "preprocessor_config.json", "processor_config.json", "*.safetensors*")
+    return files_of_checkpoint(wildcards.model, *names)
+
+
+def of_all_models(name, datasets=()):
+    """A file of every model, and of each of these datasets where there are any."""
+    return expand(f"results/{config['study']}/{name}", model=config["models"], dataset=list(datasets))
 
 
 def extraction_settings(wildcards):

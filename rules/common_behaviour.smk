@@ -18,15 +18,8 @@ WORDING = {"captions": ("prompts", "max_new_tokens"), "answers": ("max_new_token
 
 
 def language_files(wildcards):
-    """The files of a checkpoint folder; nothing for a hub id, which its revision pins."""
-    folder = Path(config["models"][wildcards.model]["checkpoint"])
-    names = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
-    return sorted(str(path) for name in names for path in folder.glob(name))
-
-
-def of_datasets(name, datasets):
-    """A file of every model for each of these datasets."""
-    return expand(f"results/{config['study']}/{name}", model=config["models"], dataset=datasets)
+    """What the language side of a model is made of."""
+    return files_of_checkpoint(wildcards.model, "*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 
 
 def relation_settings(*keys):

@@ -82,11 +82,6 @@ def patch_loss_settings(wildcards):
     return settings("statistics", **where, **how)
 
 
-def of_all_models(name, datasets=None):
-    """A file of every model, and of each of these datasets where there are any."""
-    return expand(f"results/{config['study']}/{name}", model=config["models"], dataset=datasets or [])
-
-
 def reconstruction_table_settings(wildcards):
     names = {"table": wildcards.table, "networks": list(RECONSTRUCTION["networks"])}
     return canonical({**names, "checkpoints": checkpoint_of_model(), "confidence": config["statistics"]["confidence"]})

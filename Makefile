@@ -4,7 +4,7 @@ BIN := .venv/bin
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint bench zoo clean
+.PHONY: demo test lint bench soak zoo clean
 
 demo: .venv/ready
 	snakemake --cores $(CORES)
@@ -21,6 +21,9 @@ lint: .venv/ready
 
 bench: .venv/ready
 	python tests/bench/run.py
+
+soak: .venv/ready # kills a study again and again, fills its disk, and compares every byte; as root, half an hour
+	python tests/soak/run.py
 
 zoo: .venv/ready # trains the three miniature models anew; a killed run continues
 	for model in llava idefics2 qwen2_5_vl; do \

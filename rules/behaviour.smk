@@ -19,9 +19,12 @@ rule caption_images:
         "results/{study}/logs/caption_images/{dataset}/{model}.log",
     conda:
         "../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_store
+    resources:
+        gpu=1,
     params:
         spec=generation_settings("captions"),
+        checkpoint=digest_of(language_files),
         code=code_hash("caption_images"),
     shell:
         "python -m lossmap caption_images --embeddings {input.embeddings} --captions {output.captions}"
@@ -40,9 +43,12 @@ rule answer_questions:
         "results/{study}/logs/answer_questions/{dataset}/{model}.log",
     conda:
         "../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_store
+    resources:
+        gpu=1,
     params:
         spec=generation_settings("answers"),
+        checkpoint=digest_of(language_files),
         code=code_hash("answer_questions"),
     shell:
         "python -m lossmap answer_questions --embeddings {input.embeddings} --questions {input.questions}"
@@ -61,9 +67,12 @@ rule choose_options:
         "results/{study}/logs/choose_options/{dataset}/{model}.log",
     conda:
         "../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_store
+    resources:
+        gpu=1,
     params:
         spec=generation_settings("choices"),
+        checkpoint=digest_of(language_files),
         code=code_hash("choose_options"),
     shell:
         "python -m lossmap choose_options --embeddings {input.embeddings} --questions {input.questions}"

@@ -4,17 +4,21 @@ import json
 import re
 import shlex
 import sys
+from hashlib import sha256
+from importlib.metadata import version
+from math import prod
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from lossmap.codehash import code_hash
 from lossmap.data.miniature_files import ANNOTATIONS, FOLDERS, paths_in
-from lossmap.data.sources import folders_digest, input_paths
+from lossmap.data.sources import files_digest, input_paths, sources_digest
 from lossmap.errors import LossmapError
-from lossmap.study import canonical, check_dataset, check_study, measured_datasets, most_neighbours
+from lossmap.study import MADE, canonical, check_dataset, check_study, measured_datasets, most_neighbours
 
 
 def report_command():
@@ -28,10 +32,11 @@ def report_command():
 
 # Every command finds the package and, without conda, the Python that runs Snakemake, wherever it is started.
 # `report` is Snakemake again, on the same study, without the lock that the running one holds.
+uses_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+own_python = "PYTHONNOUSERSITE=1" if uses_conda else f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"'
 prefix = (
     "set -euo pipefail; "
-    f"export PYTHONPATH={shlex.quote(str(Path(workflow.basedir) / 'workflow'))} "
-    f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+    f"export PYTHONPATH={shlex.quote(str(Path(workflow.basedir) / 'workflow'))} {own_python}; "
     f'report() ( {report_command()} --report "$@" ); '
 )
 shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
@@ -118,9 +123,9 @@ def dataset_settings(wildcards):
     return canonical(config["datasets"][wildcards.dataset])
 
 
-def folder_state(wildcards):
-    """What Snakemake can't see of the folders that a dataset reads: whether a sub-folder gained or lost a file."""
-    return folders_digest(config["datasets"][wildcards.dataset])
+def source_state(wildcards):
+    """What Snakemake can't see of what a dataset reads: a sub-folder that gained or lost a file, an older file."""
+    return sources_digest(config["datasets"][wildcards.dataset])
 
 
 def measures():
@@ -132,7 +137,10 @@ def measures():
 
 
 def dataset_files(wildcards):
-    return input_paths(config["datasets"][wildcards.dataset])
+    """What a dataset consists of, but for folders that the workflow has not made: `source_state` watches those, and
+    Snakemake's cache between workflows takes none."""
+    paths = input_paths(config["datasets"][wildcards.dataset])
+    return [path for path in paths if path.startswith(MADE) or not Path(path).is_dir()]
 
 
 def files_of_checkpoint(model, *names):
@@ -152,10 +160,48 @@ def of_all_models(name, datasets=()):
     return expand(f"results/{config['study']}/{name}", model=config["models"], dataset=list(datasets))
 
 
+def digest_of(files):
+    """What Snakemake can't see of files that an input function names: that one was replaced by an older one."""
+    return lambda wildcards: files_digest(files(wildcards))
+
+
 def extraction_settings(wildcards):
     model = config["models"][wildcards.model]
     how = {key: value for key, value in config["extraction"].items() if key != "part_size"}
     return canonical({**how, **{key: model.get(key) for key in ("checkpoint", "revision", "image_size")}})
+
+
+def threads_of_extraction(wildcards):
+    """A job that loads a small model for few images spends its time on starting: more threads would only keep cores
+    from other jobs. One for each 2 GB of weights that are passed through, an image at a time."""
+    weights = sum(Path(path).stat().st_size for path in files_of_checkpoint(wildcards.model, "*.safetensors"))
+    work = (int(wildcards.stop) - int(wildcards.first)) * weights
+    return min(8, 1 + work // 2**31) if weights else 8
+
+
+def threads_of_store(wildcards, input):
+    """The same for what reads embeddings: a thread for each 64 MB of them."""
+    index = Path(str(input.embeddings))
+    if not index.is_file():  # counted again when it is there, before the job starts
+        return 8
+    store = json.loads(index.read_text())
+    values = sum(prod(store["arrays"][side]["shape"]) for side in ("pre", "post"))
+    return min(8, 1 + 2 * store["images"] * values // 2**26)
+
+
+def manifest_digest(wildcards):
+    """Which images, in which order, with which content: for Snakemake's cache between workflows, which looks at what a
+    manifest was made from and not at what it says."""
+    return sha256(Path(f"results/{wildcards.study}/data/{wildcards.dataset}/images.parquet").read_bytes()).hexdigest()
+
+
+def versions(*packages):
+    """Versions of packages that a result depends on, the same with and without conda."""
+    environment = Path(workflow.basedir) / "envs/torch.yaml"
+    listed = dict(re.findall(r"^  - ([\w-]+)=(.+)$", environment.read_text(), re.M))
+    if uses_conda:
+        return canonical({name: listed[name.replace("torch", "pytorch")] for name in packages})
+    return canonical({name: version(name).partition("+")[0] for name in packages})
 
 
 def parts(wildcards):

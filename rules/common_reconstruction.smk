@@ -31,6 +31,8 @@ def rungs_of(model, connector=OWN):
 
 
 def training_store(wildcards):
+    """The embeddings that train; planned only once no measured image is known to be among them."""
+    checkpoints.check_training_images.get(study=wildcards.study)
     return f"results/{wildcards.study}/embeddings/{RECONSTRUCTION['train']}/{wildcards.model}.json"
 
 
@@ -47,6 +49,12 @@ def training_settings(wildcards):
     network = {key: value for key, value in RECONSTRUCTION["networks"][wildcards.network].items() if key != "models"}
     split = {key: RECONSTRUCTION[key] for key in ("held_out", "seed", "training")}
     return canonical({"network": network, "share": int(wildcards.share), **split})
+
+
+def training_launcher():
+    """What starts a training of several processes, one for each GPU where there are any; nothing for a single one."""
+    processes = RECONSTRUCTION["training"]["processes"]
+    return f"torch.distributed.run --standalone --nproc-per-node {processes} -m " if processes > 1 else ""
 
 
 def reconstructor_files(model, connector, shares=None):

@@ -17,7 +17,7 @@ checkpoint read_dataset:
     threads: 8
     params:
         spec=dataset_settings,
-        folders=folder_state,
+        sources=source_state,
         code=code_hash("read_dataset"),
     shell:
         "python -m lossmap read_dataset --images {output.images} --captions {output.captions}"

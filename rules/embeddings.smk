@@ -10,15 +10,24 @@ rule extract:
         part=directory("results/{study}/embeddings/{dataset}/{model}/part-{first}-{stop}.zarr"),
     log:
         "results/{study}/logs/extract/{dataset}/{model}/part-{first}-{stop}.log",
+    cache: True
     conda:
         "../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_extraction
+    resources:
+        gpu=1,
     params:
+        # All that the result depends on stands here: the cache between workflows sees no wildcards.
         spec=extraction_settings,
+        first=lambda wildcards: wildcards.first,
+        stop=lambda wildcards: wildcards.stop,
+        manifest=manifest_digest,
+        software=versions("torch", "transformers"),
+        checkpoint=digest_of(checkpoint_files),
         code=code_hash("extract"),
     shell:
-        "python -m lossmap extract --images {input.images} --part {output.part} --first {wildcards.first}"
-        " --stop {wildcards.stop} --spec {params.spec:q} --threads {threads} 2> {log}"
+        "python -m lossmap extract --images {input.images} --part {output.part} --first {params.first}"
+        " --stop {params.stop} --spec {params.spec:q} --threads {threads} 2> {log}"
 
 
 rule index_embeddings:

@@ -19,7 +19,7 @@ rule measure_geometry:
         "results/{study}/logs/measure_geometry/{dataset}/{model}.log",
     conda:
         "../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_store
     params:
         spec=geometry_settings("k", "quantiles", "delta", "queries"),
         code=code_hash("measure_geometry"),
@@ -40,7 +40,9 @@ rule compare_indexes:
         "results/{study}/logs/compare_indexes/{dataset}/{model}.log",
     conda:
         "../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_store
+    resources:
+        gpu=1,
     params:
         spec=geometry_settings("k", "memory", "sink_ratio"),
         code=code_hash("compare_indexes"),
@@ -62,10 +64,13 @@ rule probe_patches:
         "results/{study}/logs/probe_patches/{dataset}/{model}.log",
     conda:
         "../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_store
+    resources:
+        gpu=1,
     params:
         patch_loss=lambda wildcards, input: ["--patch-loss", *input.patch_loss] if input.patch_loss else [],
         spec=probe_settings,
+        checkpoint=digest_of(checkpoint_files),
         code=code_hash("probe_patches"),
     shell:
         "python -m lossmap probe_patches --embeddings {input.embeddings} {params.patch_loss}"

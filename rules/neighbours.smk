@@ -11,7 +11,9 @@ rule find_neighbours:
         "results/{study}/logs/find_neighbours/{dataset}/{model}.log",
     conda:
         "../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_store
+    resources:
+        gpu=1,
     params:
         spec=neighbour_settings,
         code=code_hash("find_neighbours"),

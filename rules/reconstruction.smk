@@ -11,8 +11,8 @@ wildcard_constraints:
     share="[0-9]+",
 
 
-rule check_training_images:
-    """No image trains a reconstructor and is measured with it."""
+checkpoint check_training_images:
+    """No image trains a reconstructor and is measured with it. Nothing is trained before this is known."""
     input:
         training=f"results/{{study}}/data/{RECONSTRUCTION['train']}/images.parquet",
         evaluated=expand(
@@ -36,7 +36,6 @@ rule measure_statistics:
     """Mean and standard deviation per feature over the training set, for the connector and each control."""
     input:
         embeddings=training_store,
-        checked="results/{study}/reconstructors/images.json",
     output:
         statistics=expand(
             "results/{{study}}/reconstructors/{{model}}/{connector}/statistics.safetensors", connector=connectors()
@@ -45,7 +44,9 @@ rule measure_statistics:
         "results/{study}/logs/measure_statistics/{model}.log",
     conda:
         "../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_store
+    resources:
+        gpu=1,
     params:
         spec=statistics_settings(),
         code=code_hash("measure_statistics"),
@@ -71,7 +72,9 @@ rule fit_linear:
         "results/{study}/logs/fit_linear/{model}.log",
     conda:
         "../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_store
+    resources:
+        gpu=1,
     params:
         spec=linear_settings(),
         code=code_hash("fit_linear"),
@@ -91,14 +94,21 @@ rule train_reconstructor:
         history="results/{study}/reconstructors/{model}/{connector}/{network}-{share}.history.csv",
     log:
         "results/{study}/logs/train_reconstructor/{model}/{connector}/{network}-{share}.log",
+    cache: True
     conda:
         "../envs/torch.yaml"
-    threads: RECONSTRUCTION["training"]["threads"]
+    threads: RECONSTRUCTION["training"]["threads"] * RECONSTRUCTION["training"]["processes"]
+    resources:
+        gpu=RECONSTRUCTION["training"]["processes"],
     params:
+        # The cache between workflows sees no wildcards, and the statistics of all connectors come from one job.
+        connector=lambda wildcards: wildcards.connector,
         spec=training_settings,
+        launcher=training_launcher(),
+        software=versions("torch", "accelerate"),
         code=code_hash("train_reconstructor"),
     shell:
-        "python -m lossmap train_reconstructor --embeddings {input.embeddings} --statistics {input.statistics}"
+        "python -m {params.launcher}lossmap train_reconstructor --embeddings {input.embeddings} --statistics {input.statistics}"
         " --reconstructor {output.reconstructor} --history {output.history} --spec {params.spec:q} 2> {log}"
 
 
@@ -115,7 +125,9 @@ rule measure_patch_loss:
         "results/{study}/logs/measure_patch_loss/{dataset}/{model}.log",
     conda:
         "../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_store
+    resources:
+        gpu=1,
     params:
         spec=patch_loss_settings,
         code=code_hash("measure_patch_loss"),
@@ -136,7 +148,9 @@ rule measure_ladder:
         "results/{study}/logs/measure_ladder/{model}.log",
     conda:
         "../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_store
+    resources:
+        gpu=1,
     params:
         spec=ladder_settings,
         code=code_hash("measure_ladder"),

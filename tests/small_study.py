@@ -67,10 +67,12 @@ def clone(folder: Path) -> Path:
     return folder
 
 
-def snakemake(folder: Path, *arguments: str, config: dict | None = None) -> subprocess.CompletedProcess:
+def snakemake(
+    folder: Path, *arguments: str, config: dict | None = None, environment: dict | None = None
+) -> subprocess.CompletedProcess:
     (folder / "small.yaml").write_text(yaml.safe_dump(config or small_study()))
     command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--configfile", "small.yaml"]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | (environment or {})
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
 
 

@@ -38,7 +38,7 @@ def material(tmp_path_factory):
 
 def spec(folder, **changes):
     settings = {"checkpoint": str(folder / "model"), "revision": None, "image_size": None}
-    settings |= {"batch_size": 3, "dtype": "float32", "compute_dtype": "float32"}
+    settings |= {"batch_size": 3, "dtype": "float32", "compute_dtype": "float32", "store_post": True}
     return settings | changes
 
 

@@ -47,6 +47,7 @@ def make_store(manifest, folder, parts):
     files = {name: folder / f"{name}.parquet" for name in ("images", "captions", "questions")}
     write_manifest(manifest, **files, summary=folder / "manifest.json")
     spec = {**MODEL, "batch_size": 8, "dtype": "float16", "compute_dtype": "float32"}
+    spec["store_post"] = True
     for first, stop in parts:
         extract.run(images=files["images"], part=folder / f"{first}.zarr", first=first, stop=stop, spec=spec)
     index_embeddings.run(parts=[folder / f"{first}.zarr" for first, _ in parts], index=folder / "store.json")

@@ -28,7 +28,8 @@ TRAINED = {
 }
 LINEAR = ["mean", "position_mean", "ridge"]
 TRAINING = {"epochs": 30, "batch": 16, "learning_rate": 0.01, "warm_up": 0.1, "weight_decay": 0.01, "clip": 1.0}
-TRAINING |= {"patience": 4, "accumulate": 1, "buffer": 4096, "memory": 2**30, "threads": 1, "checkpoint_minutes": 10}
+TRAINING |= {"patience": 4, "accumulate": 1, "buffer": 4096, "memory": 2**30}
+TRAINING |= {"threads": 1, "processes": 1, "checkpoint_minutes": 10}
 SPLIT = {"held_out": 0.2, "seed": 0}
 
 

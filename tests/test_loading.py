@@ -86,6 +86,7 @@ def test_provenance_names_model_revision_weights_and_versions(tmp_path):
         "model_type": "llava",
         "revision": None,
         "digest": vision.digest,
+        "connector_digest": vision.connector_digest,
         "transformers": __import__("transformers").__version__,
         "torch": torch.__version__,
     }

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lossmap import store as store_module
 from lossmap.store import PartWriter, StoreError, iterate, open_store, write_index
+from lossmap.store import writer as writer_module
+from lossmap.store.files import CheckedFiles
 
 PRE, POST = (4, 6), (2, 5)
 HOW = {"model": "toy", "pre_grid": [2, 2], "post_grid": None, "provenance": {"checkpoint": "toy", "revision": None}}
@@ -21,12 +22,12 @@ def batch(rng, n):
     return {"pre": pre, "post": post, "pre_mean": pre.mean(1), "post_mean": post.mean(1), "box": box, "size": size}
 
 
-def write(folder, counts=(5, 3), dtype="float16", how=HOW, batches=2):
+def write(folder, counts=(5, 3), dtype="float16", how=HOW, batches=2, store_post=True):
     """A store of len(counts) parts. Returns the index and what went in."""
     rng, parts, given, first = np.random.default_rng(0), [], [], 0
     for n in counts:
         path = folder / f"toy/part-{first:06d}-{first + n:06d}.zarr"
-        writer = PartWriter(path, [f"image-{first + i}" for i in range(n)], PRE, POST, dtype, how)
+        writer = PartWriter(path, [f"image-{first + i}" for i in range(n)], PRE, POST, dtype, how, store_post)
         whole = batch(rng, n)
         for rows in np.array_split(np.arange(n), batches):
             writer.append(**{name: values[rows] for name, values in whole.items()})
@@ -85,8 +86,8 @@ def test_a_part_opens_with_plain_xarray(tmp_path, recwarn):
 
 
 def test_several_shards_hold_what_one_holds(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "CHUNK_BYTES", 100)
-    monkeypatch.setattr(store_module, "SHARD_BYTES", 200)
+    monkeypatch.setattr(writer_module, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(writer_module, "SHARD_BYTES", 200)
     index, given = write(tmp_path, counts=(23, 4), batches=5)
     assert len(list((tmp_path / "toy/part-000000-000023.zarr/pre/c").iterdir())) == 6
     assert (open_store(index)["pre"].values == given["pre"].astype("float16")).all()
@@ -239,3 +240,71 @@ def test_an_index_without_parts_is_named(tmp_path, change):
     index.write_text(json.dumps(json.loads(index.read_text()) | change))
     with pytest.raises(StoreError, match=r"toy\.json: this is no whole index"):
         open_store(index)
+
+
+def test_an_index_of_an_older_format_says_extract_again(tmp_path):
+    index, _ = write(tmp_path)
+    index.write_text(index.read_text().replace("lossmap-embeddings/2", "lossmap-embeddings/1"))
+    with pytest.raises(
+        StoreError, match=r"of format lossmap-embeddings/1; .* Extract again: delete .*toy.json and .*toy,"
+    ):
+        open_store(index)
+
+
+def test_a_part_of_an_older_format_is_not_indexed(tmp_path):
+    write(tmp_path)
+    root = tmp_path / "toy/part-000000-000005.zarr/zarr.json"
+    root.write_text(root.read_text().replace("lossmap-embeddings/2", "lossmap-embeddings/1"))
+    with pytest.raises(StoreError, match="000005.zarr: its format is lossmap-embeddings/1, wanted .*/2. Delete"):
+        write_index([root.parent], tmp_path / "toy.json")
+
+
+def small_chunks(monkeypatch, images_in_a_shard=4):
+    """One image of pre in a chunk."""
+    image_bytes = 2 * int(np.prod(PRE))
+    monkeypatch.setattr(writer_module, "CHUNK_BYTES", image_bytes)
+    monkeypatch.setattr(writer_module, "SHARD_BYTES", images_in_a_shard * image_bytes)
+    return image_bytes
+
+
+def test_only_the_chunk_that_is_read_is_checked_and_named(tmp_path, monkeypatch):
+    image_bytes = small_chunks(monkeypatch)
+    index, given = write(tmp_path)
+    shard = tmp_path / "toy/part-000000-000005.zarr/pre/c/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[2 * image_bytes] ^= 1
+    shard.write_bytes(content)
+    dataset = open_store(index)
+    assert (dataset["pre"][[0, 1, 3, 4]].values == given["pre"][[0, 1, 3, 4]].astype("float16")).all()
+    with pytest.raises(StoreError, match="pre/c/0/0/0: image image-2 can't be trusted"):
+        dataset["pre"][1:3].values  # noqa: B018
+    with pytest.raises(StoreError, match="pre/c/0/0/0: image image-2 can't be trusted"):
+        dataset["pre"].values  # noqa: B018
+
+
+def test_few_images_are_read_without_the_rest_of_their_shard(tmp_path, monkeypatch):
+    small_chunks(monkeypatch, images_in_a_shard=50)
+    index, _ = write(tmp_path, counts=(50,))
+    dataset, read = open_store(index), []
+    plain = CheckedFiles.read
+    monkeypatch.setattr(
+        CheckedFiles, "read", lambda self, *a: read.append((a[0], len(data := plain(self, *a)))) or data
+    )
+    dataset["pre"][[7, 31]].values  # noqa: B018
+    images = [size for name, size in read if name == "pre/c/0/0/0"]
+    assert sum(images) < 2 * 2 * int(np.prod(PRE)) + 50 * 16 + 5  # two chunks, and where the chunks are
+
+
+def test_a_file_that_changes_after_it_was_read_is_found(tmp_path):
+    index, _ = write(tmp_path)
+    dataset = open_store(index)
+    dataset["pre"][0].values  # noqa: B018
+    file = tmp_path / "toy/part-000000-000005.zarr/pre/c/0/0/0"
+    content = bytearray(file.read_bytes())
+    content[0] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(StoreError, match="images image-0 to image-4 can't be trusted"):
+        dataset["pre"][1].values  # noqa: B018
+    file.unlink()
+    with pytest.raises(StoreError, match="pre/c/0/0/0: can't be read; it holds images image-0 to image-4"):
+        dataset["pre"][1].values  # noqa: B018

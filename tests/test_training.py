@@ -261,7 +261,8 @@ def test_progress_survives_json():
 
 
 SETTINGS = {"epochs": 4, "batch": 16, "learning_rate": 0.01, "warm_up": 0.1, "weight_decay": 0.01, "clip": 1.0}
-SETTINGS |= {"patience": 9, "accumulate": 1, "buffer": 64, "memory": 10**9, "threads": 1, "checkpoint_minutes": 10}
+SETTINGS |= {"patience": 9, "accumulate": 1, "buffer": 64, "memory": 10**9}
+SETTINGS |= {"threads": 1, "processes": 1, "checkpoint_minutes": 10}
 
 
 def spec_of(network, share=100, **changes):
@@ -348,8 +349,8 @@ def test_two_processes_do_what_one_does(toy, tmp_path):
     one.mkdir()
     two.mkdir()
     train_reconstructor.run(**arguments(toy, one), spec=spec)
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    spec["training"] = spec["training"] | {"processes": 2}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [sys.executable, *launch, *command(toy, two, spec)],
         env=environment(),
@@ -374,6 +375,8 @@ def test_faults_of_the_input_are_named(toy, tmp_path):
     with pytest.raises(LossmapError, match="toy.json: the statistics .* were measured on another store"):
         train_reconstructor.run(**arguments(toy, tmp_path) | {"embeddings": other}, spec=spec_of(PLAIN))
     assert not (tmp_path / "r.safetensors").exists()
+    with pytest.raises(LossmapError, match="processes is 2, but 1 were started"):
+        train_reconstructor.run(**arguments(toy, tmp_path), spec=spec_of(PLAIN, processes=2))
 
 
 def test_a_job_imports_no_compiler():

@@ -20,6 +20,8 @@ from small_study import MODELS, ROOT, K, clone, planned, small_study, snakemake
 
 from lossmap.store import open_store
 
+CONDA = {"PATH": f"{ROOT / 'tests/conda/bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
 
 @pytest.fixture
 def edited(study):
@@ -134,10 +136,12 @@ def test_tables_say_what_the_parts_say(study):
     assert set(table["model"]) == set(MODELS)
 
 
-def test_a_second_clone_elsewhere_gives_the_same_bytes(study, tmp_path):
+def test_a_second_clone_elsewhere_with_conda_gives_the_same_bytes(study, tmp_path):
+    """Each rule runs with what its environment file lists and nothing more: `tests/conda` stands in for conda."""
     other = clone(tmp_path / "a quite different place" / "checkout")
-    done = snakemake(other)
+    done = snakemake(other, "--use-conda", environment=CONDA)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((other / ".snakemake/conda").glob("*/pyvenv.cfg"))) == 2
     compared = 0
     for path in sorted((study / "results").rglob("*")):
         if path.suffix in {".csv", ".html", ".rst", ".parquet", ".json", ".pdf", ".png", ".jpg"}:
@@ -145,6 +149,21 @@ def test_a_second_clone_elsewhere_gives_the_same_bytes(study, tmp_path):
             assert twin.read_bytes() == path.read_bytes(), path.relative_to(study)
             compared += 1
     assert compared > 100
+
+
+def test_with_conda_a_rule_lacks_what_its_file_does_not_list(study, tmp_path):
+    other = clone(tmp_path / "checkout")
+    table = "results/small/tables/figure3.csv"
+    (other / table).parent.mkdir(parents=True)
+    shutil.copy(study / table, other / table)
+    environment = other / "envs/analysis.yaml"
+    listed = environment.read_text()
+    arguments = ["results/small/figures/figure3.pdf", "--allowed-rules", "draw_figure3", "--use-conda"]
+    assert snakemake(other, *arguments, environment=CONDA).returncode == 0
+    environment.write_text(re.sub("  - seaborn-base=.*\n", "", listed))
+    done = snakemake(other, *arguments, "--force", environment=CONDA)
+    assert done.returncode == 1
+    assert "No module named 'seaborn'" in done.stdout + done.stderr
 
 
 def test_touching_the_code_reruns_nothing(study, edited):

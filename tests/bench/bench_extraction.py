@@ -72,7 +72,7 @@ def main() -> None:
         for name in MODELS:
             checkpoint = str(ROOT / "workflow/zoo" / name)
             spec = {"checkpoint": checkpoint, "revision": None, "image_size": None, "batch_size": BATCH}
-            spec |= {"dtype": "float16", "compute_dtype": "float32"}
+            spec |= {"dtype": "float16", "compute_dtype": "float32", "store_post": True}
             vision = load_vision_side(checkpoint)
             prepare = vision.preprocessor
             images = [Image.open(path).convert("RGB") for path in paths]

@@ -19,7 +19,8 @@ def step_names() -> list[str]:
 
 
 def parser_of(step: str, run) -> argparse.ArgumentParser:
-    """The command line of a step: each keyword-only parameter of `run` is one option, typed by its annotation."""
+    """The command line of a step: each parameter of `run` is one option, typed by its annotation; a positional-only one
+    is an argument without a name."""
     parser = argparse.ArgumentParser(
         prog=f"lossmap {step}", description=inspect.getdoc(run), formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -30,6 +31,9 @@ def parser_of(step: str, run) -> argparse.ArgumentParser:
         if typing.get_origin(kind) in (types.UnionType, typing.Union):  # "str | None": the option may be left out
             kind = next(choice for choice in typing.get_args(kind) if choice is not type(None))
         kind = typing.get_args(kind)[0] if many else kind
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            parser.add_argument(name, type=kind, metavar=name.upper())
+            continue
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             type=json.loads if kind is dict else kind,
@@ -50,8 +54,13 @@ def main(arguments: list[str] | None = None) -> int:
     step = top.parse_args(arguments[:1]).step
     run = importlib.import_module(f"lossmap.steps.{step}").run
     options = vars(parser_of(step, run).parse_args(arguments[1:]))
+    unnamed = [
+        options.pop(name)
+        for name, parameter in inspect.signature(run).parameters.items()
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+    ]
     try:
-        run(**options)
+        run(*unnamed, **options)
     except LossmapError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -16,8 +16,8 @@ import xarray as xr
 from tqdm import tqdm
 
 from lossmap.codehash import code_hash
+from lossmap.embeddings import open_embeddings
 from lossmap.errors import LossmapError
-from lossmap.store import open_store
 from lossmap.vlm.generation import LanguageSide, load_language_side
 
 CHUNK = 512  # prompts; what a killed run loses at most
@@ -50,7 +50,8 @@ def open_asked(embeddings: Path, spec: dict, step: str, threads: int) -> Asked:
     Raises: LossmapError if the store was made by another checkpoint, revision or image_size; as `load_language_side`.
     """
     torch.set_num_threads(threads)
-    store = open_store(embeddings)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    store = open_embeddings(embeddings, device)
     made = store.attrs["provenance"]
     model = {key: spec[key] for key in ("checkpoint", "revision", "image_size")}
     other = [f"{key}: {made[key]!r} there, {value!r} here" for key, value in model.items() if made[key] != value]
@@ -60,7 +61,6 @@ def open_asked(embeddings: Path, spec: dict, step: str, threads: int) -> Asked:
             other,
             "Extract them again, or name the model that made them.",
         )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     language = load_language_side(**model, dtype=spec["compute_dtype"], device=device)
     # The index holds the digests of all parts.
     digest = hashlib.sha256(Path(embeddings).read_bytes()).hexdigest()

@@ -37,10 +37,11 @@ Strict = extend(
 )
 
 
-def check_study(config: dict) -> dict:
+def check_study(config: dict, paths: bool = True) -> dict:
     """Check a study against the schema and against itself, and fill in defaults.
 
-    Parameters: config, as read from the file. Returns: a new dict with every key present.
+    Parameters: config, as read from the file; paths, whether the files of models and datasets must be there.
+    Returns: a new dict with every key present.
     Raises: LossmapError listing every fault: unknown, missing or ill-typed keys (with the nearest known key), unknown
     datasets, models, formats and families, checkpoints without revision, paths that don't exist.
     """
@@ -54,10 +55,10 @@ def check_study(config: dict) -> dict:
                 for name, entry in config["datasets"].items()
                 for line in entry_problems(entry)
             ),
-            *_model_problems(config),
+            *_model_problems(config, paths),
             *_reference_problems(config),
         ]
-    if not problems:
+    if not problems and paths:
         problems = _missing_paths(config)
     if problems:
         raise LossmapError.listing(
@@ -177,14 +178,14 @@ def _with_defaults(value, schema: dict):
     return filled
 
 
-def _model_problems(config: dict) -> list[str]:
+def _model_problems(config: dict, paths: bool) -> list[str]:
     problems = []
     for name, model in config["models"].items():
         checkpoint, folder = model["checkpoint"], Path(model["checkpoint"])
         if not folder.is_dir():
             hub_like = checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~"))
             if not hub_like or checkpoint.startswith(("workflow/", MADE)):
-                problems.append(f"models: {name}: checkpoint folder {checkpoint} does not exist")
+                problems += [f"models: {name}: checkpoint folder {checkpoint} does not exist"] * paths
             elif "revision" not in model:
                 problems.append(
                     f"models: {name}: {checkpoint} is no folder here; as a hub id it needs revision: a 40-digit commit "
@@ -193,6 +194,8 @@ def _model_problems(config: dict) -> list[str]:
             continue
         if "revision" in model:
             problems.append(f"models: {name}: revision means nothing to a folder; {checkpoint} is one")
+        if not paths:
+            continue
         try:
             family = json.loads((folder / "config.json").read_text()).get("model_type")
         except (OSError, ValueError, AttributeError) as error:

@@ -20,6 +20,7 @@ from lossmap.errors import LossmapError
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, 13,377 x 13,377: known from the header, before anything is decoded
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")  # not EPS and the like, which run other programs
+UNCHECKED = ("WEBP", "AVIF")  # they decode whatever bytes they hold, so that a download's empty rest becomes pixels
 PER_WORKER = 300  # images that decode in the time that a process takes to start
 ORIENTATION_TAG = 0x0112
 # What makes an image upright, by EXIF orientation. ImageOps.exif_transpose does the same but also rewrites the EXIF
@@ -167,6 +168,10 @@ def _decode(path: str | Path, content: bytes) -> Image.Image:
             raise Image.DecompressionBombError
         if getattr(image, "is_animated", False) and image.format != "MPO":
             raise ImageError(f"{path}: is animated or has several pages. Save the one to study as a file of its own.")
+        if image.format in UNCHECKED and content.endswith(bytes(64)):
+            raise ImageError(f"{path}: is damaged or cut short (it ends in zeros). Get the file again.")
+        if image.format == "PNG":  # load() looks at no checksum of pixels
+            Image.open(io.BytesIO(content), formats=["PNG"]).verify()
         image.load()
         orientation = image.getexif().get(ORIENTATION_TAG)
         image = _to_rgb(path, image)

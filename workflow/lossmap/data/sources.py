@@ -5,12 +5,15 @@ The Snakefile imports this: standard library only.
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from lossmap.errors import LossmapError
 
 CUB_FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "bounding_boxes.txt")
 SELECTION = ("limit", "sample", "seed")
+SMALL = 100_000_000  # bytes: files up to this size count by content, as they do for Snakemake (profiles/default)
 
 
 @dataclass(frozen=True)
@@ -55,19 +58,41 @@ def input_paths(entry: dict) -> list[str]:
     return paths
 
 
-def folders_digest(entry: dict) -> str:
-    """Digest of the sub-folders of an entry's folders and of when each gained or lost a file, as 16 hex digits.
+def sources_digest(entry: dict) -> str:
+    """Digest of what an entry reads, as 16 hex digits: of its files, see `files_digest`; of its folders, the names of
+    sub-folders and when each gained or lost a file.
 
-    Folders below results/ are the workflow's own and are left out, as are files that were overwritten in place: to look
-    at every file of a large dataset would take minutes on a cluster's disk, whenever the workflow is started.
+    What lies below results/ is the workflow's own and is left out, as are images that were overwritten in place: to
+    look at every file of a large dataset would take minutes on a cluster's disk, whenever the workflow is started.
     """
-    state = []
-    for path in input_paths(entry):
-        if os.path.isdir(path) and not path.startswith("results/"):
-            for folder, subfolders, _ in os.walk(path):
-                subfolders.sort()
-                state.append((os.path.relpath(folder, path), os.stat(folder).st_mtime_ns))
+    paths = [path for path in input_paths(entry) if not path.startswith("results/")]
+    state = [files_digest(path for path in paths if not os.path.isdir(path))]
+    for path in filter(os.path.isdir, paths):
+        for folder, subfolders, _ in os.walk(path):
+            subfolders.sort()
+            state.append((os.path.relpath(folder, path), os.stat(folder).st_mtime_ns))
     return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
+
+
+def files_digest(paths: Iterable[str]) -> str:
+    """Digest of files, as 16 hex digits: of the content of small ones, of the size and date of others.
+
+    Snakemake looks at a file only where its date is newer than that of a result, and so overlooks one that was replaced
+    by an older one: whatever is moved, unpacked or synchronised brings its date along.
+    """
+    return hashlib.sha256(repr([_state(path) for path in paths]).encode()).hexdigest()[:16]
+
+
+@cache  # asked by every job
+def _state(path: str) -> tuple:
+    name = os.path.basename(path)
+    if not os.path.isfile(path):
+        return name, None  # Snakemake says so
+    state = os.stat(path)
+    if state.st_size > SMALL:
+        return name, state.st_size, state.st_mtime_ns
+    with open(path, "rb") as file:
+        return name, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_entry(entry: dict) -> None:

@@ -20,12 +20,12 @@ class Pairs:
     """Inputs and targets by image number. Nothing is kept in memory.
 
     Parameters: index, of a store of the model that the statistics are of (any data set). connector, statistics: those
-        that belong together. device: where the tensors go.
+        that belong together. device: where the tensors go. recompute: see `open_store`.
     Raises: LossmapError if the store's embeddings have other shapes than the statistics.
     """
 
-    def __init__(self, index: Path, connector: Connector, statistics: Statistics, device="cpu"):
-        self.index, self.store, self.device = Path(index), open_store(index), torch.device(device)
+    def __init__(self, index: Path, connector: Connector, statistics: Statistics, device="cpu", recompute=None):
+        self.index, self.store, self.device = Path(index), open_store(index, recompute), torch.device(device)
         self.connector, self.statistics = connector.to(device), statistics.to(device)
         self.pre_shape, self.post_shape = self.store["pre"].shape[1:], connector.post_shape
         self.partners = connector.partner(len(self))
@@ -76,10 +76,10 @@ class Pairs:
         return torch.from_numpy(values).to(self.device)
 
 
-def open_pairs(index: Path, statistics: Statistics, device="cpu") -> Pairs:
-    """Pairs of a store through the connector that the statistics are of."""
+def open_pairs(index: Path, statistics: Statistics, device="cpu", recompute=None) -> Pairs:
+    """Pairs of a store through the connector that the statistics are of. recompute: see `open_store`."""
     connector = connector_of(json.loads(statistics.connector), open_store(index), statistics.seed, statistics)
-    return Pairs(index, connector, statistics, device)
+    return Pairs(index, connector, statistics, device, recompute)
 
 
 def connector_of(spec: dict, store, seed: int, statistics: Statistics | None = None) -> Connector:

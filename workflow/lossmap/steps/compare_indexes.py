@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lossmap.embeddings import open_embeddings
 from lossmap.measures.index_ablation import Pooled, pooled_without_sinks, streamed_neighbours, whitened
 from lossmap.measures.neighbours import nearest_neighbours
 from lossmap.measures.overlap import chance_overlap, list_overlap, overlap_including_self
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.neighbour_lists import STAGES
 from lossmap.seeds import seed_for
-from lossmap.store import iterate, open_store
+from lossmap.store import iterate
 
 
 def run(*, embeddings: Path, overlap: Path, summary: Path, spec: dict, threads: int = 1) -> None:
@@ -22,7 +23,7 @@ def run(*, embeddings: Path, overlap: Path, summary: Path, spec: dict, threads: 
     there is one.
     """
     torch.set_num_threads(threads)
-    store = open_store(embeddings)
+    store = open_embeddings(embeddings, "cuda" if torch.cuda.is_available() else "cpu")
     found, left_out = zip(*(_lists(store, stage, spec) for stage in STAGES), strict=True)
     image_ids = store["image_id"].values
     per_image, means = [], []

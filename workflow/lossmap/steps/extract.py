@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from lossmap.codehash import code_hash
-from lossmap.store import PartWriter
+from lossmap.store.writer import PartWriter
 from lossmap.vlm.embedding import Batches, embed_images
 from lossmap.vlm.loading import load_vision_side
 
@@ -17,8 +17,8 @@ from lossmap.vlm.loading import load_vision_side
 def run(*, images: Path, part: Path, first: int, stop: int, spec: dict, threads: int = 1) -> None:
     """Embed images `first` to `stop` (exclusive) of a manifest, before and after a model's connector.
 
-    spec: checkpoint, revision, image_size, batch_size, dtype (stored), compute_dtype. Runs on the GPU where there is
-    one (CUDA_VISIBLE_DEVICES= hides it). The language model is never loaded.
+    spec: checkpoint, revision, image_size, batch_size, dtype (stored), compute_dtype, store_post (false: of post only
+    the means). Runs on the GPU where there is one (CUDA_VISIBLE_DEVICES= hides it). The language model is never loaded.
     """
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -38,7 +38,9 @@ def run(*, images: Path, part: Path, first: int, stop: int, spec: dict, threads:
                     "provenance": {**vision.provenance, **spec, "device": device, "code": code_hash("extract")},
                 }
                 shapes = batch["pre"].shape[1:], batch["post"].shape[1:]
-                writer = PartWriter(part, rows["image_id"].tolist(), *shapes, spec["dtype"], how)
+                writer = PartWriter(
+                    part, rows["image_id"].tolist(), *shapes, spec["dtype"], how, store_post=spec["store_post"]
+                )
             writer.append(**batch)
             progress.update(len(batch["pre"]))
     writer.close()

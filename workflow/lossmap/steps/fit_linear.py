@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from lossmap.embeddings import recompute_of
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.linear import fit_linear_rungs
 from lossmap.reconstruct.pairs import open_pairs
@@ -21,6 +22,7 @@ def run(*, embeddings: Path, reconstructors: Path, spec: dict, threads: int = 1)
     """
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    recompute = recompute_of(embeddings, device)
     for name, connector in spec["connectors"].items():
         path = reconstructors / name / "statistics.safetensors"
         statistics = Statistics.load(path)
@@ -30,7 +32,7 @@ def run(*, embeddings: Path, reconstructors: Path, spec: dict, threads: int = 1)
                 f"{path}: the statistics are of connector {statistics.connector} with seed {statistics.seed}; wanted "
                 f"{canonical_json(connector)} with seed {spec['seed']}. Delete it and run again."
             )
-        pairs = open_pairs(embeddings, statistics, device)
+        pairs = open_pairs(embeddings, statistics, device, recompute)
         split = split_images(len(pairs), spec["held_out"], spec["shares"], spec["seed"])
         for share, module, architecture in fit_linear_rungs(pairs, split):
             path = reconstructors / name / f"{architecture['kind']}-{share}.safetensors"

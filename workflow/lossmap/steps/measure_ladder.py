@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from lossmap.embeddings import recompute_of
 from lossmap.reconstruct.evaluation import evaluate, load_rungs
 from lossmap.reconstruct.pairs import open_pairs
 from lossmap.reconstruct.statistics import Statistics
@@ -22,10 +23,10 @@ def run(*, embeddings: Path, reconstructors: Path, ladder: Path, spec: dict, thr
     """
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    frames = []
+    recompute, frames = recompute_of(embeddings, device), []
     for connector, rungs in spec["connectors"].items():
         statistics = Statistics.load(reconstructors / connector / "statistics.safetensors")
-        pairs = open_pairs(embeddings, statistics, device)
+        pairs = open_pairs(embeddings, statistics, device, recompute)
         rungs = load_rungs(reconstructors / connector, rungs, spec["shares"], statistics, device)
         blocks = []
         with tqdm(total=len(pairs), unit="image", desc=connector) as progress:

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from lossmap.embeddings import open_embeddings
 from lossmap.errors import LossmapError
 from lossmap.measures.moments import RunningCovariance, RunningMoments
 from lossmap.reconstruct.controls import OfBlocks, PrincipalComponents
 from lossmap.reconstruct.pairs import block_size, connector_of
 from lossmap.reconstruct.statistics import Statistics, canonical_json, store_digest
-from lossmap.store import open_store
 
 
 def run(*, embeddings: Path, reconstructors: Path, spec: dict, threads: int = 1) -> None:
@@ -23,7 +23,7 @@ def run(*, embeddings: Path, reconstructors: Path, spec: dict, threads: int = 1)
     """
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    store = open_store(embeddings)
+    store = open_embeddings(embeddings, device)
     connectors = {name: connector_of(one, store, spec["seed"]).to(device) for name, one in spec["connectors"].items()}
     moments = {name: RunningMoments(store[name].shape[2]) for name in ("pre", "post")}
     for block in _blocks(store, device, "statistics", *moments):

@@ -7,11 +7,11 @@ import pandas as pd
 import torch
 from scipy import stats
 
+from lossmap.embeddings import open_embeddings
 from lossmap.errors import LossmapError
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.patch_loss_store import open_patch_losses
 from lossmap.seeds import seed_for
-from lossmap.store import open_store
 from lossmap.vlm.loading import load_vision_side
 from lossmap.vlm.probe import ConnectorAlone, probe_patches
 
@@ -31,14 +31,14 @@ def run(
     connector runs in float32, on the GPU where there is one.
     """
     torch.set_num_threads(threads)
-    store = open_store(embeddings)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    store = open_embeddings(embeddings, device)
     n = store.sizes["image"]
     seed = seed_for(spec["seed"], "probe_patches", spec["dataset"], spec["model"])
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[: spec["images"]])
     pre, others = (torch.from_numpy(store["pre"][rows].values).float() for rows in (chosen, (chosen + n // 2) % n))
     losses = None if patch_loss is None else _losses(patch_loss, store["image_id"].values[chosen])
     post_length = np.linalg.norm(store["post"][chosen].values.astype(np.float32), axis=(1, 2))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     model = {key: spec[key] for key in ("checkpoint", "revision", "image_size")}
     vision = load_vision_side(**model, dtype="float32", device=device)
     connector = ConnectorAlone(vision, spec["batch_size"])

@@ -8,6 +8,8 @@ import torch
 from accelerate import Accelerator
 
 from lossmap.codehash import code_hash
+from lossmap.embeddings import recompute_of
+from lossmap.errors import LossmapError
 from lossmap.reconstruct.batches import Batches, HeldOut
 from lossmap.reconstruct.networks import build_network
 from lossmap.reconstruct.pairs import open_pairs
@@ -22,21 +24,28 @@ def run(*, embeddings: Path, statistics: Path, reconstructor: Path, history: Pat
     """Train one network on one share of the images, to undo the connector that the statistics are of.
 
     spec: network (kind, sizes, dropout), share, held_out, seed, training (epochs, batch, learning_rate, warm_up,
-    weight_decay, clip, patience, whiten, accumulate, buffer, memory, threads, checkpoint_minutes). An epoch is as many
-    steps as one pass over all training images takes: a smaller share is passed over more often, and all shares get the
-    same number of steps. Threads come from the spec, for the weights depend on them. Runs on the GPU where there is
-    one; `accelerate launch -m lossmap train_reconstructor ...` takes several, or several processes. A killed run goes
-    on from <reconstructor>.partial/, which is removed in the end.
+    weight_decay, clip, patience, whiten, accumulate, buffer, memory, threads, processes, checkpoint_minutes). An epoch
+    is as many steps as one pass over all training images takes: a smaller share is passed over more often, and all
+    shares get the same number of steps. Threads and processes come from the spec, for the weights depend on them. Runs
+    on the GPU where there is one; where processes is more than 1, start it with `python -m torch.distributed.run
+    --standalone --nproc-per-node <processes> -m lossmap train_reconstructor ...`: each takes a GPU of its own, if there
+    are any, and its slice of every batch. A killed run goes on from <reconstructor>.partial/, which is removed in the
+    end.
     """
     how = dict(spec["training"])
-    epochs, batch, buffer, memory, threads, minutes = (
-        how.pop(name) for name in ("epochs", "batch", "buffer", "memory", "threads", "checkpoint_minutes")
-    )
+    names = ("epochs", "batch", "buffer", "memory", "threads", "processes", "checkpoint_minutes")
+    epochs, batch, buffer, memory, threads, processes, minutes = (how.pop(name) for name in names)
     torch.set_num_threads(threads)
     accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    if accelerator.num_processes != processes:
+        raise LossmapError(
+            f"reconstruction: training: processes is {processes}, but {accelerator.num_processes} were started. Start "
+            f"it by Snakemake, or with python -m torch.distributed.run --standalone --nproc-per-node {processes}."
+        )
     measured = Statistics.load(statistics)
     measured.check_store(embeddings)
-    pairs = open_pairs(embeddings, measured, accelerator.device)
+    recompute = recompute_of(embeddings, accelerator.device)
+    pairs = open_pairs(embeddings, measured, accelerator.device, recompute)
     split = split_images(len(pairs), spec["held_out"], [spec["share"]], spec["seed"])
     seed = seed_for(spec["seed"], "train_reconstructor")
     part = accelerator.process_index, accelerator.num_processes

@@ -31,6 +31,20 @@ def resolve_checkpoint(checkpoint: str | Path, revision: str | None = None, visi
     return folder
 
 
+def resolve_configuration(checkpoint: str | Path, revision: str | None = None) -> Path:
+    """The folder that holds a checkpoint's configuration and its image processor's; weights may be missing.
+
+    Parameters: as `resolve_checkpoint`. Of a hub checkpoint, only these small files are downloaded.
+    Raises: LossmapError if one is missing, unreachable, not permitted, not pinned, or of no known family.
+    """
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        _check_hub_id(str(checkpoint), revision)
+        folder = _snapshot(str(checkpoint), revision, ["config.json", *PROCESSORS])
+    _check_configuration(folder)
+    return folder
+
+
 def check_files(folder: Path, vision_only: bool = True) -> None:
     """Raises: LossmapError if a checkpoint folder lacks a file that is needed, as `weight_files`, or a weight file."""
     missing = [name for name in weight_files(folder, vision_only) if not (folder / name).is_file()]
@@ -44,14 +58,7 @@ def weight_files(folder: Path, vision_only: bool = True) -> list[str]:
     Raises: LossmapError if the folder lacks config.json, a processor's configuration or safetensors weights, or if its
         index names no tensor of the vision side.
     """
-    if not (folder / "config.json").is_file():
-        raise LossmapError(f"{folder}: has no config.json. Give the folder that a model was saved to.")
-    _, family = read_family(folder)
-    if not any((folder / name).is_file() for name in PROCESSORS):
-        raise LossmapError(
-            f"{folder}: has no {PROCESSORS[0]} (nor {PROCESSORS[1]}), which says how images are resized."
-            " Copy it from where the model comes from."
-        )
+    family = _check_configuration(folder)
     if (folder / INDEX).is_file():
         return sorted(set(_weight_map(folder / INDEX, family, vision_only).values()))
     if (folder / SINGLE).is_file():
@@ -65,6 +72,19 @@ def weight_files(folder: Path, vision_only: bool = True) -> list[str]:
         f"{folder}: has no {SINGLE} and no {INDEX}. Complete the checkpoint; if it was published as pickled weights"
         " (.bin) only, use one that has safetensors."
     )
+
+
+def _check_configuration(folder: Path) -> Family:
+    """The family of a checkpoint folder that has what there must be beside weights."""
+    if not (folder / "config.json").is_file():
+        raise LossmapError(f"{folder}: has no config.json. Give the folder that a model was saved to.")
+    _, family = read_family(folder)
+    if not any((folder / name).is_file() for name in PROCESSORS):
+        raise LossmapError(
+            f"{folder}: has no {PROCESSORS[0]} (nor {PROCESSORS[1]}), which says how images are resized."
+            " Copy it from where the model comes from."
+        )
+    return family
 
 
 def _weight_map(index: Path, family: Family, vision_only: bool) -> dict[str, str]:
@@ -84,7 +104,7 @@ def _weight_map(index: Path, family: Family, vision_only: bool) -> dict[str, str
     return needed
 
 
-def _download(checkpoint: str, revision: str | None, vision_only: bool) -> Path:
+def _check_hub_id(checkpoint: str, revision: str | None) -> None:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint) or checkpoint.startswith("."):
         raise LossmapError(
             f"{checkpoint}: is neither a folder here nor a hub id (owner/name). Correct the path or the id."
@@ -95,6 +115,10 @@ def _download(checkpoint: str, revision: str | None, vision_only: bool) -> Path:
             f"{checkpoint}: {found}. Give the commit to use, 40 hex digits: a branch or a tag can move, and results"
             " with it. The hub's page of the model lists its commits under Files, History."
         )
+
+
+def _download(checkpoint: str, revision: str | None, vision_only: bool) -> Path:
+    _check_hub_id(checkpoint, revision)
     folder = _snapshot(checkpoint, revision, SMALL_FILES)
     if (folder / "config.json").is_file() and not (folder / INDEX).is_file():
         folder = _snapshot(checkpoint, revision, [*SMALL_FILES, SINGLE])

@@ -56,6 +56,56 @@ def _from_blocks(pre, config, grid, block_order):
     return pre.reshape(-1, rows * cols, pre.shape[-1])[:, position.argsort().to(pre.device)]
 
 
+def _as_it_is(pre, config, grid):
+    return (pre,)
+
+
+def _spaced(pre, config, grid):
+    """LLaVA: patches that don't follow on each other in memory, as where a tower cut its class token off. PyTorch then
+    rounds between product and bias too, which in bfloat16 moves post by 4 thousandths."""
+    features = pre.shape[2]
+    held = pre.new_empty((*pre.shape[:2], features + 1))
+    held[..., :features] = pre
+    return (held[..., :features],)
+
+
+def _with_mask(pre, config, grid):
+    """Idefics2: and which patches are no padding: all of them."""
+    import torch
+
+    return pre, torch.ones(pre.shape[:2], dtype=torch.bool, device=pre.device)
+
+
+def _with_sizes(pre, config, grid):
+    """Mistral 3: all images in one list, and each one's size in pixels."""
+    patch = config.vision_config.patch_size
+    return pre.flatten(0, 1), [(grid[0] * patch, grid[1] * patch)] * len(pre)
+
+
+def _squares_joined(pre, config, grid):
+    """InternVL: the patches of each square side by side along the features."""
+    return (_squares(pre, grid, _inverse_ratio(config)).flatten(2),)
+
+
+def _squares_listed(pre, config, grid):
+    """Qwen: all images in one list, square by square. A square's token depends on the square alone, so that it needs no
+    windows and gives tokens in raster order."""
+    return (_squares(pre, grid, _spatial_merge(config)).flatten(0, 2),)
+
+
+def _squares(pre, grid, side):
+    """(images, squares, side * side, features): patches by squares of side x side, squares in raster order."""
+    (rows, cols), (images, _, features) = grid, pre.shape
+    cells = pre.reshape(images, rows // side, side, cols // side, side, features).permute(0, 1, 3, 2, 4, 5)
+    return cells.reshape(images, -1, side * side, features)
+
+
+def _vision_width(config) -> int:
+    """Of the tower's vectors, side by side where the connector is given several layers."""
+    layers = getattr(config, "vision_feature_layer", None)
+    return config.vision_config.hidden_size * (len(layers) if isinstance(layers, list | tuple) else 1)
+
+
 def _inverse_ratio(config) -> int:
     return round(1 / config.downsample_ratio)
 
@@ -85,6 +135,8 @@ class Family:
         scaled to S along the longer side, then to S x S.
     vision_keys: how the names of the vision side's tensors begin in a checkpoint, after an optional "model.".
     to_raster: pre as the hook saw it -> the same numbers with patches in raster order.
+    arguments: pre (images, patches, features) in raster order -> what the connector takes, for tokens in post's order.
+    pre_dim: from the config, the features of a patch.
     newline: tokens that follow the grid in post (the learned `image_newline`).
     """
 
@@ -94,6 +146,8 @@ class Family:
     view: str
     vision_keys: tuple[str, ...]
     to_raster: Callable = _raster
+    arguments: Callable = _as_it_is
+    pre_dim: Callable[[Any], int] = _vision_width
     newline: int = 0
 
 
@@ -103,23 +157,29 @@ _PIXELS = ("pixel_values",)
 _SIZES = ("pixel_values", "image_sizes")
 _MASK = ("pixel_values", "pixel_attention_mask")
 _GRID = ("pixel_values", "image_grid_thw")
+_LLAVA_NEXT = ("multi_modal_projector", _SIZES, _one, "base", (*_TOWER, "image_newline"))
+_QWEN = ("visual.merger", _GRID, _spatial_merge, "any", ("visual.",))
 
 FAMILIES: dict[str, Family] = {
-    "llava": Family("multi_modal_projector", _PIXELS, _one, "whole", _TOWER),
-    "llava_next": Family("multi_modal_projector", _SIZES, _one, "base", (*_TOWER, "image_newline"), newline=1),
-    "llava_onevision": Family("multi_modal_projector", _SIZES, _one, "base", (*_TOWER, "image_newline"), newline=1),
+    "llava": Family("multi_modal_projector", _PIXELS, _one, "whole", _TOWER, arguments=_spaced),
+    "llava_next": Family(*_LLAVA_NEXT, arguments=_spaced, newline=1),
+    "llava_onevision": Family(*_LLAVA_NEXT, arguments=_spaced, newline=1),
     "paligemma": Family("multi_modal_projector", _PIXELS, _one, "whole", _TOWER),
     "gemma3": Family("multi_modal_projector", _PIXELS, _gemma3_pool, "whole", _TOWER),
     "aya_vision": Family("multi_modal_projector", _PIXELS, lambda c: c.downsample_factor, "whole", _TOWER),
-    "internvl": Family("multi_modal_projector", _PIXELS, _inverse_ratio, "whole", _TOWER, _pixel_shuffled),
-    "idefics2": Family("connector", _MASK, None, "any", _IDEFICS),
+    "internvl": Family(
+        "multi_modal_projector", _PIXELS, _inverse_ratio, "whole", _TOWER, _pixel_shuffled, _squares_joined
+    ),
+    "idefics2": Family("connector", _MASK, None, "any", _IDEFICS, arguments=_with_mask),
     "idefics3": Family("connector", _MASK, lambda c: c.scale_factor, "longest", _IDEFICS),
     "smolvlm": Family("connector", _MASK, lambda c: c.scale_factor, "longest", _IDEFICS),
-    "qwen2_vl": Family("visual.merger", _GRID, _spatial_merge, "any", ("visual.",), _merge_blocks),
-    "qwen2_5_vl": Family("visual.merger", _GRID, _spatial_merge, "any", ("visual.",), _windows),
+    "qwen2_vl": Family(*_QWEN, _merge_blocks, _squares_listed, lambda c: c.vision_config.embed_dim),
+    "qwen2_5_vl": Family(*_QWEN, _windows, _squares_listed),
     # deepstack_merger_list feeds the language model too, so post understates what it sees of the image.
-    "qwen3_vl": Family("visual.merger", _GRID, _spatial_merge, "any", ("visual.",), _merge_blocks),
-    "mistral3": Family("multi_modal_projector", _SIZES, lambda c: c.spatial_merge_size, "any", _TOWER),
+    "qwen3_vl": Family(*_QWEN, _merge_blocks, _squares_listed),
+    "mistral3": Family(
+        "multi_modal_projector", _SIZES, lambda c: c.spatial_merge_size, "any", _TOWER, arguments=_with_sizes
+    ),
 }
 
 
@@ -144,3 +204,8 @@ def read_family(folder: Path) -> tuple[str, Family]:
 def is_vision_key(family: Family, key: str) -> bool:
     """Whether a tensor of this name in a checkpoint belongs to the vision tower or the connector."""
     return key.removeprefix("model.").startswith(family.vision_keys)
+
+
+def is_connector_key(family: Family, key: str) -> bool:
+    """Whether a tensor of this name belongs to what makes post of pre: the connector, or a learned token after it."""
+    return key.removeprefix("model.").startswith((f"{family.connector}.", "image_newline"))

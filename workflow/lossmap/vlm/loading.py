@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from operator import attrgetter
@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.checkpoints import resolve_checkpoint, weight_files
-from lossmap.vlm.families import Family, is_vision_key, read_family
+from lossmap.vlm.families import Family, is_connector_key, is_vision_key, read_family
 from lossmap.vlm.preprocessing import Preprocessor, load_preprocessor
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -96,19 +96,22 @@ class VisionSide:
     def digest(self) -> str:
         """SHA-256, in hex, over names, dtypes, shapes and bytes of the weights in use: the same for the same weights in
         the same precision, whatever the checkpoint's spelling and sharding."""
-        sha = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return sha.hexdigest()
+        return digest_of(self.model.state_dict())
+
+    @cached_property
+    def connector_digest(self) -> str:
+        """The same over the connector's weights alone: over all that post depends on beside pre."""
+        return connector_digest(self.family, self.model)
 
     @property
     def provenance(self) -> dict[str, str | None]:
-        """What embeddings came from: model_type, revision, weights' digest, versions of transformers and torch."""
+        """What embeddings came from: model_type, revision, digests of all weights and of the connector's, versions of
+        transformers and torch."""
         return {
             "model_type": self.model_type,
             "revision": self.revision,
             "digest": self.digest,
+            "connector_digest": self.connector_digest,
             "transformers": transformers.__version__,
             "torch": torch.__version__,
         }
@@ -127,23 +130,51 @@ def load_vision_side(
         overflow in float16); device, a torch device; image_size, see `load_preprocessor`.
     Raises: LossmapError if the checkpoint can't be had, is of no known family, or lacks weights of the vision side.
     """
-    if dtype not in DTYPES:
-        raise LossmapError(f"dtype is {dtype!r}. Choose one of {', '.join(DTYPES)}.")
+    precision = precision_of(dtype)
     folder = resolve_checkpoint(checkpoint, revision)
     preprocessor = load_preprocessor(folder, image_size=image_size)
     model_type, family = read_family(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    model = load_base_model(checkpoint, folder, config, MODEL_MAPPING[type(config)], is_vision_key, precision)
+    for part in TEXT_PARTS:
+        if hasattr(model, part):
+            setattr(model, part, None)
+    return VisionSide(model_type, family, config, model.to(device).eval(), preprocessor, revision)
+
+
+def precision_of(dtype: str) -> torch.dtype:
+    """Raises: LossmapError if it is none of `DTYPES`."""
+    if dtype not in DTYPES:
+        raise LossmapError(f"dtype is {dtype!r}. Choose one of {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
+
+
+def load_base_model(
+    checkpoint: str | Path,
+    folder: Path,
+    config: PreTrainedConfig,
+    model_class: type[PreTrainedModel],
+    wanted: Callable[[Family, str], bool],
+    dtype: torch.dtype,
+) -> PreTrainedModel:
+    """A base model with an empty language model, of whose checkpoint only the wanted tensors are read.
+
+    Parameters: checkpoint, as messages call it; folder, where it lies; model_class, built from config less its language
+        model; wanted, whether a tensor of this family and name is read; dtype, of the weights.
+    Raises: LossmapError if a weight outside the language model is missing or doesn't fit.
+    """
+    _, family = read_family(folder)
     with quiet():
-        model, info = MODEL_MAPPING[type(config)].from_pretrained(
+        model, info = model_class.from_pretrained(
             None,
             config=_without_text(config, family),
-            state_dict=_vision_tensors(folder, family),
-            dtype=DTYPES[dtype],
+            state_dict=_tensors(folder, lambda key: wanted(family, key)),
+            dtype=dtype,
             ignore_mismatched_sizes=True,  # reported below, with the checkpoint's name
             output_loading_info=True,
         )
     problems = [f"{key}: missing" for key in info["missing_keys"] if not key.startswith(TEXT_PARTS)]
-    problems += [f"{key}: {found}, not {wanted}" for key, found, wanted in info["mismatched_keys"]]
+    problems += [f"{key}: {found}, not {needed}" for key, found, needed in info["mismatched_keys"]]
     problems += list(info["error_msgs"])
     if problems:
         raise LossmapError.listing(
@@ -151,10 +182,21 @@ def load_vision_side(
             sorted(problems),
             "Complete the checkpoint: without these, the network would hold random numbers.",
         )
-    for part in TEXT_PARTS:
-        if hasattr(model, part):
-            setattr(model, part, None)
-    return VisionSide(model_type, family, config, model.to(device).eval(), preprocessor, revision)
+    return model
+
+
+def connector_digest(family: Family, model: PreTrainedModel) -> str:
+    """`digest_of` what makes post of pre in a base model: the same whether its tower was loaded or not."""
+    return digest_of({name: values for name, values in model.state_dict().items() if is_connector_key(family, name)})
+
+
+def digest_of(tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256, in hex, over names, dtypes, shapes and bytes of tensors, in the order of their names."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
 
 
 def _without_text(config: PreTrainedConfig, family: Family) -> PreTrainedConfig:
@@ -174,15 +216,15 @@ def _without_text(config: PreTrainedConfig, family: Family) -> PreTrainedConfig:
     return config
 
 
-def _vision_tensors(folder: Path, family: Family) -> dict[str, torch.Tensor]:
-    """The checkpoint's tensors of the vision side, by their names in it, less a leading "model.": transformers' own
-    conversions do the rest, but of `model.visual.` in Qwen2-VL and Qwen2.5-VL they make something else."""
+def _tensors(folder: Path, wanted: Callable[[str], bool]) -> dict[str, torch.Tensor]:
+    """The wanted tensors of the vision side, by their names in the checkpoint, less a leading "model.": transformers'
+    own conversions do the rest, but of `model.visual.` in Qwen2-VL and Qwen2.5-VL they make something else."""
     tensors = {}
     for name in weight_files(folder):
         try:
             with safe_open(folder / name, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118, this is no dict
-                    if is_vision_key(family, key):
+                    if wanted(key):
                         tensors[key.removeprefix("model.")] = file.get_tensor(key)
         except (SafetensorError, OSError) as error:
             raise LossmapError(

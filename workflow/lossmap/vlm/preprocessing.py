@@ -152,15 +152,19 @@ def load_preprocessor(
     Raises: LossmapError if image_size is missing, isn't a multiple of the patch (and merge) size, or differs from the
         only one that the model takes; if the processor's settings lead to no fixed input size; as resolve_checkpoint.
     """
+    return read_preprocessor(resolve_checkpoint(checkpoint, revision), image_size, checkpoint)
+
+
+def read_preprocessor(folder: Path, image_size: int | None = None, called: str | Path | None = None) -> Preprocessor:
+    """`load_preprocessor` of a folder that may lack weights. called: what messages call the checkpoint."""
     from transformers import AutoConfig, AutoImageProcessor
 
-    folder = resolve_checkpoint(checkpoint, revision)
     model_type, family = read_family(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     processor = AutoImageProcessor.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False, backend="pil", config=config
     )
-    where = f"{checkpoint} ({model_type})"
+    where = f"{called or folder} ({model_type})"
     patch = _square(config.vision_config.patch_size)
     merge = family.merge(config) if family.merge else 1
     size = _setting(processor, "size")

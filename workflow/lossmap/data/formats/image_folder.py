@@ -39,7 +39,7 @@ def _list(folder: str) -> tuple[list[str], list[str], int]:
     """Image names, sub-folder names, and the number of other files; hidden ones left out."""
     with os.scandir(folder) as entries:
         entries = sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
-    folders = [one.name for one in entries if one.is_dir()]
-    files = [one.name for one in entries if not one.is_dir()]
+    folders = [one.name for one in entries if os.path.isdir(one)]  # not is_dir(), which fails on a link to itself
+    files = [one.name for one in entries if not os.path.isdir(one)]
     images = [name for name in files if name.lower().endswith(SUFFIXES)]
     return images, folders, len(files) - len(images)

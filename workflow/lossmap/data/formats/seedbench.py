@@ -14,7 +14,12 @@ def parse(entry: dict, problems: Problems) -> Annotations:
     path, found, seen, seen_images, videos = entry["annotations"], Annotations(), {}, {}, 0
     content = load_json(path, dict, problems)
     types = problems.take(content, "question_type", "an object", path) or {}
-    type_names = {number: name for name, number in types.items() if isinstance(number, int)}
+    type_names, seen_types = {}, {}
+    for name in types:
+        where = f"{path}: question_type {name!a}"
+        type_id = problems.take(types, name, "a whole number", where)
+        if type_id is not None and problems.is_new(seen_types, str(type_id), "question type", where):
+            type_names[type_id] = name
     for i, record in enumerate(problems.take(content, "questions", "a list", path) or ()):
         where = f"{path}: questions[{i}]"
         type_id = problems.take(record, "question_type_id", "a whole number", where)
@@ -23,11 +28,11 @@ def parse(entry: dict, problems: Problems) -> Annotations:
         about = "image" if type_id <= LAST_IMAGE_TYPE else "video"
         if record.get("data_type", about) != about:
             problems.append(f'{where}: "data_type" is not {about}, but question type {type_id} is about {about}s')
+        if type_id not in type_names:
+            problems.append(f'{where}: question type {type_id} is not in the file\'s "question_type"')
         if about == "video":
             videos += 1
             continue
-        if type_id not in type_names:
-            problems.append(f'{where}: question type {type_id} is not in the file\'s "question_type"')
         question_id = problems.take(record, "question_id", "an id", where)
         image_id = problems.take(record, "data_id", "text", where)
         text = problems.take(record, "question", "text", where)

@@ -1,0 +1,160 @@
+"""Snakemake's cache between workflows: studies share extraction and training, and nothing that differs is shared."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from small_study import MODELS, ROOT, clone, small_study, snakemake
+
+TRAINED = f"reconstructors/{MODELS[0]}/own/mlp-100.safetensors"
+
+
+def changed(value):
+    """Another legal value."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value / 2
+    return {"float16": "float32", "float32": "bfloat16"}[value]
+
+
+def settings_that_matter() -> dict[str, tuple[str, dict]]:
+    """Name -> (what must change with it, the study). Every key of `extraction` and `training` is among them."""
+    base = with_defaults()
+    cases = {}
+
+    def case(name, kind, edit):
+        config = json.loads(json.dumps(base))
+        edit(config)
+        cases[name] = kind, config
+
+    for key, value in base["extraction"].items():
+        new = {key: changed(value)}
+        case(f"extraction {key}", "extract", lambda c, new=new: c["extraction"].update(new))
+    for key, value in base["reconstruction"]["training"].items():
+        new = {key: changed(value)}
+        case(f"training {key}", "train", lambda c, new=new: c["reconstruction"]["training"].update(new))
+    case("checkpoint", "extract", lambda c: c["models"][MODELS[0]].update(checkpoint="workflow/zoo/idefics2"))
+    case("image size", "extract", lambda c: c["models"][MODELS[1]].update(image_size=96))
+    case("network", "train", lambda c: c["reconstruction"]["networks"]["mlp"].update(widths=[17]))
+    case("dropout", "train", lambda c: c["reconstruction"]["networks"]["mlp"].update(dropout=0.5))
+    case("share", "train", lambda c: c["reconstruction"].update(shares=[60, 99]))
+    case("held out", "train", lambda c: c["reconstruction"].update(held_out=0.25))
+    case("seed", "train", lambda c: c["reconstruction"].update(seed=1))
+    case("control", "train", lambda c: c["reconstruction"]["controls"].update(pca={"kind": "pca", "rank": 3}))
+    return cases
+
+
+def with_defaults() -> dict:
+    """The small study with every key of the two sections."""
+    config = small_study()
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())["properties"]
+    training = schema["reconstruction"]["properties"]["training"]["properties"]
+    for section, properties in (
+        (config["extraction"], schema["extraction"]["properties"]),
+        (config["reconstruction"]["training"], training),
+    ):
+        for key, value in properties.items():
+            section.setdefault(key, value["default"])
+    return config
+
+
+def keys_of(folder: Path, studies: dict[str, dict]) -> dict[str, dict[str, str]]:
+    """Study -> output -> key under which the cache would keep it."""
+    paths = {}
+    for number, (name, config) in enumerate(studies.items()):
+        paths[f"case-{number}.yaml"] = name
+        (folder / f"case-{number}.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, str(ROOT / "tests/cache_keys.py"), *paths]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for path in paths:
+        (folder / path).unlink()
+    return {paths[path]: keys for path, keys in json.loads(done.stdout.splitlines()[-1]).items()}
+
+
+@pytest.fixture(scope="module")
+def base_keys(study):
+    return keys_of(study, {"base": with_defaults()})["base"]
+
+
+def test_no_two_results_share_a_key(base_keys):
+    assert sum("/embeddings/" in output for output in base_keys) > 10
+    assert sum("/reconstructors/" in output for output in base_keys) > 8
+    assert len(set(base_keys.values())) == len(base_keys)
+
+
+def test_every_setting_that_changes_a_result_changes_its_key(study, base_keys):
+    cases = settings_that_matter()
+    found = keys_of(study, {name: config for name, (_, config) in cases.items()})
+    for name, (kind, _) in cases.items():
+        before, after = base_keys, found[name]
+        if name == "checkpoint":  # this model alone
+            before, after = ({o: k for o, k in keys.items() if MODELS[0] in o} for keys in (before, after))
+        if name == "image size":
+            before, after = ({o: k for o, k in keys.items() if MODELS[1] in o} for keys in (before, after))
+        if name in ("network", "dropout"):
+            before, after = ({o: k for o, k in keys.items() if "/mlp-" in o} for keys in (before, after))
+        assert len(after) > 3, name
+        networks = {key for output, key in after.items() if "/reconstructors/" in output}
+        parts = {key for output, key in after.items() if "/embeddings/" in output}
+        # What is extracted anew also trains anew; what is only trained anew is not extracted again.
+        assert not networks & set(before.values()), name
+        if kind == "extract" and name != "extraction part_size":
+            assert parts
+            assert not parts & set(before.values()), name
+        elif kind == "train":
+            assert parts <= set(before.values()), name
+
+
+def test_the_study_s_name_and_what_it_measures_change_no_key(study, base_keys):
+    config = with_defaults()
+    config["overlap"]["k"] = [2, 4]
+    config["reconstruction"]["evaluate"] = ["coco-karpathy", "vizwiz"]
+    config["reconstruction"]["tables"] = {"table3": ["coco-karpathy"]}
+    config["choices"] = {"datasets": []}
+    config.pop("figure7")
+    other = keys_of(study, {"other": config})["other"]
+    assert other == {output: base_keys[output] for output in other}
+    assert any("/reconstructors/" in output for output in other)
+
+
+def test_another_image_changes_the_key(study, base_keys):
+    """Even one that was overwritten in place, as soon as the manifest has been made anew."""
+    manifest = study / "results/small/data/seedbench/images.parquet"
+    content, state = manifest.read_bytes(), manifest.stat()
+    manifest.write_bytes(content + b"x")
+    os.utime(manifest, ns=(state.st_atime_ns, state.st_mtime_ns))
+    after = keys_of(study, {"base": with_defaults()})["base"]
+    manifest.write_bytes(content)
+    os.utime(manifest, ns=(state.st_atime_ns, state.st_mtime_ns))
+    differ = {output for output in base_keys if base_keys[output] != after[output]}
+    assert differ == {output for output in base_keys if "/embeddings/seedbench/" in output}
+
+
+def test_two_studies_share_extraction_and_training(study, tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    environment = {"SNAKEMAKE_OUTPUT_CACHE": str(cache)}
+    kept = []
+    for name in ("one", "two"):
+        folder = clone(tmp_path / name)
+        config = small_study() | {"study": name}
+        index = f"results/{name}/embeddings/seedbench/{MODELS[0]}.json"
+        wanted = [f"results/{name}/{TRAINED}", index]
+        done = snakemake(folder, *wanted, "--cache", config=config, environment=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        first = study / f"results/small/{TRAINED}"
+        assert (folder / f"results/{name}/{TRAINED}").read_bytes() == first.read_bytes()
+        assert (folder / index).read_bytes() == (study / index.replace(f"/{name}/", "/small/")).read_bytes()
+        kept.append({path.name: path.stat().st_mtime_ns for path in cache.iterdir()})
+        trained_here = (folder / f"results/{name}/logs/train_reconstructor").exists()
+        assert trained_here == (name == "one"), "the second study trains nothing"
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 3 + 2 + 2  # three parts of coco-train, two of seedbench, weights and history

@@ -1,0 +1,53 @@
+"""Checking all of a store: every byte of every part, and nothing that does not belong."""
+
+import os
+from itertools import groupby
+from pathlib import Path
+
+from lossmap.store.files import changed_blocks
+from lossmap.store.format import StoreError, remedy
+from lossmap.store.index import read_index
+from lossmap.store.parts import ROOT, Part
+
+ENTRY = ("path", "digest", "first_image", "last_image")
+# Snakemake marks a folder that a rule has made with a file of its own.
+STRANGERS_ALLOWED = {ROOT, ".snakemake_timestamp"}
+
+
+def parts_of(index: Path) -> tuple[list[Part], list[str]]:
+    """The parts of a store whose descriptions are whole, and what is wrong with the others, one line each.
+
+    Raises: StoreError if the index itself is damaged.
+    """
+    parts, problems = [], []
+    try:
+        entries = [[entry[key] for key in ENTRY] for entry in read_index(index)["parts"]]
+    except (KeyError, TypeError) as fault:
+        raise StoreError(f"{index}: this is no whole index of embeddings ({fault!r}).", remedy(index)) from fault
+    for path, digest, first_image, last_image in entries:
+        try:
+            parts.append(Part(index.parent / path, index, digest))
+        except StoreError as error:
+            problems.append(f"{error.found.rstrip('.')}; it holds images {first_image} to {last_image}.")
+    return parts, problems
+
+
+def file_problems(part: Part, name: str) -> list[str]:
+    """What is wrong with one file of a part, after reading all of it."""
+    if misfit := part.misfit(name):
+        return [misfit]
+    try:
+        blocks = changed_blocks(part.path / name, part.files[name])
+    except OSError as error:
+        return [f"{part.path / name}: can't be read ({error.strerror}); it holds {part.held(name)}."]
+    runs = [[block for _, block in run] for _, run in groupby(enumerate(blocks), lambda pair: pair[1] - pair[0])]
+    held = " and ".join(part.held(name, range(run[0], run[-1] + 1)) for run in runs)
+    return [part.changed(name, held)] if blocks else []
+
+
+def strangers(part: Part) -> list[str]:
+    """Files in a part's folder that were not written with it."""
+    places = (Path(folder, name) for folder, _, names in os.walk(part.path, followlinks=True) for name in names)
+    names = sorted(place.relative_to(part.path).as_posix() for place in places)
+    extra = [name for name in names if name not in part.files and name not in STRANGERS_ALLOWED]
+    return [f"{part.path / name}: this file does not belong to the store." for name in extra]

@@ -1,0 +1,49 @@
+"""What the writer and the readers of embedding stores share."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from lossmap.errors import LossmapError
+
+FORMAT = "lossmap-embeddings/2"
+DIMENSIONS = {
+    "pre": ("image", "patch", "feature"),
+    "post": ("image", "token", "feature_out"),
+    "pre_mean": ("image", "feature"),
+    "post_mean": ("image", "feature_out"),
+    "box": ("image", "edge"),
+    "size": ("image", "side"),
+}
+
+
+class StoreError(LossmapError):
+    """An embedding store that can't be trusted, or can't be written. found: what is wrong; remedy: what to do."""
+
+    def __init__(self, found: str, remedy: str = ""):
+        super().__init__(f"{found} {remedy}".rstrip())
+        self.found = found
+
+
+def remedy(*paths: Path) -> str:
+    return f"Delete {' and '.join(map(str, paths))} and run again: what is missing is made anew, and nothing else."
+
+
+def read_json(path: Path) -> tuple[dict, bytes]:
+    """A JSON object, and the bytes of its file. Raises StoreError if it is none."""
+    try:
+        data = path.read_bytes()
+        content = json.loads(data)
+    except (ValueError, OSError) as fault:
+        raise StoreError(f"{path}: can't be read ({fault}).", remedy(path)) from fault
+    if not isinstance(content, dict):
+        raise StoreError(f"{path}: holds no JSON object.", remedy(path))
+    return content, data
+
+
+def write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,114 @@
+"""The index of an embedding store, and what opens it."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from xarray.core import indexing
+
+from lossmap.store.format import DIMENSIONS, FORMAT, StoreError, read_json, remedy, write_json
+from lossmap.store.parts import Part
+from lossmap.store.rows import Recomputed, Rows
+
+
+def write_index(parts: list[Path], index: Path) -> None:
+    """Gather a store's parts, in order, into its index.
+
+    Raises StoreError if a part was never finished, an image occurs twice, or parts were made in different ways (model,
+    preprocessing, code, versions).
+    """
+    entries, ids, reference = [], [], None
+    for path in parts:
+        part = Part(path, index)
+        own_ids = part.image_ids.tolist()
+        if reference is None:
+            reference, reference_path = part.description, path
+        elif part.description != reference:
+            changed = [key for key in reference if reference[key] != part.description.get(key)]
+            raise StoreError(
+                f"{path} and {reference_path} were not made in the same way: {', '.join(changed)} differ.",
+                "Delete the older of the two and run again.",
+            )
+        place = path.relative_to(index.parent).as_posix()
+        entries.append({"path": place, "digest": part.digest, "first_image": own_ids[0], "last_image": own_ids[-1]})
+        ids += own_ids
+    if reference is None:
+        raise StoreError(f"{index}: a store needs at least one part.")
+    if len(set(ids)) != len(ids):
+        raise StoreError(f"{index}: image {next(i for i in ids if ids.count(i) > 1)} is in two parts. Extract again.")
+    shared = {"format": FORMAT, "images": len(ids), "image_ids_sha256": _ids_digest(ids)}
+    partial = index.with_name(f".{index.name}.partial")
+    write_json(partial, {**shared, **reference, "parts": entries})
+    os.replace(partial, index)
+
+
+def read_index(index: Path) -> dict:
+    """The content of an index. Raises StoreError if it is none, or of another format."""
+    content, _ = read_json(index)
+    found = content.get("format")
+    if found != FORMAT and str(found).startswith(FORMAT.split("/")[0] + "/"):
+        raise StoreError(
+            f"{index}: these embeddings are of format {found}; this version of Lossmap reads {FORMAT}.",
+            f"Extract again: delete {index} and the folder {index.with_suffix('')}, and run again.",
+        )
+    if found != FORMAT:
+        raise StoreError(f"{index}: this is not an index of embeddings ({FORMAT}).", "Give <dataset>/<model>.json.")
+    return content
+
+
+def open_store(index: str | Path, recompute: Callable[[np.ndarray], np.ndarray] | None = None) -> xr.Dataset:
+    """Open an embedding store lazily: nothing is read before values are asked for.
+
+    recompute: for a store without post (`attrs["post"]["stored"]` is false), the model's connector: it gets rows of pre
+    as stored, (n, patches, features), and returns post, (n, tokens, features_out). Then post is computed from the pre
+    of the images that are asked for, and rounded to the stored precision. Without it, post has a shape and no values.
+
+    Returns: a Dataset with pre (image, patch, feature) and post (image, token, feature_out) in the stored precision,
+    pre_mean (image, feature) and post_mean (image, feature_out) in float32, box (image, edge): left, top, right, bottom
+    of the model's input in pixels of the original image, size (image, side): width and height of the original, after
+    EXIF orientation; coordinate image_id. Attributes: pre_grid and post_grid (rows, columns; null where tokens have no
+    place), post (shape, dtype, stored), model, provenance. Patches are in raster order.
+
+    Raises: StoreError if the index is damaged, or a part is missing, incomplete or not the one that was indexed; while
+    reading, if a file is not the one that was written (the message names the file and its images), or if post is not
+    stored and recompute is missing or returns something else than finite post.
+    """
+    index = Path(index)
+    content = read_index(index)
+    try:
+        parts, first = [], 0
+        for entry in content["parts"]:
+            part = Part(index.parent / entry["path"], index, entry["digest"], first)
+            part.check_complete()
+            if [entry["first_image"], entry["last_image"]] != part.image_ids[[0, -1]].tolist():
+                raise StoreError(f"{index}: first_image or last_image of {part.path} was edited.", remedy(index))
+            parts.append(part)
+            first = part.stop
+        ids = np.concatenate([part.image_ids for part in parts])
+        attributes = {key: value for key, value in content.items() if key not in ("parts", "format")}
+        shared = {"images": first, "image_ids_sha256": _ids_digest(ids.tolist()), **parts[0].description}
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise StoreError(f"{index}: this is no whole index of embeddings ({fault!r}).", remedy(index)) from fault
+    if attributes != shared:
+        changed = ", ".join(sorted(key for key in {*attributes, *shared} if attributes.get(key) != shared.get(key)))
+        raise StoreError(f"{index}: {changed} differ from what the parts say: it was edited.", remedy(index))
+    arrays = {name: Rows(parts, name) for name in DIMENSIONS}
+    if not attributes["post"]["stored"]:
+        arrays["post"] = Recomputed(parts, recompute, index)
+    variables = {name: (DIMENSIONS[name], indexing.LazilyIndexedArray(array)) for name, array in arrays.items()}
+    del attributes["arrays"]
+    return xr.Dataset(variables, coords={"image_id": ("image", ids)}, attrs=attributes)
+
+
+def iterate(dataset: xr.Dataset, name: str, rows: int = 1024) -> Iterator[np.ndarray]:
+    """Values of one array in blocks of at most `rows` images, in order."""
+    for start in range(0, dataset.sizes["image"], rows):
+        yield dataset[name][start : start + rows].values
+
+
+def _ids_digest(image_ids: list[str]) -> str:
+    return hashlib.sha256(json.dumps(image_ids).encode()).hexdigest()

@@ -8,8 +8,10 @@ from hashlib import sha256
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
+from unittest.mock import patch
 
 from snakemake.exceptions import WorkflowError
+from snakemake.persistence import PersistenceBase
 from snakemake.settings.types import DeploymentMethod
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
@@ -40,6 +42,23 @@ prefix = (
     f'report() ( {report_command()} --report "$@" ); '
 )
 shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
+
+
+def note_in_the_job():
+    """A job on a node of a cluster notes itself what its outputs were made with. Snakemake leaves that to its main
+    process: were that killed before, they would count as up to date whatever the settings are by then."""
+    finished = PersistenceBase.finished
+
+    async def noted(persistence, job):
+        how = persistence.dag.workflow.remote_execution_settings
+        with patch.object(how, "immediate_submit", True):  # in which case Snakemake has the job take the note
+            await finished(persistence, job)
+
+    PersistenceBase.finished = noted
+
+
+if workflow.remote_exec:
+    note_in_the_job()
 
 try:
     config = check_study(config)
@@ -182,9 +201,9 @@ def threads_of_extraction(wildcards):
 def threads_of_store(wildcards, input):
     """The same for what reads embeddings: a thread for each 64 MB of them."""
     index = Path(str(input.embeddings))
-    if not index.is_file():  # counted again when it is there, before the job starts
+    store = json.loads(index.read_text()) if index.is_file() else {}
+    if "arrays" not in store:  # not there yet: counted again before the job starts
         return 8
-    store = json.loads(index.read_text())
     values = sum(prod(store["arrays"][side]["shape"]) for side in ("pre", "post"))
     return min(8, 1 + 2 * store["images"] * values // 2**26)
 

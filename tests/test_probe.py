@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import CONFIGS, SIDE, WIDTH, save_tiny
+from tiny_models import SIDE, WIDTH, save_tiny
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lossmap.vlm.families import FAMILIES
 from lossmap.vlm.loading import load_vision_side
-from lossmap.vlm.probe import ConnectorAlone, probe_patches
+from lossmap.vlm.probe import probe_patches
+from lossmap.vlm.recompute import load_connector
 
 generator = torch.Generator().manual_seed(0)
 PRE, OTHERS = torch.randn((2, 3, 6, 5), generator=generator)
@@ -18,18 +18,16 @@ PRE, OTHERS = torch.randn((2, 3, 6, 5), generator=generator)
 class Connector:
     """A plain function of pre as a connector."""
 
-    images = 4
-
     def __init__(self, function):
         self.function, self.batches = function, []
 
     def __call__(self, pre):
         self.batches.append(len(pre))
-        return self.function(pre).flatten(1)
+        return self.function(pre)
 
 
 def probe(function, pre=PRE, others=OTHERS, directions=3, step=0.01, seed=0):
-    return probe_patches(Connector(function), pre, others, directions, step, seed)
+    return probe_patches(function, pre, others, directions, step, seed, 4)
 
 
 Q, _ = torch.linalg.qr(torch.randn((30, 30), generator=generator))
@@ -78,13 +76,12 @@ def test_directions_towards_other_images_are_theirs():
 
 def test_batches_have_a_bound_and_change_nothing():
     connector = Connector(lambda x: x.tanh())
-    wanted = probe_patches(connector, PRE, OTHERS, 3, 0.01, 0)
+    wanted = probe_patches(connector, PRE, OTHERS, 3, 0.01, 0, 4)
     assert max(connector.batches) == 4
-    connector.images = 1000
-    for one, two in zip(probe_patches(connector, PRE, OTHERS, 3, 0.01, 0), wanted, strict=True):
+    for one, two in zip(probe_patches(connector, PRE, OTHERS, 3, 0.01, 0, 1000), wanted, strict=True):
         torch.testing.assert_close(one, two)
     assert max(connector.batches) == 24
-    alone = probe_patches(connector, PRE[1:], OTHERS[1:], 3, 0.01, 0)
+    alone = probe_patches(connector, PRE[1:], OTHERS[1:], 3, 0.01, 0, 4)
     assert not torch.equal(alone.random[0], wanted.random[0])
 
 
@@ -104,37 +101,18 @@ def embedded(vision, count):
     return vision.embed(vision.preprocessor.normalise(prepared, vision.device, vision.dtype))
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
-def vision(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    save_tiny(request.param, folder)
-    return load_vision_side(folder, image_size=SIDE if request.param == "mistral3" else None)
-
-
-def test_the_connector_alone_makes_of_pre_what_the_model_does(vision):
-    pre, post = embedded(vision, 3)
-    with torch.inference_mode():
-        found = ConnectorAlone(vision, 4)(pre).view(3, -1, post.shape[2])
-    # Tokens stand in the connector's own order; LLaVA-NeXT and -OneVision append one afterwards.
-    post = post[:, : post.shape[1] - FAMILIES[vision.model_type].newline]
-    assert found.shape == post.shape
-    for ours, theirs in zip(found, post, strict=True):
-        same = torch.cdist(ours, theirs).argmin(1)
-        assert sorted(same.tolist()) == list(range(len(theirs)))
-        torch.testing.assert_close(ours, theirs[same], rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("vision", ["llava", "idefics2", "qwen2_5_vl"], indirect=True)
-def test_the_probe_agrees_with_exact_jacobians(vision):
-    pre, _ = (values.clone() for values in embedded(vision, 2))
-    connector, patches = ConnectorAlone(vision, 8), [0, 9, 37]
-    found = probe_patches(ConnectorAlone(vision, 64), pre[:1], pre[1:], 64, 1e-3, 0)
+@pytest.mark.parametrize("model_type", ["llava", "idefics2", "qwen2_5_vl"])
+def test_the_probe_agrees_with_exact_jacobians(model_type, tmp_path):
+    save_tiny(model_type, tmp_path)
+    pre, _ = (values.clone() for values in embedded(load_vision_side(tmp_path), 2))
+    connector, patches = load_connector(tmp_path), [0, 9, 37]
+    found = probe_patches(connector.post, pre[:1], pre[1:], 64, 1e-3, 0, 64)
     exact = []
     for patch in patches:
 
         def post(moved, patch=patch):
             image = torch.cat([pre[0, :patch], moved[None], pre[0, patch + 1 :]])
-            return connector(image[None])[0]
+            return connector.post(image[None]).flatten()
 
         with sdpa_kernel(SDPBackend.MATH):  # the only one with forward derivatives
             jacobian = torch.func.jacfwd(post)(pre[0, patch]).detach()

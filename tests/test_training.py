@@ -359,8 +359,11 @@ def test_two_processes_do_what_one_does(toy, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    weights = [weights_of(load_reconstructor(folder / "r.safetensors")[0]) for folder in (one, two)]
-    torch.testing.assert_close(*weights, rtol=0, atol=1e-5)
+    networks = [load_reconstructor(folder / "r.safetensors")[0] for folder in (one, two)]
+    for network in networks:
+        # Attention doesn't depend on the keys' bias: its gradient is rounding alone, which Adam makes full steps of.
+        network.encoder[0].self_attn.in_proj_bias.data[8:16] = 0
+    torch.testing.assert_close(*map(weights_of, networks), rtol=0, atol=1e-5)
     rows = [list(csv.DictReader((folder / "r.history.csv").open())) for folder in (one, two)]
     for a, b in zip(*rows, strict=True):
         assert {name: float(value) for name, value in a.items()} == pytest.approx(

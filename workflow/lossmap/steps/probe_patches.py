@@ -12,8 +12,8 @@ from lossmap.errors import LossmapError
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.patch_loss_store import open_patch_losses
 from lossmap.seeds import seed_for
-from lossmap.vlm.loading import load_vision_side
-from lossmap.vlm.probe import ConnectorAlone, probe_patches
+from lossmap.vlm.probe import probe_patches
+from lossmap.vlm.recompute import load_connector
 
 UNSEEN = 0.1  # a patch of less than this share of its image's mean response is not seen
 RESPONSES = ("random", "towards")
@@ -40,9 +40,9 @@ def run(
     losses = None if patch_loss is None else _losses(patch_loss, store["image_id"].values[chosen])
     post_length = np.linalg.norm(store["post"][chosen].values.astype(np.float32), axis=(1, 2))
     model = {key: spec[key] for key in ("checkpoint", "revision", "image_size")}
-    vision = load_vision_side(**model, dtype="float32", device=device)
-    connector = ConnectorAlone(vision, spec["batch_size"])
-    response = probe_patches(connector, pre, others, spec["directions"], spec["step"], seed)
+    connector = load_connector(**model, dtype="float32", device=device)
+    how = {key: spec[key] for key in ("directions", "step", "batch_size")}
+    response = probe_patches(connector.post, pre, others, **how, seed=seed)
 
     gain = post_length / pre.norm(dim=(1, 2)).numpy()
     rows, cols = store.attrs["pre_grid"]

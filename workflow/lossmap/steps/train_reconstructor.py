@@ -36,7 +36,8 @@ def run(*, embeddings: Path, statistics: Path, reconstructor: Path, history: Pat
     names = ("epochs", "batch", "buffer", "memory", "threads", "processes", "checkpoint_minutes")
     epochs, batch, buffer, memory, threads, processes, minutes = (how.pop(name) for name in names)
     torch.set_num_threads(threads)
-    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    gpu = torch.cuda.is_available()
+    accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
     if accelerator.num_processes != processes:
         raise LossmapError(
             f"reconstruction: training: processes is {processes}, but {accelerator.num_processes} were started. Start "

@@ -41,8 +41,10 @@ class Connector:
         self.grid: tuple[int, int] = grid
         self.digest: str = connector_digest(family, model)
         self.pre_shape: tuple[int, int] = (grid[0] * grid[1], family.pre_dim(config))
-        self.post_shape: tuple[int, int] = tuple(self._post(torch.zeros(1, *self.pre_shape)).shape[1:])
+        with torch.inference_mode():
+            self.post_shape: tuple[int, int] = tuple(self.post(torch.zeros(1, *self.pre_shape)).shape[1:])
 
+    @torch.inference_mode()
     def __call__(self, pre: torch.Tensor | np.ndarray) -> np.ndarray:
         if pre.ndim != 3 or tuple(pre.shape[1:]) != self.pre_shape:
             raise LossmapError(
@@ -53,11 +55,11 @@ class Connector:
         post = np.empty((len(pre), *self.post_shape), dtype=np.float32)
         for start in range(0, len(pre), BATCH):
             rows = slice(start, start + BATCH)
-            post[rows] = self._post(torch.as_tensor(pre[rows])).float().cpu().numpy()
+            post[rows] = self.post(torch.as_tensor(pre[rows])).float().cpu().numpy()
         return post
 
-    @torch.inference_mode()
-    def _post(self, pre: torch.Tensor) -> torch.Tensor:
+    def post(self, pre: torch.Tensor) -> torch.Tensor:
+        """The same of one batch, as a tensor of this dtype on this device. Gradients flow where they are on."""
         pre = pre.to(self.device, self.dtype).contiguous()  # the same sums, however pre lay in memory
         given = self.family.arguments(pre, self.config, self.grid)
         post = self.model.get_submodule(self.family.connector)(*given)

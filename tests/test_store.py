@@ -161,7 +161,7 @@ def test_parts_made_in_different_ways_are_not_joined(tmp_path):
 def test_an_image_in_two_parts_is_named(tmp_path):
     write(tmp_path)
     part = tmp_path / "toy/part-000000-000005.zarr"
-    with pytest.raises(StoreError, match="image image-0 is in two parts"):
+    with pytest.raises(StoreError, match="Image image-0 is in .* and in "):
         write_index([part, part], tmp_path / "twice.json")
 
 

@@ -1,6 +1,7 @@
 """`python -m lossmap <step> ...`: one command per step, made from the signature of the step's `run`."""
 
 import argparse
+import errno
 import importlib
 import inspect
 import json
@@ -11,6 +12,14 @@ import typing
 
 from lossmap import steps
 from lossmap.errors import LossmapError
+
+FULL = ("the disk is full", "Free space")
+FAULTS_OF_DISKS = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EROFS: ("the disk is read-only", "Make it writable"),
+    errno.EACCES: ("access is refused", "Mend the permissions"),
+}
 
 
 def step_names() -> list[str]:
@@ -62,15 +71,23 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run(*unnamed, **options)
     except LossmapError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _tell(str(error))
     except OSError as error:
-        if error.errno not in (28, 122):  # no space left, quota exceeded
+        if error.errno not in FAULTS_OF_DISKS:
             raise
+        fault, remedy = FAULTS_OF_DISKS[error.errno]
         place = f" at {error.filename}" if error.filename else ""
-        print(f"error: the disk is full{place} ({error.strerror}). Free space and run again.", file=sys.stderr)
-        return 1
+        return _tell(f"{fault}{place} ({error.strerror}). {remedy} and run again.")
     return 0
+
+
+def _tell(fault: str) -> int:
+    """Print a fault to stderr, which is the job's log; on a disk that takes no log either, to stdout."""
+    try:
+        print(f"error: {fault}", file=sys.stderr, flush=True)
+    except OSError:
+        print(f"error: {fault}", flush=True)
+    return 1
 
 
 if __name__ == "__main__":

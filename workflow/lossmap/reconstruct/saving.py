@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -20,8 +21,13 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], description: dict) -> N
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     tensors = {name: values.detach().contiguous() for name, values in tensors.items()}
-    # One key: of several, safetensors writes them in any order, and equal content would give unequal files.
-    save_file(tensors, partial, metadata={"lossmap": json.dumps(description)})
+    try:
+        # One key: of several, safetensors writes them in any order, and equal content would give unequal files.
+        save_file(tensors, partial, metadata={"lossmap": json.dumps(description)})
+    except SafetensorError as error:
+        if number := re.search(r"os error (\d+)", str(error)):  # a full disk comes as text
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+        raise
     os.replace(partial, path)
 
 

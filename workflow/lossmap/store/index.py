@@ -21,7 +21,7 @@ def write_index(parts: list[Path], index: Path) -> None:
     Raises StoreError if a part was never finished, an image occurs twice, or parts were made in different ways (model,
     preprocessing, code, versions).
     """
-    entries, ids, reference = [], [], None
+    entries, holder, reference = [], {}, None
     for path in parts:
         part = Part(path, index)
         own_ids = part.image_ids.tolist()
@@ -35,11 +35,13 @@ def write_index(parts: list[Path], index: Path) -> None:
             )
         place = path.relative_to(index.parent).as_posix()
         entries.append({"path": place, "digest": part.digest, "first_image": own_ids[0], "last_image": own_ids[-1]})
-        ids += own_ids
+        for image in own_ids:
+            if image in holder:
+                raise StoreError(f"Image {image} is in {holder[image]} and in {path}.", remedy(holder[image], path))
+            holder[image] = path
     if reference is None:
         raise StoreError(f"{index}: a store needs at least one part.")
-    if len(set(ids)) != len(ids):
-        raise StoreError(f"{index}: image {next(i for i in ids if ids.count(i) > 1)} is in two parts. Extract again.")
+    ids = list(holder)
     shared = {"format": FORMAT, "images": len(ids), "image_ids_sha256": _ids_digest(ids)}
     partial = index.with_name(f".{index.name}.partial")
     write_json(partial, {**shared, **reference, "parts": entries})

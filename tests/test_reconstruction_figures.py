@@ -112,6 +112,7 @@ def test_steps_draw_a_panel_for_each_model_and_data_set(tmp_path, monkeypatch):
     assert [axes.get_title() for axes in shown[draw_ladder].axes] == ["one (n = 9)", "two (n = 9)", "", ""]
     labels = [text.get_text() for text in shown[draw_ladder].legends[0].get_texts()]
     assert labels[:2] == ["model's connector", "rotation (lossless)"]
+    assert labels[-2:] == ["fewer training images", "lowest held-out error"]
 
     images, histories = [], []
     for model in ("one", "two"):

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.lines import Line2D
 
 from lossmap.figures.style import COLOURS, MARKERS, points_with_intervals
 
@@ -10,6 +11,13 @@ KINDS = {
     "lossless": {"color": COLOURS[0], "marker": "s"},
     "lossy": {"color": COLOURS[1], "marker": "D"},
 }
+
+
+def hollow_marks() -> dict[str, Line2D]:
+    """What the hollow marks of `ladder_by_rung` mean, for a legend."""
+    marks = {"linestyle": "none", "color": "grey", "marker": "o", "fillstyle": "none"}
+    sizes = {"fewer training images": 5, "lowest held-out error": 11}
+    return {label: Line2D([], [], markersize=size, **marks) for label, size in sizes.items()}
 
 
 def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame) -> None:
@@ -47,14 +55,15 @@ def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame) -> None:
 
 
 def best_by_connector(axes: plt.Axes, table: pd.DataFrame) -> None:
-    """FVU that the best rung leaves of each connector, with its value and the rung's name.
+    """FVU that the best rung leaves of each connector, with its value and the rung's name: the model's own first, then
+    the controls in the table's order, the same for every model, for panels share their names.
 
     A cross shows what theory says that the best linear reconstruction leaves, where it says so.
     table: one model of table ladder, with columns connector, kind, lossless, rung, known_fvu, fvu, fvu_low, fvu_high,
     best.
     """
-    rows = table[table["best"]].reset_index(drop=True)
-    names = []
+    rows = table[table["best"]].sort_values("kind", key=lambda kind: kind != "own", kind="stable")
+    rows, names = rows.reset_index(drop=True), []
     for place, row in rows.iterrows():
         which = "own" if row["kind"] == "own" else "lossless" if row["lossless"] else "lossy"
         names.append("model's connector" if which == "own" else _words(row["connector"]))

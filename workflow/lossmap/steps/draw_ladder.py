@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from lossmap.figures.ladder import best_by_connector, ladder_by_rung
+from lossmap.figures.ladder import best_by_connector, hollow_marks, ladder_by_rung
 from lossmap.figures.style import save, use_style
 
 
@@ -28,6 +28,7 @@ def run(*, table: Path, pdf: Path, png: Path) -> None:
         for panel in (above, below):
             handles, labels = panel.get_legend_handles_labels()
             labelled |= dict(zip(labels, handles, strict=True))
+    labelled |= hollow_marks()
     axes[0, 0].set_ylabel("variance unexplained (FVU)")
     figure.legend(labelled.values(), labelled, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
     figure.tight_layout()

@@ -6,6 +6,7 @@ import shlex
 import sys
 from hashlib import sha256
 from importlib.metadata import version
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from unittest.mock import patch
@@ -215,12 +216,13 @@ def manifest_digest(wildcards):
 
 
 def versions(*packages):
-    """Versions of packages that a result depends on, the same with and without conda."""
-    environment = Path(workflow.basedir) / "envs/torch.yaml"
-    listed = dict(re.findall(r"^  - ([\w-]+)=(.+)$", environment.read_text(), re.M))
-    if uses_conda:
-        return canonical({name: listed[name.replace("torch", "pytorch")] for name in packages})
-    return canonical({name: version(name).partition("+")[0] for name in packages})
+    """Versions of packages that a result depends on: those installed beside Snakemake, or what conda would install."""
+    environment = (Path(workflow.basedir) / "envs/torch.yaml").read_text()
+    found = {name.replace("pytorch", "torch"): number for name, number in re.findall(r"- ([\w-]+)=(.+)", environment)}
+    for name in packages:
+        if not uses_conda and find_spec(name):
+            found[name] = version(name).partition("+")[0]
+    return canonical({name: found[name] for name in packages})
 
 
 def parts(wildcards):

@@ -73,7 +73,8 @@ class PartWriter:
 
     def _create(self, name: str, shape: tuple) -> zarr.Array:
         row_bytes = int(np.prod(shape[1:])) * self.dtypes[name].itemsize
-        chunk = min(max(1, CHUNK_BYTES // row_bytes), shape[0])
+        chunk = max(1, CHUNK_BYTES // row_bytes)
+        chunk = -(-shape[0] // -(-shape[0] // chunk))  # evenly: Zarr fills a last chunk up to the size of the others
         shard = chunk * max(1, min(SHARD_BYTES // (chunk * row_bytes), -(-shape[0] // chunk)))
         self.files.blocks[name] = chunk * row_bytes
         return self.group.create_array(

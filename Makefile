@@ -25,10 +25,10 @@ bench: .venv/ready
 soak: .venv/ready # kills a study again and again, fills its disk, and compares every byte; as root, half an hour
 	python tests/soak/run.py
 
-zoo: .venv/ready # trains the three miniature models anew; a killed run continues
-	for model in llava idefics2 qwen2_5_vl; do \
-	  python -m lossmap train_zoo --model $$model --folder workflow/zoo/$$model --work results/zoo/$$model --threads 2 || exit 1; \
-	done
+zoo: zoo-llava zoo-idefics2 zoo-qwen2_5_vl # trains the miniature models anew, on one core each (make -j2 zoo: two at once)
+
+zoo-%: .venv/ready # a killed training continues
+	python -m lossmap train_zoo --model $* --folder workflow/zoo/$* --work results/zoo/$*
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Lossmap needs Python 3.11: make PYTHON=/path/to/python3.11")'

@@ -276,7 +276,7 @@ def test_a_card_holds_the_scores(untrained):
         "choices": {"all": 0.4, **dict.fromkeys(language.CATEGORIES, 0.25)},
         "captions": {"all": 0.9, "example": "A red three."},
     }
-    text = card("llava", model, RECIPES["llava"], scores, 12.4, 1)
+    text = card("llava", model, RECIPES["llava"], scores, 12.4)
     for needed in ("| 80.0 |", "| 30.1 |", "| 22.2 |", "in 12 minutes on 1 core of", '"A red three."'):
         assert needed in text
 

@@ -61,8 +61,9 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def card(name: str, model, recipe: Recipe, scores: dict[str, dict], minutes: float, threads: int) -> str:
-    """The README of a checkpoint folder. scores: from `scores_of`; minutes: of training."""
+def card(name: str, model, recipe: Recipe, scores: dict[str, dict], minutes: float) -> str:
+    """The README of a checkpoint folder. scores: from `scores_of`; minutes: of training, in time of
+    one core."""
     rows = [
         ("open questions, exact answer", "answers"),
         ("with another scene's picture", "shuffled"),
@@ -71,7 +72,6 @@ def card(name: str, model, recipe: Recipe, scores: dict[str, dict], minutes: flo
     kinds = ["all", *language.KINDS]
     parameters = sum(p.numel() for p in model.parameters())
     command = f"python -m lossmap train_zoo --model {name} --folder workflow/zoo/{name} --work results/zoo/{name}"
-    cores = f"{threads} core{'s' if threads > 1 else ''}"
     lines = [
         f"# A miniature {TITLES[name]}",
         "",
@@ -83,7 +83,7 @@ def card(name: str, model, recipe: Recipe, scores: dict[str, dict], minutes: flo
         f"- Connector: {CONNECTORS[name]}.",
         "- Language model: 3 layers, 96 wide; its tokens are whole words.",
         "- Weights in half precision.",
-        f"- Trained with `{command}` in {minutes:.0f} minutes on {cores} of a shared CPU machine.",
+        f"- Trained with `{command}` in {minutes:.0f} minutes of one core's time.",
         f"- Recipe: {', '.join(f'{key} {value}' for key, value in asdict(recipe).items())}.",
         "",
         f"## Scores, % of {SCENES} scenes of digits that were held out of training",
@@ -119,9 +119,7 @@ def card(name: str, model, recipe: Recipe, scores: dict[str, dict], minutes: flo
     return "\n".join(lines)
 
 
-def save_checkpoint(
-    name: str, model, processor, recipe: Recipe, folder: Path, seconds: float, threads: int
-) -> dict[str, dict]:
+def save_checkpoint(name: str, model, processor, recipe: Recipe, folder: Path, seconds: float) -> dict[str, dict]:
     """Write an ordinary checkpoint folder and its card; a folder that is there is replaced whole. Returns the scores
     of the card.
 
@@ -132,7 +130,7 @@ def save_checkpoint(
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    text = card(name, model, recipe, scores, seconds / 60, threads)
+    text = card(name, model, recipe, scores, seconds / 60)
     model.to(torch.float16).save_pretrained(partial)
     processor.save_pretrained(partial)
     if name == "qwen2_5_vl":

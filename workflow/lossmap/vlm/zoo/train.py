@@ -72,7 +72,7 @@ class Recipe:
 
 RECIPES = {
     "llava": Recipe(connector_steps=0),
-    "idefics2": Recipe(tower_steps=1_500, connector_steps=1_000, language_steps=3_000),
+    "idefics2": Recipe(),
     "qwen2_5_vl": Recipe(connector_steps=750),
 }
 
@@ -251,8 +251,8 @@ class Trainer:
         ]
 
     def train(self, until: tuple[str, int] | None = None) -> float:
-        """Run all stages, or up to a step of one: (its name, steps). Returns the seconds spent in all, those before a
-        restart included."""
+        """Run all stages, or up to a step of one: (its name, steps). Returns the seconds of processor time spent
+        in all, those before a restart included."""
         self.examples = self._draw("training", self.recipe.scenes, self.recipe.seed)
         self.held_out = self._draw("held-out", self.watched, self.recipe.seed + 1)
         self.model.train()
@@ -298,7 +298,7 @@ class Trainer:
 
     def _run(self, index: int, stage: Stage, optimisers: list, steps: range, seconds: float) -> float:
         """Train for these steps of the stage. seconds: spent before; returns those spent in all."""
-        began, mean = time.monotonic() - seconds, None
+        began, mean = time.process_time() - seconds, None
         bar = tqdm(steps, f"{self.name} {stage.name}", initial=steps.start, total=stage.steps, mininterval=5)
         for step in bar:
             loss = stage.loss(np.random.default_rng([self.recipe.seed, index, step]), step / stage.steps)
@@ -312,12 +312,12 @@ class Trainer:
             mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
             if (step + 1) % self.recipe.save_every == 0 or step + 1 == steps.stop:
                 scores = stage.scores()
-                spent = time.monotonic() - began
+                spent = time.process_time() - began
                 self.checkpoint.save(stage.name, step + 1, spent, self.modules, optimisers)
                 shown = " ".join(f"{key} {value:.3f}" for key, value in scores.items())
                 self.say(f"{bar.desc} {step + 1}/{stage.steps}  {spent:.0f} s  loss {mean:.3f}  held-out: {shown}")
                 bar.set_postfix(loss=f"{mean:.3f}", held_out=f"{next(iter(scores.values())):.3f}")
-        return time.monotonic() - began
+        return time.process_time() - began
 
     def _tower_loss(self, rng, done) -> torch.Tensor:
         index = torch.from_numpy(rng.integers(0, len(self.examples.scenes), self.recipe.tower_batch))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lossmap.measures.correlation import spearman
 from lossmap.measures.relations import (
     adjusted_p,
     difference_of_means,
@@ -15,7 +16,6 @@ from lossmap.measures.relations import (
     relate,
     spearman_rho,
 )
-from lossmap.measures.statistics import spearman
 
 rng = np.random.default_rng(7)
 N = 200

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lossmap.measures.statistics import bootstrap_mean, spearman
+from lossmap.measures.correlation import spearman
+from lossmap.measures.statistics import bootstrap_mean
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=150)

@@ -277,7 +277,7 @@ def test_a_card_holds_the_scores(untrained):
         "captions": {"all": 0.9, "example": "A red three."},
     }
     text = card("llava", model, RECIPES["llava"], scores, 12.4)
-    for needed in ("| 80.0 |", "| 30.1 |", "| 22.2 |", "in 12 minutes on 1 core of", '"A red three."'):
+    for needed in ("| 80.0 |", "| 30.1 |", "| 22.2 |", "in 12 minutes of one core", '"A red three."'):
         assert needed in text
 
 

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from lossmap.measures.correlation import RankCorrelation, RanksWithin, spearman
 from lossmap.measures.statistics import (
     DRAWS_AT_ONCE,
-    RankCorrelation,
-    RanksWithin,
     bootstrap_draws,
     check_resampling,
     checked_vector,
     interval_tails,
-    spearman,
 )
 
 # The losses that are correlated, by their columns. Of the norm difference it is the absolute value: a loss is not

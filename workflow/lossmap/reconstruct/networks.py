@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from torch import Tensor, arange, as_tensor, equal, nn, randn
+from torch import Tensor, arange, as_tensor, empty, equal, nn
 
 from lossmap.errors import LossmapError
 
@@ -66,7 +66,7 @@ class TokenMLP(nn.Module):
         widths = [width, *widths, per_token * self.features]
         if blocks is None:
             self.across = nn.Linear(tokens, patches, bias=False)
-            self.place = nn.Parameter(0.02 * randn(patches, widths[1]))
+            self.place = _places(patches, widths[1])
         self.first = nn.Linear(*widths[:2])
         layers = []
         for before, after in pairwise(widths[1:]):
@@ -101,7 +101,7 @@ class SequenceTransformer(nn.Module):
             raise LossmapError(f"network: width {width} isn't a multiple of heads, {heads}. Change one of them.")
         self.first = nn.Linear(post_width, 2 * width)
         self.second = nn.Sequential(nn.GELU(), nn.Linear(2 * width, width))
-        self.position = nn.Parameter(0.02 * randn(tokens, width))
+        self.position = _places(tokens, width)
         # Built one by one: nn.TransformerEncoder copies one layer, and all would start with the same weights.
         self.encoder = nn.Sequential(
             *(
@@ -119,6 +119,12 @@ class SequenceTransformer(nn.Module):
         tokens = self.encoder(self.second(self.first(post)) + self.position)
         patches = self.across(tokens.transpose(1, 2)).transpose(1, 2)
         return self.write(patches)
+
+
+def _places(n: int, width: int) -> nn.Parameter:
+    """A learned vector for each of n places. Drawn in place: on the meta device, torch.randn and a product import a
+    compiler, two seconds of every job that loads a network."""
+    return nn.Parameter(nn.init.normal_(empty(n, width), std=0.02))
 
 
 def _pair(before: int, between: int, after: int) -> nn.Sequential:

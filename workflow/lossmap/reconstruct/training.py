@@ -167,7 +167,9 @@ def train(
     network.to(accelerator.device)
     if schedule.whiten:
         whiten(network, measure_whitening(batches, accelerator))
-    module = accelerator.prepare_model(network)
+    # Alone and in full precision there is nothing to prepare, and accelerate would import a second's worth to find out.
+    alone = accelerator.num_processes == 1 and accelerator.mixed_precision == "no"
+    module = network if alone else accelerator.prepare_model(network)
     run, path = Run(network), Path(work) / "run.safetensors"
     run.resume(path, binding)
     accelerator.wait_for_everyone()  # the first process may write as soon as the last has read

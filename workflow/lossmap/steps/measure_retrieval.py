@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from lossmap.measures.correlation import spearman
 from lossmap.measures.overlap import list_overlap, overlap_including_self
 from lossmap.measures.retrieval import recall_at
-from lossmap.measures.statistics import bootstrap_mean, spearman
+from lossmap.measures.statistics import bootstrap_mean
 from lossmap.neighbour_lists import STAGES, read_lists
 from lossmap.seeds import seed_for
 

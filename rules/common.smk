@@ -19,9 +19,19 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from lossmap.codehash import code_hash
 from lossmap.data.miniature_files import ANNOTATIONS, FOLDERS, paths_in
-from lossmap.data.sources import files_digest, input_paths, sources_digest
+from lossmap.data.sources import MADE, files_digest, input_paths, sources_digest
 from lossmap.errors import LossmapError
-from lossmap.study import MADE, canonical, check_dataset, check_study, measured_datasets, most_neighbours
+from lossmap.study import (
+    OWN,
+    canonical,
+    check_dataset,
+    check_study,
+    connectors_of,
+    measured_datasets,
+    most_neighbours,
+    networks_of,
+    part_ranges,
+)
 
 
 def report_command():
@@ -236,9 +246,9 @@ def parts(wildcards):
             check_dataset(config, dataset, summary["images"], summary["classes"])
         except LossmapError as error:
             raise WorkflowError(error)
-    size, last = config["extraction"]["part_size"], images[wildcards.dataset]
     folder = f"results/{wildcards.study}/embeddings/{wildcards.dataset}/{wildcards.model}"
-    return [f"{folder}/part-{first:06d}-{min(first + size, last):06d}.zarr" for first in range(0, last, size)]
+    ranges = part_ranges(images[wildcards.dataset], config["extraction"]["part_size"])
+    return [f"{folder}/{name}" for _, _, name in ranges]
 
 
 def index_of_every_store():

@@ -2,32 +2,11 @@
 
 RECONSTRUCTION = config["reconstruction"]
 LINEAR_RUNGS = ["mean", "position_mean", "ridge"]
-OWN = "own"  # the model's connector, among the controls
-
-
-def connectors():
-    """Name -> settings: the model's own connector and the controls."""
-    controls = {
-        name: {key: value for key, value in control.items() if key != "networks"}
-        for name, control in RECONSTRUCTION["controls"].items()
-    }
-    return {OWN: {"kind": OWN}, **controls}
-
-
-def networks_of(model, connector=OWN):
-    """The networks that are trained to undo a connector of a model."""
-    controls = RECONSTRUCTION["controls"]
-    return [
-        name
-        for name, network in RECONSTRUCTION["networks"].items()
-        if model in network.get("models", [model])
-        and (connector == OWN or name in controls[connector].get("networks", []))
-    ]
 
 
 def rungs_of(model, connector=OWN):
     """The ladder, from the weakest: what needs no training, then the networks in the order of the config."""
-    return [*LINEAR_RUNGS, *networks_of(model, connector)]
+    return [*LINEAR_RUNGS, *networks_of(RECONSTRUCTION, model, connector)]
 
 
 def training_store(wildcards):
@@ -37,12 +16,12 @@ def training_store(wildcards):
 
 
 def statistics_settings():
-    return canonical({"connectors": connectors(), "seed": RECONSTRUCTION["seed"]})
+    return canonical({"connectors": connectors_of(RECONSTRUCTION), "seed": RECONSTRUCTION["seed"]})
 
 
 def linear_settings():
     split = {key: RECONSTRUCTION[key] for key in ("held_out", "shares", "seed")}
-    return canonical({"connectors": connectors(), **split})
+    return canonical({"connectors": connectors_of(RECONSTRUCTION), **split})
 
 
 def training_settings(wildcards):
@@ -71,11 +50,13 @@ def reconstructor_files(model, connector, shares=None):
 
 
 def ladder_files(wildcards):
-    return [path for connector in connectors() for path in reconstructor_files(wildcards.model, connector)]
+    return [
+        path for connector in connectors_of(RECONSTRUCTION) for path in reconstructor_files(wildcards.model, connector)
+    ]
 
 
 def ladder_settings(wildcards):
-    rungs = {name: rungs_of(wildcards.model, name) for name in connectors()}
+    rungs = {name: rungs_of(wildcards.model, name) for name in connectors_of(RECONSTRUCTION)}
     how = {"shares": RECONSTRUCTION["shares"], "batch_size": RECONSTRUCTION["training"]["batch"]}
     return canonical({"dataset": RECONSTRUCTION["ladder"], "model": wildcards.model, "connectors": rungs, **how})
 

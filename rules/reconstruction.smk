@@ -38,7 +38,8 @@ rule measure_statistics:
         embeddings=training_store,
     output:
         statistics=expand(
-            "results/{{study}}/reconstructors/{{model}}/{connector}/statistics.safetensors", connector=connectors()
+            "results/{{study}}/reconstructors/{{model}}/{connector}/statistics.safetensors",
+            connector=connectors_of(RECONSTRUCTION),
         ),
     log:
         "results/{study}/logs/measure_statistics/{model}.log",
@@ -64,7 +65,7 @@ rule fit_linear:
     output:
         reconstructors=expand(
             "results/{{study}}/reconstructors/{{model}}/{connector}/{rung}-{share}.safetensors",
-            connector=connectors(),
+            connector=connectors_of(RECONSTRUCTION),
             rung=LINEAR_RUNGS,
             share=RECONSTRUCTION["shares"],
         ),
@@ -299,8 +300,8 @@ rule draw_history:
         histories=[
             f"results/{config['study']}/reconstructors/{model}/{connector}/{network}-{share}.history.csv"
             for model in config["models"]
-            for connector in connectors()
-            for network in networks_of(model, connector)
+            for connector in connectors_of(RECONSTRUCTION)
+            for network in networks_of(RECONSTRUCTION, model, connector)
             for share in RECONSTRUCTION["shares"]
         ],
     output:

@@ -23,7 +23,8 @@ def open_toy(index):
         store_digest=store_digest(index),
         connector=canonical_json({"kind": "own"}),
     )
-    return Pairs(index, connector_of({"kind": "own"}, open_store(index), 0), statistics)
+    store = open_store(index)
+    return Pairs(store, connector_of({"kind": "own"}, store, 0), statistics)
 
 
 @pytest.fixture(autouse=True)

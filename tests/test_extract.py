@@ -1,14 +1,13 @@
 """Extraction: from image files to a store, or one error that names the image."""
 
 import json
-import shutil
-import subprocess
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from small_disk import may_mount, small_disk
 from tiny_models import save_tiny
 from transformers import CLIPImageProcessorPil
 
@@ -147,21 +146,11 @@ def test_infinite_weights_are_found_and_the_image_named(material, tmp_path):
         extracted(folder, tmp_path, checkpoint=str(tmp_path / "broken"))
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 64 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a tmpfs: run as root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_a_full_disk_is_named(material, small_disk, capfd):
+@pytest.mark.skipif(bool(may_mount()), reason=may_mount())
+def test_a_full_disk_is_named(material, tmp_path, capfd):
     folder, _ = material
-    arguments = ["--images", folder / "images.parquet", "--part", small_disk / "p.zarr", "--first", 0, "--stop", N]
+    arguments = ["--images", folder / "images.parquet", "--part", tmp_path / "disk/p.zarr", "--first", 0, "--stop", N]
     arguments += ["--spec", json.dumps(spec(folder))]
-    assert main(["extract", *map(str, arguments)]) == 1
+    with small_disk(tmp_path / "disk", 64):
+        assert main(["extract", *map(str, arguments)]) == 1
     assert "error: the disk is full" in capfd.readouterr().err

@@ -13,11 +13,11 @@ from lossmap.measures.statistics import bootstrap_mean
 from lossmap.measures.unexplained import still_falls, unexplained, unexplained_difference
 from lossmap.patch_loss_store import open_patch_losses
 from lossmap.reconstruct.networks import build_network
-from lossmap.reconstruct.pairs import open_pairs
+from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.saving import load_reconstructor, save_reconstructor
 from lossmap.reconstruct.statistics import Statistics
 from lossmap.steps import fit_linear, judge_connector, measure_ladder, measure_patch_loss, measure_statistics
-from lossmap.store import PartWriter, write_index
+from lossmap.store import PartWriter, open_store, write_index
 
 rng = np.random.default_rng(0)
 VARIANCES = rng.uniform(0.5, 1.5, size=120)
@@ -148,7 +148,7 @@ def trained(tmp_path_factory):
     fit_linear.run(embeddings=train, reconstructors=models, spec=FIT)
     for name in CONNECTORS:
         statistics = Statistics.load(models / name / "statistics.safetensors")
-        pairs = open_pairs(train, statistics)
+        pairs = pairs_of(open_store(train), statistics)
         shapes = {"pre_shape": [4, 6], "post_shape": list(pairs.post_shape), "blocks": pairs.connector.blocks.tolist()}
         torch.manual_seed(0)
         for share in SHARES:
@@ -187,7 +187,7 @@ def test_patch_losses_are_those_of_each_reconstruction(trained, tmp_path):
     store, _, _ = measure(trained, tmp_path)
     models, evaluation = trained
     statistics = Statistics.load(models / "own/statistics.safetensors")
-    post, pre = open_pairs(evaluation, statistics).read(range(23))
+    post, pre = pairs_of(open_store(evaluation), statistics).read(range(23))
     for rung in RUNGS:
         module, _ = load_reconstructor(models / f"own/{rung}-100.safetensors", statistics.digest)
         with torch.no_grad():

@@ -17,10 +17,11 @@ from lossmap.reconstruct.linear import (
     fit_linear_rungs,
     fit_ridge,
 )
-from lossmap.reconstruct.pairs import open_pairs
+from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.split import split_images
 from lossmap.reconstruct.statistics import Statistics
 from lossmap.steps import measure_statistics
+from lossmap.store import open_store
 
 CONTROLS = ("own", "identity", "rotation", "invertible_mlp", "pca", "pooling", "other_image", "other_image_and_patch")
 rng = np.random.default_rng(0)
@@ -34,8 +35,8 @@ def measured(folder, connectors=CONTROLS, pre_post=None, **how):
     return index
 
 
-def pairs_of(index, connector):
-    return open_pairs(index, Statistics.load(index.parent / connector / "statistics.safetensors"))
+def pairs_for(index, connector):
+    return pairs_of(open_store(index), Statistics.load(index.parent / connector / "statistics.safetensors"))
 
 
 def fitted(pairs, shares=(100,)):
@@ -58,7 +59,7 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rungs(store):
     """All linear rungs of all connectors."""
-    return {name: fitted(pairs_of(store, name)) for name in CONTROLS}
+    return {name: fitted(pairs_for(store, name)) for name in CONTROLS}
 
 
 def equations(x, y, cuts=()):
@@ -120,7 +121,7 @@ def test_one_row_or_constant_inputs_give_the_mean():
 
 
 def test_the_mean_leaves_everything_and_positions_what_they_do_not_tell(store, rungs):
-    pairs = pairs_of(store, "own")
+    pairs = pairs_for(store, "own")
     _, pre = pairs.read(range(len(pairs)))
     assert unexplained(rungs["own"]["mean", 100][0], pairs) == 1
     module = rungs["own"]["position_mean", 100][0]
@@ -131,11 +132,11 @@ def test_the_mean_leaves_everything_and_positions_what_they_do_not_tell(store, r
 
 @pytest.mark.parametrize("control", ["identity", "rotation"])
 def test_what_loses_nothing_is_recovered(store, rungs, control):
-    assert unexplained(rungs[control]["ridge", 100][0], pairs_of(store, control)) < 1e-3
+    assert unexplained(rungs[control]["ridge", 100][0], pairs_for(store, control)) < 1e-3
 
 
 def test_pca_leaves_the_discarded_eigenvalues(store, rungs):
-    pairs = pairs_of(store, "pca")
+    pairs = pairs_for(store, "pca")
     extra = pairs.statistics.extra
     assert pairs.post_shape == (4, 8)
     discarded = (extra["eigenvalues"][8:].sum() / 24).item()  # standardised: 24 features of mean square 1 in a block
@@ -147,14 +148,14 @@ def test_pca_leaves_the_discarded_eigenvalues(store, rungs):
 
 
 def test_an_invertible_mlp_is_too_much_for_ridge(store, rungs):
-    pairs = pairs_of(store, "invertible_mlp")
+    pairs = pairs_for(store, "invertible_mlp")
     assert pairs.connector.lossless
     assert unexplained(rungs["invertible_mlp"]["ridge", 100][0], pairs) > 0.1
 
 
 def test_another_image_tells_the_position_and_no_more(store, rungs):
     for module, pairs in (
-        (rungs["other_image"][rung, 100][0], pairs_of(store, "other_image")) for rung in ("mean", "ridge")
+        (rungs["other_image"][rung, 100][0], pairs_for(store, "other_image")) for rung in ("mean", "ridge")
     ):
         position_mean = unexplained(rungs["other_image"]["position_mean", 100][0], pairs)
         assert unexplained(module, pairs) > position_mean - 0.02
@@ -162,11 +163,11 @@ def test_another_image_tells_the_position_and_no_more(store, rungs):
 
 @pytest.mark.parametrize("rung", ["mean", "position_mean", "ridge"])
 def test_another_image_and_patch_tell_nothing(store, rungs, rung):
-    assert unexplained(rungs["other_image_and_patch"][rung, 100][0], pairs_of(store, "other_image_and_patch")) > 0.98
+    assert unexplained(rungs["other_image_and_patch"][rung, 100][0], pairs_for(store, "other_image_and_patch")) > 0.98
 
 
 def test_ridge_beats_the_mean_and_says_by_how_much(store, rungs):
-    pairs = pairs_of(store, "own")
+    pairs = pairs_for(store, "own")
     held_out = split_images(len(pairs), 0.2, [100], 0).held_out
     post, pre = pairs.read(held_out)
     told = {rung: rungs["own"][rung, 100][1]["held_out_error"] for rung in ("mean", "position_mean", "ridge")}
@@ -177,7 +178,7 @@ def test_ridge_beats_the_mean_and_says_by_how_much(store, rungs):
 
 
 def test_a_share_is_fitted_as_if_it_were_alone(store):
-    pairs = pairs_of(store, "own")
+    pairs = pairs_for(store, "own")
     together, alone = fitted(pairs, (100, 25)), fitted(pairs, (25,))
     post, _ = pairs.read([0, 1])
     for rung in ("mean", "position_mean", "ridge"):
@@ -189,14 +190,14 @@ def test_parts_and_blocks_play_no_role(store, rungs, tmp_path, monkeypatch):
     monkeypatch.setattr(pairs_module, "BLOCK_BYTES", 30_000)
     cut = measured(tmp_path, ["own", "pca"], parts=[13, 14, 300])
     for name in ("own", "pca"):
-        one, other = pairs_of(store, name), pairs_of(cut, name)
+        one, other = pairs_for(store, name), pairs_for(cut, name)
         module, told = fitted(other)["ridge", 100]
         assert unexplained(module, other) == pytest.approx(unexplained(rungs[name]["ridge", 100][0], one), abs=1e-6)
         assert told["held_out_error"] == pytest.approx(rungs[name]["ridge", 100][1]["held_out_error"], abs=1e-6)
 
 
 def test_the_number_of_threads_plays_no_role(store, rungs):
-    pairs = pairs_of(store, "own")
+    pairs = pairs_for(store, "own")
     torch.set_num_threads(2)
     try:
         module = fitted(pairs)["ridge", 100][0]
@@ -206,7 +207,7 @@ def test_the_number_of_threads_plays_no_role(store, rungs):
 
 
 def test_tokens_without_a_place_predict_all_patches_from_their_mean(tmp_path):
-    pairs = pairs_of(measured(tmp_path, ["own"], post_grid=None), "own")
+    pairs = pairs_for(measured(tmp_path, ["own"], post_grid=None), "own")
     assert pairs.connector.blocks is None
     module, told = fitted(pairs)["ridge", 100]
     assert module.weight.shape == (8, 16 * 6)
@@ -239,10 +240,10 @@ def test_tokens_beyond_the_blocks_are_not_read():
 def test_a_constant_feature_is_no_obstacle(tmp_path):
     pre, post = embeddings(200)
     pre[:, :, 2], post[:, :, 5] = 4, -1
-    pairs = pairs_of(measured(tmp_path, ["own", "rotation"], (pre, post)), "rotation")
+    pairs = pairs_for(measured(tmp_path, ["own", "rotation"], (pre, post)), "rotation")
     assert pairs.statistics.constant_features == (1, 0)
     assert unexplained(fitted(pairs)["ridge", 100][0], pairs) < 1e-3
-    pairs = pairs_of(tmp_path / "toy.json", "own")
+    pairs = pairs_for(tmp_path / "toy.json", "own")
     assert pairs.statistics.constant_features == (1, 1)
     module = fitted(pairs)["ridge", 100][0]
     assert unexplained(module, pairs) < 1

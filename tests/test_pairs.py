@@ -10,7 +10,7 @@ from toy_store import embeddings, write_store
 
 from lossmap.errors import LossmapError
 from lossmap.reconstruct import pairs as pairs_module
-from lossmap.reconstruct.pairs import Pairs, block_size, connector_of, open_pairs
+from lossmap.reconstruct.pairs import Pairs, block_size, connector_of, pairs_of
 from lossmap.reconstruct.split import split_images
 from lossmap.reconstruct.statistics import Statistics, canonical_json, store_digest
 from lossmap.store import open_store
@@ -127,7 +127,7 @@ def test_a_file_that_holds_no_statistics_is_named(store, tmp_path, content):
 
 def test_pairs_are_the_standardised_embeddings_of_the_images(store):
     made = statistics(store)
-    pairs = open_pairs(store, made)
+    pairs = pairs_of(open_store(store), made)
     assert (len(pairs), pairs.pre_shape, pairs.post_shape) == (40, (16, 6), (4, 8))
     images = [7, 0, 39, 7, 12]
     post, pre = pairs.read(images)
@@ -143,9 +143,9 @@ def test_parts_blocks_and_gaps_play_no_role(store, cut_store, kind, monkeypatch)
     width = connector_of({"kind": kind}, open_store(store), 0).post_shape[1]
     made = statistics(store, kind, post_mean=torch.zeros(width), post_std=torch.ones(width))
     images = [0, 3, 4, 5, 11, 12, 39]
-    post, pre = open_pairs(store, made).read(images)
+    post, pre = pairs_of(open_store(store), made).read(images)
     monkeypatch.setattr(pairs_module, "GAP", 1)
-    blocks = list(open_pairs(cut_store, made).blocks(images, 3))
+    blocks = list(pairs_of(open_store(cut_store), made).blocks(images, 3))
     assert [len(inputs) for inputs, _ in blocks] == [3, 3, 1]
     torch.testing.assert_close(torch.cat([inputs for inputs, _ in blocks]), post, rtol=0, atol=1e-5)
     assert (torch.cat([targets for _, targets in blocks]) == pre).all()
@@ -153,8 +153,8 @@ def test_parts_blocks_and_gaps_play_no_role(store, cut_store, kind, monkeypatch)
 
 def test_the_other_image_is_half_a_store_away(store):
     made = statistics(store, "other_image")
-    post, pre = open_pairs(store, made).read([0, 25])
-    own_post, own_pre = open_pairs(store, statistics(store)).read([0, 25, 20, 5])
+    post, pre = pairs_of(open_store(store), made).read([0, 25])
+    own_post, own_pre = pairs_of(open_store(store), statistics(store)).read([0, 25, 20, 5])
     assert (pre == own_pre[:2]).all()
     assert (post == own_post[2:]).all()
 
@@ -166,7 +166,7 @@ def test_blocks_are_as_large_as_memory_allows(monkeypatch):
 
 
 def test_images_that_are_not_there_are_refused(store):
-    pairs = open_pairs(store, statistics(store))
+    pairs = pairs_of(open_store(store), statistics(store))
     for images in ([0, 40], [-1, 3]):
         with pytest.raises(ValueError, match=f"images {images[0]} to {images[1]} are asked for; the store has 40"):
             pairs.read(images)
@@ -179,4 +179,4 @@ def test_statistics_of_another_model_are_refused(store, side, width):
     made = statistics(store, **{f"{side}_mean": torch.zeros(3), f"{side}_std": torch.ones(3)})
     message = rf"toy.json: {side} of connector .* has {width} features, and its statistics are of 3"
     with pytest.raises(LossmapError, match=message):
-        Pairs(store, connector_of(json.loads(made.connector), open_store(store), 0), made)
+        Pairs(open_store(store), connector_of(json.loads(made.connector), open_store(store), 0), made)

@@ -14,10 +14,10 @@ from small_study import ROOT, clone, small_study, snakemake
 from lossmap.__main__ import main
 from lossmap.data.counts import Count, count_dataset
 from lossmap.errors import LossmapError
-from lossmap.plan import Rates, networks_of, plan_extraction, plan_neighbours, plan_reconstruction, plan_speech
+from lossmap.plan import Rates, plan_extraction, plan_neighbours, plan_reconstruction, plan_speech
 from lossmap.reconstruct.cost import connector_cost, network_cost
 from lossmap.steps import plan
-from lossmap.study import check_study
+from lossmap.study import check_study, networks_of
 from lossmap.vlm.cost import LanguageCost, VisionCost
 
 PAPER = ROOT / "workflow/studies/paper.yaml"

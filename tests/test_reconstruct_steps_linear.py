@@ -9,7 +9,7 @@ from toy_store import embeddings, write_store
 
 from lossmap.__main__ import main
 from lossmap.errors import LossmapError
-from lossmap.reconstruct.pairs import open_pairs
+from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.saving import load_reconstructor
 from lossmap.reconstruct.statistics import Statistics, store_digest
 from lossmap.steps import fit_linear, measure_statistics
@@ -58,7 +58,7 @@ def test_statistics_are_numpys(done):
 def test_pre_and_post_of_every_connector_are_standardised(done, name):
     statistics = Statistics.load(done / f"out/{name}/statistics.safetensors")
     assert (json.loads(statistics.connector), statistics.seed) == (CONNECTORS[name], 7)
-    for values in open_pairs(done / "toy.json", statistics).read(range(120)):
+    for values in pairs_of(open_store(done / "toy.json"), statistics).read(range(120)):
         rows = values.flatten(0, 1)
         torch.testing.assert_close(rows.mean(0), torch.zeros(rows.shape[1]), rtol=0, atol=1e-4)
         torch.testing.assert_close(rows.std(0, correction=0), torch.ones(rows.shape[1]), rtol=0, atol=1e-4)
@@ -67,7 +67,7 @@ def test_pre_and_post_of_every_connector_are_standardised(done, name):
 @pytest.mark.parametrize("name", CONNECTORS)
 def test_a_reconstructor_read_from_its_file_beats_the_mean(done, name):
     statistics = Statistics.load(done / f"out/{name}/statistics.safetensors")
-    pairs = open_pairs(done / "toy.json", statistics)
+    pairs = pairs_of(open_store(done / "toy.json"), statistics)
     post, pre = pairs.read(range(120))
     errors = {}
     for rung in ("mean", "position_mean", "ridge"):

@@ -4,9 +4,9 @@ import errno
 import itertools
 import os
 import shutil
-import subprocess
 
 import pytest
+from small_disk import may_mount, small_disk
 from test_store import HOW, POST, PRE, small_chunks, write
 from zarr.storage import _local as zarr_local
 
@@ -89,24 +89,16 @@ def test_other_faults_of_a_disk_keep_their_traceback(tmp_path, monkeypatch):
         PartWriter(tmp_path / "p.zarr", ["a"], PRE, POST, "float16", HOW)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 1 MB."""
+@pytest.mark.skipif(bool(may_mount()), reason=may_mount())
+def test_a_real_disk_that_is_full_and_one_that_is_read_only(tmp_path):
     disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a tmpfs: run as root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_a_real_disk_that_is_full_and_one_that_is_read_only(small_disk):
-    with pytest.raises(StoreError, match="^the disk is full: .*Free space"):
-        write(small_disk, counts=(2, 20_000))
-    assert [path.name for path in (small_disk / "toy").iterdir()] == ["part-000000-000002.zarr"]
-    write(small_disk, counts=(2,))
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(StoreError, match="part-000000-000002.zarr: can't be written .Read-only file system.*writable"):
-        write(small_disk, counts=(2,))
-    assert open_store(small_disk / "toy.json")["pre"].shape == (2, *PRE)
+    with small_disk(disk, 1024) as change:
+        with pytest.raises(StoreError, match="^the disk is full: .*Free space"):
+            write(disk, counts=(2, 20_000))
+        assert [path.name for path in (disk / "toy").iterdir()] == ["part-000000-000002.zarr"]
+        write(disk, counts=(2,))
+        change("ro")
+        read_only = "part-000000-000002.zarr: can't be written .Read-only file system.*writable"
+        with pytest.raises(StoreError, match=read_only):
+            write(disk, counts=(2,))
+        assert open_store(disk / "toy.json")["pre"].shape == (2, *PRE)

@@ -7,7 +7,7 @@ from lossmap.data.counts import Count
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.cost import ConnectorCost, NetworkCost, connector_cost, network_cost
 from lossmap.reconstruct.linear import LINEAR as LINEAR_RUNGS
-from lossmap.study import measured_datasets
+from lossmap.study import OWN, connectors_of, measured_datasets, networks_of, part_ranges
 from lossmap.vlm.cost import LanguageCost, VisionCost
 from lossmap.vlm.prompts import ANSWER_TOKENS, caption_prompt
 
@@ -17,7 +17,6 @@ FLOAT32_SLOWER = 16
 # Of the chat template and the question, about; the image's come on top.
 PROMPT_TOKENS = 64
 SPEAKERS = {"captions": "caption_images", "answers": "answer_questions", "choices": "choose_options"}  # task -> rule
-OWN = {"own": {"kind": "own"}}
 # In the order in which they are shown.
 KINDS = (
     EXTRACTION := "extraction",
@@ -102,7 +101,7 @@ def stored_bytes(config: dict, model: VisionCost) -> tuple[int, int]:
     """Bytes of one image before and after the connector, as stored."""
     how = config["extraction"]
     pre, post = (BYTES[how["dtype"]] * prod(shape) for shape in (model.pre_shape, model.post_shape))
-    return pre, post if how.get("store_post", True) else 0
+    return pre, post if how["store_post"] else 0
 
 
 def plan_extraction(config: dict, counts: dict[str, Count], name: str, model: VisionCost, rates: Rates) -> list[Work]:
@@ -113,10 +112,8 @@ def plan_extraction(config: dict, counts: dict[str, Count], name: str, model: Vi
         if (images := counts[dataset].images) is None:
             continue
         folder = f"results/{config['study']}/embeddings/{dataset}/{name}"
-        size, parts = how["part_size"], {}
-        for first in range(0, images, size):
-            stop = min(first + size, images)
-            parts[f"{folder}/part-{first:06d}-{stop:06d}.zarr"] = (stop - first) * (pre + post)
+        ranges = part_ranges(images, how["part_size"])
+        parts = {f"{folder}/{name}": (stop - first) * (pre + post) for first, stop, name in ranges}
         works.append(
             Work(
                 EXTRACTION,
@@ -155,8 +152,7 @@ def ladder_cost(reconstruction: dict, name: str, model: VisionCost) -> Ladder:
     """Raises: LossmapError if a control or a network is impossible for this model."""
     settings, connectors, networks = reconstruction["training"], {}, {}
     images_at_once = -(-settings["batch"] // (settings["processes"] * settings["accumulate"]))
-    for connector, spec in (OWN | reconstruction["controls"]).items():
-        spec = {key: value for key, value in spec.items() if key != "networks"}
+    for connector, spec in connectors_of(reconstruction).items():
         cost = connector_cost(spec, model.pre_grid, model.pre_shape, model.post_shape, model.post_grid)
         connectors[connector] = cost
         for network in networks_of(reconstruction, name, connector):
@@ -241,10 +237,10 @@ def _losses(config, counts, name, ladder, read, model, rates):
     for at, connector in ladder.connectors.items():
         flops += images * (connector.flops + shares * ladder.rung_flops(at))
     # For each patch, three losses of every rung, and its norm.
-    numbers = 3 * (len(LINEAR_RUNGS) + len(ladder.of("own"))) + 1
+    numbers = 3 * (len(LINEAR_RUNGS) + len(ladder.of(OWN))) + 1
     for dataset in how["evaluate"]:
         images = counts[dataset].images
-        flops, reads = flops + images * ladder.rung_flops("own"), reads + images * read["own"]
+        flops, reads = flops + images * ladder.rung_flops(OWN), reads + images * read[OWN]
         path = f"results/{config['study']}/patch_loss/{dataset}/{name}.zarr"
         outputs[path] = BYTES["float32"] * images * model.pre_shape[0] * numbers
     return Work(
@@ -264,16 +260,6 @@ def _losses(config, counts, name, ladder, read, model, rates):
 
 def _reconstructors(config, name):
     return f"results/{config['study']}/reconstructors/{name}"
-
-
-def networks_of(reconstruction: dict, model: str, connector: str) -> list[str]:
-    """Networks that are trained to undo a connector of a model."""
-    return [
-        name
-        for name, network in reconstruction["networks"].items()
-        if model in network.get("models", [model])
-        and (connector in OWN or name in reconstruction["controls"][connector].get("networks", []))
-    ]
 
 
 def speaks(config: dict) -> list[tuple[str, str]]:

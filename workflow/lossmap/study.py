@@ -9,7 +9,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
 
-from lossmap.data.sources import entry_problems, input_paths
+from lossmap.data.sources import MADE, entry_problems, input_paths
 from lossmap.errors import LossmapError
 from lossmap.vlm.checkpoints import check_files
 from lossmap.vlm.families import FAMILIES
@@ -21,8 +21,7 @@ BEHAVIOUR = {
     "answers": ("vizwiz_grounding", "vqav2"),
     "choices": ("seedbench", "foodieqa"),
 }
-# What the workflow itself makes: it need not exist before the run.
-MADE = "results/"
+OWN = "own"  # the model's connector, among the controls
 
 
 # JSON Schema calls 3.0 an integer and NaN a number; neither is meant here.
@@ -83,6 +82,32 @@ def measured_datasets(config: dict) -> list[str]:
             ]
         )
     )
+
+
+def connectors_of(reconstruction: dict) -> dict[str, dict]:
+    """Name -> settings: a model's own connector and the controls."""
+    controls = {
+        name: {key: value for key, value in control.items() if key != "networks"}
+        for name, control in reconstruction["controls"].items()
+    }
+    return {OWN: {"kind": OWN}, **controls}
+
+
+def networks_of(reconstruction: dict, model: str, connector: str = OWN) -> list[str]:
+    """The networks that are trained to undo a connector of a model."""
+    controls = reconstruction["controls"]
+    return [
+        name
+        for name, network in reconstruction["networks"].items()
+        if model in network.get("models", [model])
+        and (connector == OWN or name in controls[connector].get("networks", []))
+    ]
+
+
+def part_ranges(images: int, size: int) -> list[tuple[int, int, str]]:
+    """First image, stop and file name of every part of a store."""
+    starts = [(first, min(first + size, images)) for first in range(0, images, size)]
+    return [(first, stop, f"part-{first:06d}-{stop:06d}.zarr") for first, stop in starts]
 
 
 def check_dataset(config: dict, dataset: str, images: int, classes: int) -> None:

@@ -12,6 +12,7 @@ from functools import cache
 from lossmap.errors import LossmapError
 
 CUB_FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "bounding_boxes.txt")
+MADE = "results/"  # what the workflow itself makes: it need not exist before the run
 SELECTION = ("limit", "sample", "seed")
 SMALL = 100_000_000  # bytes: files up to this size count by content, as they do for Snakemake (profiles/default)
 
@@ -65,7 +66,7 @@ def sources_digest(entry: dict) -> str:
     What lies below results/ is the workflow's own and is left out, as are images that were overwritten in place: to
     look at every file of a large dataset would take minutes on a cluster's disk, whenever the workflow is started.
     """
-    paths = [path for path in input_paths(entry) if not path.startswith("results/")]
+    paths = [path for path in input_paths(entry) if not path.startswith(MADE)]
     state = [files_digest(path for path in paths if not os.path.isdir(path))]
     for path in filter(os.path.isdir, paths):
         for folder, subfolders, _ in os.walk(path):

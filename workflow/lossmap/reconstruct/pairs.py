@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ import torch
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.controls import Connector, make_connector
 from lossmap.reconstruct.statistics import Statistics
-from lossmap.store import CHUNK_BYTES, open_store
+from lossmap.store import CHUNK_BYTES
 
 BLOCK_BYTES = 2**28  # of float32 embeddings held at once; part of how sums are rounded, so no argument
 GAP = 16  # images that are read in passing, at most, to reach the next one
@@ -19,13 +18,13 @@ GAP = 16  # images that are read in passing, at most, to reach the next one
 class Pairs:
     """Inputs and targets by image number. Nothing is kept in memory.
 
-    Parameters: index, of a store of the model that the statistics are of (any data set). connector, statistics: those
-        that belong together. device: where the tensors go. recompute: see `open_store`.
+    Parameters: store, a Dataset of `open_embeddings`, of the model that the statistics are of (any data set). connector,
+        statistics: those that belong together. device: where the tensors go.
     Raises: LossmapError if the store's embeddings have other shapes than the statistics.
     """
 
-    def __init__(self, index: Path, connector: Connector, statistics: Statistics, device="cpu", recompute=None):
-        self.index, self.store, self.device = Path(index), open_store(index, recompute), torch.device(device)
+    def __init__(self, store, connector: Connector, statistics: Statistics, device="cpu"):
+        self.store, self.index, self.device = store, store.encoding["source"], torch.device(device)
         self.connector, self.statistics = connector.to(device), statistics.to(device)
         self.pre_shape, self.post_shape = self.store["pre"].shape[1:], connector.post_shape
         self.partners = connector.partner(len(self))
@@ -76,14 +75,14 @@ class Pairs:
         return torch.from_numpy(values).to(self.device)
 
 
-def open_pairs(index: Path, statistics: Statistics, device="cpu", recompute=None) -> Pairs:
-    """Pairs of a store through the connector that the statistics are of. recompute: see `open_store`."""
-    connector = connector_of(json.loads(statistics.connector), open_store(index), statistics.seed, statistics)
-    return Pairs(index, connector, statistics, device, recompute)
+def pairs_of(store, statistics: Statistics, device="cpu") -> Pairs:
+    """Pairs of a store through the connector that the statistics are of."""
+    connector = connector_of(json.loads(statistics.connector), store, statistics.seed, statistics)
+    return Pairs(store, connector, statistics, device)
 
 
 def connector_of(spec: dict, store, seed: int, statistics: Statistics | None = None) -> Connector:
-    """`make_connector` for the model of a store, opened with `open_store`."""
+    """`make_connector` for the model of a store."""
     grids = {name: store.attrs[name] for name in ("pre_grid", "post_grid")}
     shapes = {f"{name}_shape": store[name].shape[1:] for name in ("pre", "post")}
     return make_connector(spec, **grids, **shapes, seed=seed, statistics=statistics)

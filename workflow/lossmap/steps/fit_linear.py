@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from lossmap.embeddings import recompute_of
+from lossmap.embeddings import open_embeddings
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.linear import fit_linear_rungs
-from lossmap.reconstruct.pairs import open_pairs
+from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.saving import save_reconstructor
 from lossmap.reconstruct.split import split_images
 from lossmap.reconstruct.statistics import Statistics, canonical_json
@@ -22,7 +22,7 @@ def run(*, embeddings: Path, reconstructors: Path, spec: dict, threads: int = 1)
     """
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    recompute = recompute_of(embeddings, device)
+    store = open_embeddings(embeddings, device)
     for name, connector in spec["connectors"].items():
         path = reconstructors / name / "statistics.safetensors"
         statistics = Statistics.load(path)
@@ -32,7 +32,7 @@ def run(*, embeddings: Path, reconstructors: Path, spec: dict, threads: int = 1)
                 f"{path}: the statistics are of connector {statistics.connector} with seed {statistics.seed}; wanted "
                 f"{canonical_json(connector)} with seed {spec['seed']}. Delete it and run again."
             )
-        pairs = open_pairs(embeddings, statistics, device, recompute)
+        pairs = pairs_of(store, statistics, device)
         split = split_images(len(pairs), spec["held_out"], spec["shares"], spec["seed"])
         for share, module, architecture in fit_linear_rungs(pairs, split):
             path = reconstructors / name / f"{architecture['kind']}-{share}.safetensors"

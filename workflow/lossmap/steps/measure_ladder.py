@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from lossmap.embeddings import recompute_of
+from lossmap.embeddings import open_embeddings
 from lossmap.reconstruct.evaluation import evaluate, load_rungs
-from lossmap.reconstruct.pairs import open_pairs
+from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.statistics import Statistics
 
 
@@ -23,10 +23,10 @@ def run(*, embeddings: Path, reconstructors: Path, ladder: Path, spec: dict, thr
     """
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    recompute, frames = recompute_of(embeddings, device), []
+    store, frames = open_embeddings(embeddings, device), []
     for connector, rungs in spec["connectors"].items():
         statistics = Statistics.load(reconstructors / connector / "statistics.safetensors")
-        pairs = open_pairs(embeddings, statistics, device, recompute)
+        pairs = pairs_of(store, statistics, device)
         rungs = load_rungs(reconstructors / connector, rungs, spec["shares"], statistics, device)
         blocks = []
         with tqdm(total=len(pairs), unit="image", desc=connector) as progress:
@@ -42,7 +42,7 @@ def run(*, embeddings: Path, reconstructors: Path, ladder: Path, spec: dict, thr
         for rung, values in zip(rungs, np.concatenate(blocks, axis=2), strict=True):
             which = {"rung": rung.rung, "architecture": rung.kind, "share": rung.share, "parameters": rung.parameters}
             losses = dict(zip(("squared_error", "cosine_error", "variance"), values, strict=True))
-            image_ids = pairs.store["image_id"].values
+            image_ids = store["image_id"].values
             columns = {**about, **which, "held_out_error": rung.held_out_error, "image_id": image_ids, **losses}
             frames.append(pd.DataFrame(columns).astype({"known_fvu": "float64"}))
         del rungs, rung  # they can take gigabytes, and so can the next connector's

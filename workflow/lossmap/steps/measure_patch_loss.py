@@ -9,12 +9,12 @@ import torch
 from tqdm import tqdm
 
 from lossmap.codehash import code_hash
-from lossmap.embeddings import recompute_of
+from lossmap.embeddings import open_embeddings
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.measures.unexplained import unexplained
 from lossmap.patch_loss_store import LOSSES, PatchLossWriter
 from lossmap.reconstruct.evaluation import evaluate, load_rungs
-from lossmap.reconstruct.pairs import open_pairs
+from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.statistics import Statistics
 from lossmap.seeds import seed_for
 
@@ -31,7 +31,7 @@ def run(
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     statistics = Statistics.load(reconstructors / "own" / "statistics.safetensors")
-    pairs = open_pairs(embeddings, statistics, device, recompute_of(embeddings, device))
+    pairs = pairs_of(open_embeddings(embeddings, device), statistics, device)
     rungs = load_rungs(reconstructors / "own", spec["rungs"], [spec["share"]], statistics, device)
     best = min(rungs, key=lambda rung: rung.held_out_error).rung
     image_ids, about = pairs.store["image_id"].values.tolist(), pairs.store.attrs

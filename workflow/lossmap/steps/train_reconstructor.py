@@ -8,11 +8,11 @@ import torch
 from accelerate import Accelerator
 
 from lossmap.codehash import code_hash
-from lossmap.embeddings import recompute_of
+from lossmap.embeddings import open_embeddings
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.batches import Batches, HeldOut
 from lossmap.reconstruct.networks import build_network
-from lossmap.reconstruct.pairs import open_pairs
+from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.saving import save_reconstructor
 from lossmap.reconstruct.split import split_images
 from lossmap.reconstruct.statistics import Statistics
@@ -45,8 +45,7 @@ def run(*, embeddings: Path, statistics: Path, reconstructor: Path, history: Pat
         )
     measured = Statistics.load(statistics)
     measured.check_store(embeddings)
-    recompute = recompute_of(embeddings, accelerator.device)
-    pairs = open_pairs(embeddings, measured, accelerator.device, recompute)
+    pairs = pairs_of(open_embeddings(embeddings, accelerator.device), measured, accelerator.device)
     split = split_images(len(pairs), spec["held_out"], [spec["share"]], spec["seed"])
     seed = seed_for(spec["seed"], "train_reconstructor")
     part = accelerator.process_index, accelerator.num_processes

@@ -73,7 +73,7 @@ def open_store(index: str | Path, recompute: Callable[[np.ndarray], np.ndarray] 
     pre_mean (image, feature) and post_mean (image, feature_out) in float32, box (image, edge): left, top, right, bottom
     of the model's input in pixels of the original image, size (image, side): width and height of the original, after
     EXIF orientation; coordinate image_id. Attributes: pre_grid and post_grid (rows, columns; null where tokens have no
-    place), post (shape, dtype, stored), model, provenance. Patches are in raster order.
+    place), post (shape, dtype, stored), model, provenance. encoding["source"]: the index. Patches are in raster order.
 
     Raises: StoreError if the index is damaged, or a part is missing, incomplete or not the one that was indexed; while
     reading, if a file is not the one that was written (the message names the file and its images), or if post is not
@@ -103,7 +103,9 @@ def open_store(index: str | Path, recompute: Callable[[np.ndarray], np.ndarray] 
         arrays["post"] = Recomputed(parts, recompute, index)
     variables = {name: (DIMENSIONS[name], indexing.LazilyIndexedArray(array)) for name, array in arrays.items()}
     del attributes["arrays"]
-    return xr.Dataset(variables, coords={"image_id": ("image", ids)}, attrs=attributes)
+    store = xr.Dataset(variables, coords={"image_id": ("image", ids)}, attrs=attributes)
+    store.encoding["source"] = str(index)
+    return store
 
 
 def iterate(dataset: xr.Dataset, name: str, rows: int = 1024) -> Iterator[np.ndarray]:

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoConfig, GenerationConfig, LogitsProcessor, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, LogitsProcessor, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.checkpoints import resolve_checkpoint, weight_files
 from lossmap.vlm.families import Family, read_family
-from lossmap.vlm.loading import DTYPES, quiet
+from lossmap.vlm.loading import check_loaded, precision_of, quiet, reduced
 from lossmap.vlm.preprocessing import load_preprocessor
 from lossmap.vlm.processors import load_processor
 
@@ -187,8 +187,7 @@ def load_language_side(
     Raises: LossmapError if the checkpoint can't be had, is of no known family or of one that can't speak from post
         alone, or lacks weights of the language model or files of the processor.
     """
-    if dtype not in DTYPES:
-        raise LossmapError(f"dtype is {dtype!r}. Choose one of {', '.join(DTYPES)}.")
+    precision = precision_of(dtype)
     folder = resolve_checkpoint(checkpoint, revision, vision_only=False)
     model_type, family = read_family(folder)
     if model_type in SEES_MORE:
@@ -197,47 +196,27 @@ def load_language_side(
             " does not hold. Leave this model out of captions, answers and choices."
         )
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    whole = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     with quiet():
-        model, info = _without_vision(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)], family).from_pretrained(
+        model, info = reduced(whole, lambda model: _drop_vision(model, family)).from_pretrained(
             folder,
             config=config,
-            dtype=DTYPES[dtype],
+            dtype=precision,
             local_files_only=True,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # reported below, with the checkpoint's name
             output_loading_info=True,
         )
-    problems = [f"{key}: missing" for key in info["missing_keys"]]
-    problems += [f"{key}: {found}, not {wanted}" for key, found, wanted in info["mismatched_keys"]]
-    problems += list(info["error_msgs"])
-    if problems:
-        raise LossmapError.listing(
-            f"{checkpoint}: the weights of the language side don't fit its config.json:",
-            sorted(problems),
-            "Complete the checkpoint: without these, the network would hold random numbers.",
-        )
+    check_loaded(checkpoint, "language", info)
     processor = _processor(folder)
     size = load_preprocessor(folder, image_size=image_size).input_size
     return LanguageSide(model_type, family, model.to(device).eval(), processor, size, revision or _digest(folder))
 
 
-def _without_vision(model_class: type[PreTrainedModel], family: Family) -> type[PreTrainedModel]:
-    """The same model class less its vision side, so that transformers has no use for those tensors.
-
-    It keeps its name and module, by which transformers knows how tensors were spelt in older checkpoints.
-    """
-
-    class LanguageOnly(model_class):
-        __module__ = model_class.__module__
-
-        def __init__(self, config: PreTrainedConfig, *args, **kwargs):
-            super().__init__(config, *args, **kwargs)  # on the meta device: nothing is allocated yet
-            for name in family.vision_keys:
-                if name.endswith("."):  # a module; transformers wants the single `image_newline`
-                    setattr(self.model, name.removesuffix("."), None)
-
-    LanguageOnly.__name__ = LanguageOnly.__qualname__ = model_class.__name__
-    return LanguageOnly
+def _drop_vision(model: PreTrainedModel, family: Family) -> None:
+    for name in family.vision_keys:
+        if name.endswith("."):  # a module; transformers wants the single `image_newline`
+            setattr(model.model, name.removesuffix("."), None)
 
 
 def _processor(folder: Path) -> Any:

@@ -173,16 +173,40 @@ def load_base_model(
             ignore_mismatched_sizes=True,  # reported below, with the checkpoint's name
             output_loading_info=True,
         )
-    problems = [f"{key}: missing" for key in info["missing_keys"] if not key.startswith(TEXT_PARTS)]
-    problems += [f"{key}: {found}, not {needed}" for key, found, needed in info["mismatched_keys"]]
+    info["missing_keys"] = [key for key in info["missing_keys"] if not key.startswith(TEXT_PARTS)]
+    check_loaded(checkpoint, "vision", info)
+    return model
+
+
+def check_loaded(checkpoint: str | Path, side: str, info: dict) -> None:
+    """LossmapError if transformers' loading info tells of a weight that is missing or doesn't fit."""
+    problems = [f"{key}: missing" for key in info["missing_keys"]]
+    problems += [f"{key}: {found}, not {wanted}" for key, found, wanted in info["mismatched_keys"]]
     problems += list(info["error_msgs"])
     if problems:
         raise LossmapError.listing(
-            f"{checkpoint}: the weights of the vision side don't fit its config.json:",
+            f"{checkpoint}: the weights of the {side} side don't fit its config.json:",
             sorted(problems),
             "Complete the checkpoint: without these, the network would hold random numbers.",
         )
-    return model
+
+
+def reduced(model_class: type[PreTrainedModel], drop: Callable[[PreTrainedModel], None]) -> type[PreTrainedModel]:
+    """The same model class, whose models lose modules when they are built, so that transformers has no use for their
+    tensors. drop: sets them to None.
+
+    It keeps its name and module, by which transformers knows how tensors were spelt in older checkpoints.
+    """
+
+    class Reduced(model_class):
+        __module__ = model_class.__module__
+
+        def __init__(self, config: PreTrainedConfig, *args, **kwargs):
+            super().__init__(config, *args, **kwargs)  # on the meta device: nothing is allocated yet
+            drop(self)
+
+    Reduced.__name__ = Reduced.__qualname__ = model_class.__name__
+    return Reduced
 
 
 def connector_digest(family: Family, model: PreTrainedModel) -> str:

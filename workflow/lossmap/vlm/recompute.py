@@ -10,7 +10,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from lossmap.errors import LossmapError
 from lossmap.vlm.checkpoints import resolve_checkpoint
 from lossmap.vlm.families import Family, is_connector_key, read_family
-from lossmap.vlm.loading import connector_digest, load_base_model, precision_of
+from lossmap.vlm.loading import connector_digest, load_base_model, precision_of, reduced
 from lossmap.vlm.preprocessing import load_preprocessor
 
 # Idefics2's connector holds some 100 MB for each image on its way, in float32.
@@ -87,7 +87,7 @@ def load_connector(
     grid = load_preprocessor(folder, image_size=image_size).grid
     model_type, family = read_family(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    model_class = _connector_only(MODEL_MAPPING[type(config)], family)
+    model_class = reduced(MODEL_MAPPING[type(config)], lambda model: _keep_only(model, family.connector))
     model = load_base_model(checkpoint, folder, config, model_class, is_connector_key, precision)
     return Connector(checkpoint, model_type, family, config, model.to(device).eval(), grid)
 
@@ -115,24 +115,8 @@ def connector_of(provenance: dict, device: str = "cpu") -> Connector:
     return connector
 
 
-def _connector_only(model_class: type[PreTrainedModel], family: Family) -> type[PreTrainedModel]:
-    """The same base model less every module but the connector, so that transformers has no use for other tensors.
-
-    It keeps its name and module, by which transformers knows how tensors were spelt in older checkpoints.
-    """
-
-    class ConnectorOnly(model_class):
-        __module__ = model_class.__module__
-
-        def __init__(self, config: PreTrainedConfig, *args, **kwargs):
-            super().__init__(config, *args, **kwargs)  # on the meta device: nothing is allocated yet
-            _keep_only(self, family.connector)
-
-    ConnectorOnly.__name__ = ConnectorOnly.__qualname__ = model_class.__name__
-    return ConnectorOnly
-
-
 def _keep_only(module: torch.nn.Module, path: str) -> None:
+    """Drop every module but the one at this path."""
     head, _, rest = path.partition(".")
     for name, _ in list(module.named_children()):
         if name != head:

@@ -31,6 +31,7 @@ from lossmap.study import (
     most_neighbours,
     networks_of,
     part_ranges,
+    read_study,
 )
 
 
@@ -72,6 +73,8 @@ if workflow.remote_exec:
     note_in_the_job()
 
 try:
+    for path in workflow.overwrite_configfiles or ["config.yaml"]:
+        read_study(path)  # what Snakemake has read holds the last of two equal keys
     config = check_study(config)
 except LossmapError as error:
     raise WorkflowError(error)

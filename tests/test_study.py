@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lossmap.errors import LossmapError
-from lossmap.study import canonical, check_dataset, check_study, most_neighbours
+from lossmap.study import canonical, check_dataset, check_study, most_neighbours, read_study
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -60,6 +60,18 @@ def test_more_neighbours_than_images_are_an_error_for_geometry_too():
     config = check_study(changed(["overlap", "datasets"], [], changed(["figure2"], KeyError)))
     with pytest.raises(LossmapError, match="geometry: k: 100 neighbours are too many; with 60 images"):
         check_dataset(config, "seedbench", images=60, classes=0)
+
+
+@pytest.mark.parametrize("text", ["a: {b: 1}\nc:\n  x: 1\n  y: 2\n  x: 3\n", "a: {x: 1, x: 1}\n"])
+def test_a_key_that_is_given_twice_is_refused(tmp_path, text):
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(LossmapError, match=r"study.yaml: 'x' is given twice, in lines \d and \d. Remove one"):
+        read_study(tmp_path / "study.yaml")
+
+
+def test_equal_keys_of_other_mappings_and_of_an_anchor_are_read(tmp_path):
+    (tmp_path / "study.yaml").write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: *a\n")
+    assert read_study(tmp_path / "study.yaml") == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"x": 1, "y": 2}}
 
 
 def test_the_given_configuration_is_left_as_it_was():

@@ -334,6 +334,19 @@ def test_a_misspelt_key_stops_before_anything(tmp_path):
     assert not (folder / "results").exists()
 
 
+def test_a_key_that_is_given_twice_stops_before_anything(tmp_path):
+    folder = clone(tmp_path / "checkout")
+    snakemake(folder, "--version")
+    twice = (folder / "small.yaml").read_text() + "study: other\n"
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "twice.yaml"]
+    (folder / "twice.yaml").write_text(twice)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    lines = [i for i, line in enumerate(twice.splitlines(), start=1) if line.startswith("study:")]
+    assert f"twice.yaml: 'study' is given twice, in lines {lines[0]} and {lines[1]}" in done.stdout + done.stderr
+    assert not (folder / "results").exists()
+
+
 def test_a_given_study_replaces_the_default_one(tmp_path):
     folder = clone(tmp_path / "checkout")
     config = {key: small_study()[key] for key in ("study", "models", "datasets")}

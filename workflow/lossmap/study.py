@@ -36,6 +36,32 @@ Strict = extend(
 )
 
 
+def read_study(path: str | Path) -> dict:
+    """The content of a study's file, unchecked but for keys that are given twice: YAML would take the last.
+
+    Raises: LossmapError if there are such keys, or the file is not YAML.
+    """
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            return yaml.load(file, UniqueKeys)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LossmapError(f"{path}: can't be read as a study ({error}). Give its file with --configfile.") from None
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """PyYAML's safe loader, but for a key that occurs twice in a mapping: an error that names both lines."""
+
+    def construct_mapping(self, node, deep=False):
+        lines = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                where = f"lines {lines[key.value]} and {line}"
+                raise LossmapError(f"{key.start_mark.name}: {key.value!r} is given twice, in {where}. Remove one.")
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
 def check_study(config: dict, paths: bool = True) -> dict:
     """Check a study against the schema and against itself, and fill in defaults.
 

@@ -18,8 +18,8 @@ GAP = 16  # images that are read in passing, at most, to reach the next one
 class Pairs:
     """Inputs and targets by image number. Nothing is kept in memory.
 
-    Parameters: store, a Dataset of `open_embeddings`, of the model that the statistics are of (any data set). connector,
-        statistics: those that belong together. device: where the tensors go.
+    Parameters: store, a Dataset of `open_embeddings`, of the model that the statistics are of (any data set).
+        connector, statistics: those that belong together. device: where the tensors go.
     Raises: LossmapError if the store's embeddings have other shapes than the statistics.
     """
 

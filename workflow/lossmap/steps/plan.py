@@ -5,8 +5,6 @@ import os
 import shutil
 from pathlib import Path
 
-import yaml
-
 from lossmap.data.counts import ANNOTATIONS, Count, count_dataset
 from lossmap.errors import LossmapError
 from lossmap.plan import PROMPT_TOKENS, Rates, plan_study, speaks, stored_datasets
@@ -19,7 +17,7 @@ from lossmap.plan_text import (
     describe_work,
     in_one_unit,
 )
-from lossmap.study import check_study
+from lossmap.study import check_study, read_study
 from lossmap.vlm.checkpoints import resolve_configuration
 from lossmap.vlm.cost import language_cost, vision_cost
 
@@ -37,7 +35,7 @@ def run(*, configfile: Path = Path("config.yaml"), rate: float = 125.0, bandwidt
     """
     if not (rate > 0 and bandwidth > 0):
         raise LossmapError(f"rate is {rate:g} and bandwidth {bandwidth:g}; wanted numbers above 0.")
-    config, rates = check_study(_read_yaml(configfile), paths=False), Rates(rate * 1e12, bandwidth * 1e12)
+    config, rates = check_study(read_study(configfile), paths=False), Rates(rate * 1e12, bandwidth * 1e12)
     notes, vision, language = [], {}, {}
     counts = {name: _count(config, name, notes) for name in stored_datasets(config)}
     for name, model in config["models"].items():
@@ -73,13 +71,6 @@ def run(*, configfile: Path = Path("config.yaml"), rate: float = 125.0, bandwidt
             f"{folder.resolve()} has {room} free, and this study needs {needed} more. Free space, make results/ a link"
             " to a larger disk, set extraction: store_post: false, or take fewer images (limit, sample)."
         )
-
-
-def _read_yaml(path: Path) -> dict:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LossmapError(f"{path}: can't be read as a study ({error}). Give its file with --configfile.") from None
 
 
 def _count(config: dict, dataset: str, notes: list[str]) -> Count:

@@ -1,5 +1,6 @@
 """One look for all figures: readable in print, and by the colour-blind."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib as mpl
@@ -38,6 +39,14 @@ def points_with_intervals(axes: plt.Axes, x, y, low, high, along: str, **how) ->
     axes.update_datalim(np.column_stack([x, y]))
     axes.autoscale_view()
     return drawn
+
+
+def legends_below(row: Iterable[plt.Axes]) -> None:
+    """Under each panel of the last row, what its marks mean."""
+    for panel in row:
+        handles, labels = panel.get_legend_handles_labels()
+        where = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.3)}
+        panel.legend(handles, labels, ncols=2, frameon=False, fontsize=7, **where)
 
 
 def save(figure: plt.Figure, pdf: Path, png: Path) -> None:

@@ -5,6 +5,7 @@ Those made from pre cut the patch grid into equal blocks, one for each token: a 
 """
 
 import math
+from abc import ABC, abstractmethod
 from itertools import pairwise
 
 import numpy as np
@@ -78,7 +79,7 @@ class OtherImageAndPatch(OtherImage):
         return pre.gather(1, order[:, :, None].expand_as(pre)), partner_post
 
 
-class OfBlocks(Connector):
+class OfBlocks(Connector, ABC):
     """A control made from pre: each token is one map, the same for all tokens, of the patches of its block."""
 
     def forward(self, images, pre, post, partner_post):
@@ -88,8 +89,9 @@ class OfBlocks(Connector):
         """pre (B, M, D') -> (B, tokens, patches per token * D')."""
         return pre[:, self.blocks].flatten(2)
 
+    @abstractmethod
     def map(self, grouped):
-        raise NotImplementedError
+        """grouped, from `grouped` -> post (B, *post_shape)."""
 
 
 class Identity(OfBlocks):

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from lossmap.figures.margins import closeness_by_k, fate_of_neighbours
-from lossmap.figures.style import save, use_style
+from lossmap.figures.style import legends_below, save, use_style
 
 
 def run(*, table: Path, pdf: Path, png: Path) -> None:
@@ -22,11 +22,7 @@ def run(*, table: Path, pdf: Path, png: Path) -> None:
         close = group[group["measure"] == "closeness"].rename(columns={"value": "closeness"})
         closeness_by_k(right, close)
         left.set_title(f"{dataset} (n = {group['n'].max():,})")
-    for panel in axes[-1]:
-        handles, labels = panel.get_legend_handles_labels()
-        panel.legend(
-            handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2, frameon=False, fontsize=7
-        )
+    legends_below(axes[-1])
     figure.tight_layout()
     save(figure, pdf, png)
 

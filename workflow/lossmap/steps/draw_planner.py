@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from lossmap.figures.planner import dimensions_by_k, overlap_by_dimension
-from lossmap.figures.style import save, use_style
+from lossmap.figures.style import legends_below, save, use_style
 
 
 def run(*, plans: list[Path], projections: list[Path], table: Path, pdf: Path, png: Path) -> None:
@@ -23,11 +23,7 @@ def run(*, plans: list[Path], projections: list[Path], table: Path, pdf: Path, p
         overlap_by_dimension(right, at_k, connectors.to_dict())
         left.set_title(f"{dataset} (n = {plan.loc[plan['dataset'] == dataset, 'n'].iloc[0]:,})")
         right.set_title(f"k = {k}")
-    for panel in axes[-1]:
-        handles, labels = panel.get_legend_handles_labels()
-        panel.legend(
-            handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2, frameon=False, fontsize=7
-        )
+    legends_below(axes[-1])
     figure.tight_layout()
     save(figure, pdf, png)
 

@@ -22,7 +22,7 @@ INSTALL = "apt-get install -y --no-install-recommends slurmctld slurmd slurm-cli
 # The test cluster has no accounting, its jobs are short, and it has no file system but its own.
 WITHOUT_ACCOUNTING = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "8"]
 WITHOUT_ACCOUNTING += ["--latency-wait", "5"]
-LONGEST = 1200  # seconds until a run that hangs is given up
+LONGEST = 2400  # seconds until a run that hangs is given up
 
 
 def text_of_rules():

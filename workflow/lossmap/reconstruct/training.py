@@ -176,50 +176,54 @@ def train(
     saved = time.monotonic()
     progress = run.progress
     network.train()
-    bar = tqdm(total=schedule.steps, initial=progress.step, unit="step", disable=not accelerator.is_main_process)
-    for inputs, targets in batches.steps(progress.step, schedule.steps):
-        if progress.rounds_since_best >= schedule.patience:
-            break
-        rate = schedule.rate(progress.step)
-        loss, norm = _gradient(module, inputs, targets, batches.batch, schedule, seed, progress.step, accelerator)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            if accelerator.is_main_process:
-                run.save(path, binding)
-            raise LossmapError(
-                f"Step {progress.step + 1}, learning rate {rate:.3g}: the training loss is {loss:g}, the norm of its"
-                f" gradient {norm:g}. The weights before this step are in {path}. Set a lower learning_rate, a longer"
-                " warm_up or a smaller clip."
-            )
-        run.update(rate, schedule.weight_decay)
-        progress.losses.append(loss)
-        bar.update()
-        if progress.step % schedule.round == 0 or progress.step == schedule.steps:
-            error = held_out_error(network, held_out, accelerator)
-            if not math.isfinite(error):
+    with tqdm(total=schedule.steps, initial=progress.step, unit="step", disable=not accelerator.is_main_process) as bar:
+        for inputs, targets in batches.steps(progress.step, schedule.steps):
+            if progress.rounds_since_best >= schedule.patience:
+                break
+            rate = schedule.rate(progress.step)
+            loss, norm = _gradient(module, inputs, targets, batches.batch, schedule, seed, progress.step, accelerator)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                if accelerator.is_main_process:
+                    run.save(path, binding)
                 raise LossmapError(
-                    f"Step {progress.step}, learning rate {rate:.3g}: the held-out error is {error:g}. Check the"
-                    " embeddings of the training store, or set a lower learning_rate."
+                    f"Step {progress.step + 1}, learning rate {rate:.3g}: the training loss is {loss:g}, the norm of"
+                    f" its gradient {norm:g}. The weights before this step are in {path}. Set a lower learning_rate, a"
+                    " longer warm_up or a smaller clip."
                 )
-            row = {
-                "step": progress.step,
-                "epoch": progress.step / len(batches),
-                "learning_rate": rate,
-                "train_loss": math.fsum(progress.losses) / len(progress.losses),
-                "held_out_loss": error,
-                "images": progress.step * batches.batch,
-            }
-            run.end_round(row)
-            bar.set_postfix(held_out=f"{error:.4f}", best=f"{progress.best:.4f}")
-        if accelerator.is_main_process and time.monotonic() - saved >= 60 * checkpoint_minutes:
-            run.save(path, binding)
-            saved = time.monotonic()
-    bar.close()
+            run.update(rate, schedule.weight_decay)
+            progress.losses.append(loss)
+            bar.update()
+            if progress.step % schedule.round == 0 or progress.step == schedule.steps:
+                row = _round(network, batches, held_out, progress, rate, accelerator)
+                run.end_round(row)
+                bar.set_postfix(held_out=f"{row['held_out_loss']:.4f}", best=f"{progress.best:.4f}")
+            if accelerator.is_main_process and time.monotonic() - saved >= 60 * checkpoint_minutes:
+                run.save(path, binding)
+                saved = time.monotonic()
     with torch.no_grad():
         for name, weight in run.weights.items():
             weight.copy_(run.best[name])
     if schedule.whiten:
         fold(network)
     return progress.history
+
+
+def _round(network, batches, held_out, progress, rate, accelerator) -> dict:
+    """The row of the history that ends here."""
+    error = held_out_error(network, held_out, accelerator)
+    if not math.isfinite(error):
+        raise LossmapError(
+            f"Step {progress.step}, learning rate {rate:.3g}: the held-out error is {error:g}. Check the embeddings of"
+            " the training store, or set a lower learning_rate."
+        )
+    return {
+        "step": progress.step,
+        "epoch": progress.step / len(batches),
+        "learning_rate": rate,
+        "train_loss": math.fsum(progress.losses) / len(progress.losses),
+        "held_out_loss": error,
+        "images": progress.step * batches.batch,
+    }
 
 
 def held_out_error(network: nn.Module, held_out: HeldOut, accelerator: Accelerator) -> float:

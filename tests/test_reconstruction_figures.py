@@ -129,7 +129,11 @@ def test_steps_draw_a_panel_for_each_model_and_data_set(tmp_path, monkeypatch):
     panels = shown[draw_patch_losses].axes
     assert [axes.get_title() for axes in panels[:5]] == [f"{name} (n = 2)" for name in "abcde"]
     assert panels[0].get_xlim()[1] == pytest.approx(1.02)  # reconstructors that are not the best are not shown
+    labels = [text.get_text() for text in shown[draw_patch_losses].legends[0].get_texts()]
+    assert labels == ["one", "two", "mean of the images", "predicting the mean patch"]
     draw_history.run(histories=histories, **out)
+    labels = [text.get_text() for text in shown[draw_history].legends[0].get_texts()]
+    assert labels == ["mlp-small, 25%", "held-out images (mark: kept)", "training images"]
     panels = shown[draw_history].axes
     assert [axes.get_title() for axes in panels] == ["one", "two", "", ""]
     assert [axes.get_ylabel() for axes in panels] == ["model's connector", "", "invertible mlp", ""]

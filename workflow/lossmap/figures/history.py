@@ -2,11 +2,20 @@
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from lossmap.figures.style import COLOURS, MARKERS
 
 LINES = ("-", "--", ":", "-.")
+
+
+def kinds_of_lines() -> dict[str, Line2D]:
+    """What is thick and what is faint in `training_history`, for a legend."""
+    return {
+        "held-out images (mark: kept)": Line2D([], [], color="grey", linewidth=1.3),
+        "training images": Line2D([], [], color="grey", linewidth=0.8, alpha=0.4),
+    }
 
 
 def training_history(axes: plt.Axes, table: pd.DataFrame, networks: list[str], shares: list[int]) -> None:

@@ -3,10 +3,19 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 
 from lossmap.figures.style import COLOURS
 
 LINES = ("-", "--", "-.", ":")  # so that colour is never the only sign
+
+
+def references() -> dict[str, Line2D]:
+    """What the triangles and the upright line of `loss_histogram` mean, for a legend."""
+    return {
+        "mean of the images": Line2D([], [], color="grey", marker="^", markersize=6, linestyle="none"),
+        "predicting the mean patch": Line2D([], [], color="black", linestyle="--", linewidth=0.8),
+    }
 
 
 def loss_histogram(axes: plt.Axes, table: pd.DataFrame, bins: np.ndarray) -> None:

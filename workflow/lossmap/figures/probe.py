@@ -32,7 +32,7 @@ def probe_maps(groups: dict[str, list[Probed]], titles: list[str]) -> plt.Figure
     ratios = ([1] * width + [0.25]) * images
     panel = WIDTH / sum(ratios)
     figure, axes = plt.subplots(
-        len(groups), len(ratios), figsize=(WIDTH, (1.25 * panel + 0.15) * len(groups) + 0.6), squeeze=False,
+        len(groups), len(ratios), figsize=(WIDTH, (1.25 * panel + 0.2) * len(groups) + 0.6), squeeze=False,
         gridspec_kw={"wspace": 0.06, "hspace": 0.1, "width_ratios": ratios, "bottom": 0.2},
     )  # fmt: skip
     for unused in axes.flat:

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from lossmap.figures.procrustes import alignment_planes
+from lossmap.figures.procrustes import alignment_planes, marks
 from lossmap.figures.style import save, use_style
 
 
@@ -22,5 +22,8 @@ def run(*, alignments: list[Path], pdf: Path, png: Path, spec: dict) -> None:
         line[0].set_ylabel(model)
     for panel, title in zip(axes[0], ("before", "after", "after, rotated onto before"), strict=True):
         panel.set_title(title)
+    told = marks()
+    where = {"loc": "upper center", "bbox_to_anchor": (0.5, 0)}
+    figure.legend(told.values(), told, ncols=1, frameon=False, fontsize="small", **where)
     figure.tight_layout()
     save(figure, pdf, png)

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from lossmap.figures.history import training_history
+from lossmap.figures.history import kinds_of_lines, training_history
 from lossmap.figures.style import save, use_style
 
 
@@ -32,6 +32,7 @@ def run(*, histories: list[Path], pdf: Path, png: Path) -> None:
             training_history(panel, rows, networks, shares)
             handles, labels = panel.get_legend_handles_labels()
             labelled |= dict(zip(labels, handles, strict=True))
+    labelled |= kinds_of_lines()
     for panel, model in zip(axes[0], models, strict=True):
         panel.set_title(model)
     for panel in axes[-1]:
@@ -39,6 +40,7 @@ def run(*, histories: list[Path], pdf: Path, png: Path) -> None:
     for panel, connector in zip(axes[:, 0], connectors, strict=True):
         panel.set_ylabel("model's connector" if connector == "own" else connector.replace("_", " "))
     figure.supylabel("squared error (1: predicting the mean)", fontsize="medium")
-    figure.legend(labelled.values(), labelled, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False)
+    where = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": len(networks) + 1}
+    figure.legend(labelled.values(), labelled, fontsize="small", frameon=False, **where)
     figure.tight_layout()
     save(figure, pdf, png)

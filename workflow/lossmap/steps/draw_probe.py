@@ -46,5 +46,5 @@ def _examples(table: pd.DataFrame, store, files: pd.DataFrame, shown: list[str])
         maps = [own[name].to_numpy().reshape(rows, cols) for name in shown]
         row = files.loc[image]
         picture = np.asarray(load_image(row["path"], row["sha256"]))
-        examples.append(Probed(f"spread {spread.iloc[place]:.2f}", picture, boxes, maps))
+        examples.append(Probed(f"spread\n{spread.iloc[place]:.2f}", picture, boxes, maps))
     return examples

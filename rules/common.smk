@@ -73,8 +73,9 @@ if workflow.remote_exec:
     note_in_the_job()
 
 try:
-    for path in workflow.overwrite_configfiles or ["config.yaml"]:
-        read_study(path)  # what Snakemake has read holds the last of two equal keys
+    for path in map(str, workflow.overwrite_configfiles or ["config.yaml"]):
+        if path.endswith((".yaml", ".yml")):  # no pipe, which can't be read twice
+            read_study(path)  # what Snakemake has read holds the last of two equal keys
     config = check_study(config)
 except LossmapError as error:
     raise WorkflowError(error)

@@ -10,13 +10,12 @@ JOINED = 40  # images whose two places are joined by a line
 
 def marks() -> dict[str, Line2D]:
     """What the marks of `alignment_planes` mean, for a legend."""
-    dot = {"color": "0.6", "linewidth": 0.5, "markersize": 4}
     return {
         "image; colour: place along the first component before": Line2D(
             [], [], color=plt.get_cmap("viridis")(0.3), marker="o", markersize=4, linestyle="none"
         ),
         "where some images were before, joined with after": Line2D(
-            [], [], marker="o", markerfacecolor="none", markeredgecolor="0.4", **dot
+            [], [], color="0.6", linewidth=0.5, marker="o", markersize=4, markerfacecolor="none", markeredgecolor="0.4"
         ),
     }
 

@@ -7,6 +7,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.container import ErrorbarContainer
 
 # Colours that stay apart for every common colour vision, and markers so that colour is never the only sign.
@@ -39,6 +40,12 @@ def points_with_intervals(axes: plt.Axes, x, y, low, high, along: str, **how) ->
     axes.update_datalim(np.column_stack([x, y]))
     axes.autoscale_view()
     return drawn
+
+
+def legend_below(figure: plt.Figure, labelled: dict[str, Artist], columns: int, fontsize: str | None = None) -> None:
+    """Under the whole figure, what its marks mean: label -> mark."""
+    where = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": columns}
+    figure.legend(labelled.values(), labelled, frameon=False, fontsize=fontsize, **where)
 
 
 def legends_below(row: Iterable[plt.Axes]) -> None:

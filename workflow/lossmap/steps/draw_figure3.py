@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from lossmap.figures.overlap import overlap_by_k
-from lossmap.figures.style import save, use_style
+from lossmap.figures.style import legend_below, save, use_style
 
 
 def run(*, table: Path, pdf: Path, png: Path) -> None:
@@ -22,6 +22,6 @@ def run(*, table: Path, pdf: Path, png: Path) -> None:
         panel.set_title(f"{dataset} (n = {group['n'].iloc[0]:,})")
     axes[0, 0].set_ylabel("neighbours kept (KNOR)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False)
+    legend_below(figure, dict(zip(labels, handles, strict=True)), 4)
     figure.tight_layout()
     save(figure, pdf, png)

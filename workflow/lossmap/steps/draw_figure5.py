@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from lossmap.figures.relations import correlation_by_loss
-from lossmap.figures.style import save, use_style
+from lossmap.figures.style import legend_below, save, use_style
 
 
 def run(*, table: Path, pdf: Path, png: Path) -> None:
@@ -24,6 +24,6 @@ def run(*, table: Path, pdf: Path, png: Path) -> None:
             panel.set_title(f"{model} on {dataset}\nn: {used}", fontsize=8)
     figure.supxlabel("rank correlation of loss and accuracy", fontsize="medium")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, frameon=False)
+    legend_below(figure, dict(zip(labels, handles, strict=True)), 2)
     figure.tight_layout()
     save(figure, pdf, png)

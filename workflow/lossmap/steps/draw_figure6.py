@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from lossmap.figures.procrustes import alignment_planes, marks
-from lossmap.figures.style import save, use_style
+from lossmap.figures.style import legend_below, save, use_style
 
 
 def run(*, alignments: list[Path], pdf: Path, png: Path, spec: dict) -> None:
@@ -22,8 +22,6 @@ def run(*, alignments: list[Path], pdf: Path, png: Path, spec: dict) -> None:
         line[0].set_ylabel(model)
     for panel, title in zip(axes[0], ("before", "after", "after, rotated onto before"), strict=True):
         panel.set_title(title)
-    told = marks()
-    where = {"loc": "upper center", "bbox_to_anchor": (0.5, 0)}
-    figure.legend(told.values(), told, ncols=1, frameon=False, fontsize="small", **where)
+    legend_below(figure, marks(), 1, "small")
     figure.tight_layout()
     save(figure, pdf, png)

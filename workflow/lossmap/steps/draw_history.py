@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from lossmap.figures.history import kinds_of_lines, training_history
-from lossmap.figures.style import save, use_style
+from lossmap.figures.style import legend_below, save, use_style
 
 
 def run(*, histories: list[Path], pdf: Path, png: Path) -> None:
@@ -40,7 +40,6 @@ def run(*, histories: list[Path], pdf: Path, png: Path) -> None:
     for panel, connector in zip(axes[:, 0], connectors, strict=True):
         panel.set_ylabel("model's connector" if connector == "own" else connector.replace("_", " "))
     figure.supylabel("squared error (1: predicting the mean)", fontsize="medium")
-    where = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": len(networks) + 1}
-    figure.legend(labelled.values(), labelled, fontsize="small", frameon=False, **where)
+    legend_below(figure, labelled, len(networks) + 1, "small")
     figure.tight_layout()
     save(figure, pdf, png)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lossmap.figures.patch_losses import loss_histogram, references
-from lossmap.figures.style import save, use_style
+from lossmap.figures.style import legend_below, save, use_style
 
 COLUMNS, BINS = 4, 40
 
@@ -42,7 +42,6 @@ def run(*, images: list[Path], pdf: Path, png: Path) -> None:
     for panel in axes[:, 0]:
         panel.set_ylabel("share of images")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    labelled = dict(zip(labels, handles, strict=True)) | references()
-    figure.legend(labelled.values(), labelled, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False)
+    legend_below(figure, dict(zip(labels, handles, strict=True)) | references(), 3)
     figure.tight_layout()
     save(figure, pdf, png)

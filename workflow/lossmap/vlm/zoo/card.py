@@ -62,8 +62,7 @@ def _percent(value: float) -> str:
 
 
 def card(name: str, model, recipe: Recipe, scores: dict[str, dict], minutes: float) -> str:
-    """The README of a checkpoint folder. scores: from `scores_of`; minutes: of training, in time of
-    one core."""
+    """The README of a checkpoint folder. scores: from `scores_of`; minutes: of one core's time, of training."""
     rows = [
         ("open questions, exact answer", "answers"),
         ("with another scene's picture", "shuffled"),

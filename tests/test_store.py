@@ -88,9 +88,23 @@ def test_a_part_opens_with_plain_xarray(tmp_path, recwarn):
 def test_several_shards_hold_what_one_holds(tmp_path, monkeypatch):
     monkeypatch.setattr(writer_module, "CHUNK_BYTES", 100)
     monkeypatch.setattr(writer_module, "SHARD_BYTES", 200)
+    monkeypatch.setattr(writer_module, "SHARDS", 1)
     index, given = write(tmp_path, counts=(23, 4), batches=5)
     assert len(list((tmp_path / "toy/part-000000-000023.zarr/pre/c").iterdir())) == 6
     assert (open_store(index)["pre"].values == given["pre"].astype("float16")).all()
+
+
+def test_an_eighth_of_a_small_part_is_on_the_disk_before_the_rest_is_embedded(tmp_path, monkeypatch):
+    image_bytes = 2 * int(np.prod(PRE))
+    monkeypatch.setattr(writer_module, "CHUNK_BYTES", image_bytes)
+    writer = PartWriter(tmp_path / "part.zarr", [f"image-{i}" for i in range(24)], PRE, POST, "float16", HOW)
+    rng, written = np.random.default_rng(0), []
+    for _ in range(4):
+        writer.append(**batch(rng, 6))
+        written.append(len(list(writer.partial.glob("pre/c/*/0/0"))))
+    assert written == [2, 4, 6, 8]
+    writer.close()
+    assert len(list((tmp_path / "part.zarr").glob("pre/c/*/0/0"))) == 8
 
 
 def test_same_embeddings_same_digest(tmp_path):
@@ -264,6 +278,7 @@ def small_chunks(monkeypatch, images_in_a_shard=4):
     image_bytes = 2 * int(np.prod(PRE))
     monkeypatch.setattr(writer_module, "CHUNK_BYTES", image_bytes)
     monkeypatch.setattr(writer_module, "SHARD_BYTES", images_in_a_shard * image_bytes)
+    monkeypatch.setattr(writer_module, "SHARDS", 1)
     return image_bytes
 
 

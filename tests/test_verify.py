@@ -22,6 +22,7 @@ def index(tmp_path, monkeypatch):
     image_bytes = pre[0].size * 2
     monkeypatch.setattr(writer_module, "CHUNK_BYTES", image_bytes)
     monkeypatch.setattr(writer_module, "SHARD_BYTES", 3 * image_bytes)
+    monkeypatch.setattr(writer_module, "SHARDS", 1)
     return write_store(tmp_path / "toy.json", pre, post, parts=[5])
 
 

@@ -20,6 +20,7 @@ from lossmap.store.format import DIMENSIONS, FORMAT, StoreError, read_json, writ
 # blosc-lz4 saves nothing. XXH3 costs 6 to 9% of reading (SHA-256 54 to 68%); all that a reader checks, 8 to 10%.
 CHUNK_BYTES = 4 << 20
 SHARD_BYTES = 128 << 20
+SHARDS = 8  # at least, where there are as many chunks: a small part, too, is written while the rest is embedded
 
 
 class PartWriter:
@@ -75,7 +76,8 @@ class PartWriter:
         row_bytes = int(np.prod(shape[1:])) * self.dtypes[name].itemsize
         chunk = max(1, CHUNK_BYTES // row_bytes)
         chunk = -(-shape[0] // -(-shape[0] // chunk))  # evenly: Zarr fills a last chunk up to the size of the others
-        shard = chunk * max(1, min(SHARD_BYTES // (chunk * row_bytes), -(-shape[0] // chunk)))
+        chunks = -(-shape[0] // chunk)
+        shard = chunk * max(1, min(SHARD_BYTES // (chunk * row_bytes), chunks // SHARDS))
         self.files.blocks[name] = chunk * row_bytes
         return self.group.create_array(
             name,

@@ -1,5 +1,7 @@
 """Figures on geometry show what their tables hold; queries are chosen by rule."""
 
+from itertools import combinations
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -141,13 +143,26 @@ def picture(shade):
 
 
 def test_a_gallery_frames_hits_and_misses():
-    row = Row("the highest overlap of all", picture(0), [picture(1)] * 2, [picture(2)] * 2, [True, False], [True, True])
-    figure = gallery([row, row], ("hit", "miss"))
+    row = Row(["highest: 0.60"], picture(0), [picture(1)] * 2, [picture(2)] * 2, [True, False], [True, True])
+    figure = gallery([row, row], "one model", ("hit", "miss"))
     frames = [to_hex(axes.spines["left"].get_edgecolor()) for axes in figure.axes if axes.images]
     assert frames.count(KEPT.lower()) == 6
     assert frames.count(LOST.lower()) == 2
     assert frames.count("#000000") == 2
-    assert "hit: blue, solid" in figure.texts[0].get_text()
+    title, legend = figure.texts[0].get_text().splitlines()
+    assert title == "one model"
+    assert "hit: blue, solid" in legend
+
+
+def test_long_names_in_a_gallery_stay_clear_of_images_and_labels():
+    about = ["highest: 0.60", "image COCO_val2014_000000391895", "class 001.Black_footed_Albatross"]
+    row = Row(about, picture(0), [picture(1)] * 2, [picture(2)] * 2, [True, False], [True, True])
+    figure = gallery([row] * 3, "one model", ("hit", "miss"))
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for axes in figure.axes for text in axes.texts]
+    boxes += [axes.get_window_extent() for axes in figure.axes if axes.images] + [figure.texts[0].get_window_extent()]
+    assert len(boxes) == 9 + 15 + 1
+    assert not [(a, b) for a, b in combinations(boxes, 2) if a.overlaps(b)]
 
 
 def test_queries_are_chosen_by_rule():
@@ -173,18 +188,16 @@ def test_galleries_of_a_study(tmp_path, mark, monkeypatch):
     lists = {(metric, side): np.stack([rng.permutation(np.delete(np.arange(8), i))[:4] for i in range(8)])
              for metric in ("l2", "ip") for side in ("pre", "post")}  # fmt: skip
     write_lists(tmp_path / "lists", images["image_id"].to_numpy(), lists)
-    monkeypatch.setattr(
-        draw_galleries, "gallery", lambda rows, legend: shown.append((rows, legend)) or gallery(rows, legend)
-    )
+    monkeypatch.setattr(draw_galleries, "gallery", lambda *given: shown.append(given) or gallery(*given))
     files = {kind: [tmp_path / f"{i}.{kind}" for i in range(2)] for kind in ("pdf", "png")}
     spec = {"models": ["one", "two"], "k": 3, "shown": 2, "mark": mark}
     draw_galleries.run(lists=[tmp_path / "lists"] * 2, images=tmp_path / "images.parquet", **files, spec=spec)
     assert files["png"][0].read_bytes() != files["png"][1].read_bytes()  # the models' names
-    rows, legend = shown[0]
+    rows, title, legend = shown[0]
     before, after = lists["l2", "pre"], lists["l2", "post"]
     labels = images["label"].to_numpy()
     for row in rows:
-        query = images["image_id"].tolist().index(next(line for line in row.title.splitlines() if ".png" in line))
+        query = images["image_id"].tolist().index(row.about[1].removeprefix("image "))
         wanted = (
             labels[before[query, :2]] == labels[query]
             if mark == "class"
@@ -192,6 +205,7 @@ def test_galleries_of_a_study(tmp_path, mark, monkeypatch):
         )
         assert list(row.hits_before) == list(wanted)
         assert len(row.before) == len(row.after) == 2
+    assert title.startswith("one: ")
     assert legend[0] == ("same class" if mark == "class" else "nearest on both sides")
 
 

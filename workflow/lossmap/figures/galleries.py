@@ -10,13 +10,14 @@ from lossmap.figures.query import thumbnail
 from lossmap.figures.style import KEPT, LOST
 
 CELL = 0.82  # inches
-LETTERS = 22  # that fit beside the thumbnails
+LETTERS = 19  # that fit beside the thumbnails; six lines fit above the query
 
 
 class Row(NamedTuple):
-    """A query with its nearest images on both sides, nearest first; hits say which of them are framed as such."""
+    """A query with its nearest images on both sides, nearest first. about: what stands above the query, line by line.
+    hits: which images are framed as such."""
 
-    title: str
+    about: list[str]
     query: np.ndarray
     before: list[np.ndarray]
     after: list[np.ndarray]
@@ -24,10 +25,10 @@ class Row(NamedTuple):
     hits_after: list[bool]
 
 
-def gallery(rows: list[Row], legend: tuple[str, str]) -> plt.Figure:
+def gallery(rows: list[Row], title: str, legend: tuple[str, str]) -> plt.Figure:
     """Two lines of thumbnails per query: nearest before, nearest after. Hits are framed in blue with solid lines,
-    misses in orange with dashed ones. legend: what a hit is, and what a miss is."""
-    shown, text = len(rows[0].before), 1.8
+    misses in orange with dashed ones. title: of the figure. legend: what a hit is, and what a miss is."""
+    shown, text = len(rows[0].before), 2.2
     figure, axes = plt.subplots(
         2 * len(rows), shown + 1, figsize=(CELL * (shown + text), CELL * 2.1 * len(rows)), squeeze=False,
         gridspec_kw={"wspace": 0.08, "hspace": 0.08, "width_ratios": [text, *[1] * shown]},
@@ -44,11 +45,11 @@ def gallery(rows: list[Row], legend: tuple[str, str]) -> plt.Figure:
                 side, (-0.07, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center", fontsize=7
             )
         heading, query = axes[2 * i : 2 * i + 2, 0]
-        title = "\n".join(line for part in row.title.splitlines() for line in textwrap.wrap(part, LETTERS))
-        heading.annotate(title, (0, 0.95), xycoords="axes fraction", va="top", fontsize=7, linespacing=1.3)
+        about = "\n".join(line for part in row.about for line in textwrap.wrap(part, LETTERS))
+        heading.annotate(about, (0, 0), xycoords="axes fraction", va="bottom", fontsize=7, linespacing=1.15)
         query.set_axis_on()
         query.set_anchor("W")
         thumbnail(query, row.query, "black")
     names = f"{legend[0]}: blue, solid     {legend[1]}: orange, dashed     query: black"
-    figure.text(0.5, 0.895, names, ha="center", va="bottom", fontsize=8)
+    figure.text(0.5, 0.895, f"{title}\n{names}", ha="center", va="bottom", fontsize=8, linespacing=1.5)
     return figure

@@ -40,12 +40,12 @@ def _of_model(path: Path, model: str, table: pd.DataFrame, spec: dict):
         else:
             hits = [np.isin(one, other[query, : spec["k"]]) for one, other in zip(shown, (after, before), strict=True)]
         pictures = [[_picture(table, image_ids[i]) for i in side] for side in shown]
-        title = f"{model}\n{name} overlap\n{overlap[query]:.2f} at k = {spec['k']}\n{image_ids[query]}"
+        about = [f"{name}: {overlap[query]:.2f}", f"image {image_ids[query]}"]
         if spec["mark"] == "class":
-            title += f"\nclass {classes[query]}"
-        rows.append(Row(title, _picture(table, image_ids[query]), *pictures, *(list(side) for side in hits)))
+            about.append(f"class {classes[query]}")
+        rows.append(Row(about, _picture(table, image_ids[query]), *pictures, *(list(side) for side in hits)))
     legend = ("same class", "other class") if spec["mark"] == "class" else ("nearest on both sides", "on one side only")
-    return gallery(rows, legend)
+    return gallery(rows, f"{model}: queries of highest, median and lowest overlap at k = {spec['k']}", legend)
 
 
 def chosen(overlap: np.ndarray) -> list[int]:

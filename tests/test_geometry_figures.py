@@ -16,7 +16,7 @@ from lossmap.figures.margins import KINDS, closeness_by_k, fate_of_neighbours
 from lossmap.figures.planner import dimensions_by_k, overlap_by_dimension
 from lossmap.figures.probe import Probed, probe_maps
 from lossmap.figures.procrustes import alignment_planes
-from lossmap.figures.style import KEPT, LOST, use_style
+from lossmap.figures.style import KEPT, LOST, legends_below, use_style
 from lossmap.neighbour_lists import write_lists
 from lossmap.steps import draw_figure6, draw_galleries, draw_margins, draw_planner, draw_probe
 
@@ -121,6 +121,22 @@ def test_a_connector_stands_at_its_width():
     assert marks["second: connector"] == (6, 0.44)
     lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
     assert lines["first"] == pytest.approx([0.2, 0.4, 0.6])
+    order = [label for _, label in zip(*axes.get_legend_handles_labels(), strict=True)]
+    assert order == ["first", "second", "first: connector", "second: connector"]
+
+
+@pytest.mark.parametrize("height", [1.5, 3, 6])
+def test_legends_below_panels_stay_clear_of_the_axis(height):
+    figure, panels = plt.subplots(1, 2, figsize=(7.2, height))
+    dimensions_by_k(panels[0], plan())
+    overlap_by_dimension(panels[1], projections(), {"first": 0.33, "second": 0.44})
+    legends_below(panels)
+    figure.tight_layout()
+    figure.draw_without_rendering()
+    for panel in panels:
+        legend, axis = panel.get_legend().get_window_extent(), panel.xaxis.get_tightbbox()
+        assert legend.y1 < axis.y0
+        assert axis.y0 - legend.y1 < 20  # pixels: near enough to belong to it
 
 
 def test_planes_show_every_image_with_one_colour():

@@ -31,12 +31,15 @@ def overlap_by_dimension(axes: plt.Axes, table: pd.DataFrame, kept: dict[str, fl
     table: model, dimension, overlap, overlap_low, overlap_high, of one k; the largest dimension is the connector's
     output width. kept: model -> the connector's own overlap.
     """
-    for i, (model, rows) in enumerate(table.groupby("model", sort=False)):
-        rows, colour, marker = rows.sort_values("dimension"), COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+    models = [(model, rows.sort_values("dimension")) for model, rows in table.groupby("model", sort=False)]
+    for i, (model, rows) in enumerate(models):
+        colour = COLOURS[i % len(COLOURS)]
         axes.plot(rows["dimension"], rows["overlap"], color=colour, linewidth=1, label=model)
         axes.fill_between(
             rows["dimension"], rows["overlap_low"], rows["overlap_high"], color=colour, alpha=0.2, linewidth=0
         )
+    for i, (model, rows) in enumerate(models):  # after the lines, so that a legend's columns are lines and marks
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         axes.plot(rows["dimension"].iloc[-1], kept[model], marker, color=colour, label=f"{model}: connector")
     axes.set(ylim=(0, 1), xlabel="dimensions of the projection", ylabel="neighbours kept")
     axes.set_xscale("log", base=2)

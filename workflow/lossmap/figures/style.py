@@ -52,7 +52,8 @@ def legends_below(row: Iterable[plt.Axes]) -> None:
     """Under each panel of the last row, what its marks mean."""
     for panel in row:
         handles, labels = panel.get_legend_handles_labels()
-        where = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.3)}
+        # Five and a half lines below the panel: clear of the axis' numbers and name, however high the panel is.
+        where = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 5.5}
         panel.legend(handles, labels, ncols=2, frameon=False, fontsize=7, **where)
 
 

@@ -15,7 +15,9 @@ def run(*, table: Path, pdf: Path, png: Path) -> None:
     rows = pd.read_csv(table)
     datasets, models = rows["dataset"].unique(), rows["model"].unique()
     size = (2.3 * len(models) + 1.2, 1.9 * len(datasets) + 0.4)
-    figure, axes = plt.subplots(len(datasets), len(models), figsize=size, sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        len(datasets), len(models), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
     for line, dataset in zip(axes, datasets, strict=True):
         for panel, model in zip(line, models, strict=True):
             own = rows[(rows["dataset"] == dataset) & (rows["model"] == model)]
@@ -25,5 +27,4 @@ def run(*, table: Path, pdf: Path, png: Path) -> None:
     figure.supxlabel("rank correlation of loss and accuracy", fontsize="medium")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     legend_below(figure, dict(zip(labels, handles, strict=True)), 2)
-    figure.tight_layout()
     save(figure, pdf, png)

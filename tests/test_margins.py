@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import gaussian_kde
 
 from lossmap.measures.distortion import pair_changes, pair_quantiles
-from lossmap.measures.margins import neighbour_margins
+from lossmap.measures.margins import difference_noise, neighbour_margins
 from lossmap.measures.neighbours import nearest_neighbours
 from lossmap.measures.overlap import list_overlap
 
@@ -90,6 +90,26 @@ def test_a_random_projections_lost_neighbours_are_near_ties_and_a_permuted_halfs
     assert share("half permuted", "own_ties", own_change=typical[1])[0] < 0.1
 
 
+@pytest.mark.parametrize("alike", [0, 0.5, 0.9, 0.99])
+def test_the_noise_of_a_difference_is_what_projections_make_of_it(alike):
+    """Both candidates share the query, and each other's direction: their cosines err together."""
+    query, one, other = rng.normal(size=(3, 60))
+    one, other = one + query, other + query
+    other = (1 - alike) * other + alike * one
+    before = cosines(np.stack([query, one, other]))
+    width, found = 200, []
+    for _ in range(3000):
+        after = cosines(np.stack([query, one, other]) @ rng.normal(size=(60, width)))
+        found.append(after[0, 1] - after[0, 2])
+    noise = difference_noise(before[0, 1], before[0, 2], before[1, 2], width)
+    assert noise == pytest.approx(np.std(found), rel=0.06)  # four standard errors of a deviation of 3,000
+
+
+def test_one_direction_is_not_told_apart():
+    assert difference_noise(0.3, 0.3, 1.0, 50) == pytest.approx(0, abs=1e-9)
+    assert difference_noise([0.0], [0.0], [0.0], 50) == pytest.approx([np.sqrt(2 / 50)])
+
+
 def test_closeness_is_one_for_near_ties_and_zero_by_chance():
     assert margins(CONNECTORS["projection"])[0].closeness.mean(0)[0] > 0.9
     unrelated = margins(CONNECTORS["unrelated"])[0].closeness
@@ -107,8 +127,10 @@ def test_margins_are_counted():
         inside, stranger = lists[0][i, :k], np.setdiff1d(others, lists[0][i, :k])
         epsilon = np.abs(t[i, others] - s[i, others]).max()
         lost, taken = np.setdiff1d(inside, lists[1][i, :k]), np.setdiff1d(lists[1][i, :k], inside)
-        pairs = list(zip(np.sort(s[i, lost])[::-1], np.sort(s[i, taken])[::-1], strict=True))
-        noise = [np.sqrt(((1 - a**2) ** 2 + (1 - b**2) ** 2) / 40) for a, b in pairs]
+        ordered = (sorted(items, key=lambda item: -s[i, item]) for items in (lost, taken))
+        couples = list(zip(*ordered, strict=True))
+        pairs = [(s[i, a], s[i, b]) for a, b in couples]
+        noise = [difference_noise(s[i, a], s[i, b], s[a, b], 40) for a, b in couples]
         mean = s[i, others].mean()
         kernel = gaussian_kde(s[i, others])
         assert found.epsilon[i] == pytest.approx(epsilon)

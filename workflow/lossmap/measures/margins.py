@@ -9,6 +9,7 @@ from lossmap.measures.checks import check_k, checked_matrix
 from lossmap.measures.distortion import unit_rows
 
 BLOCK = 256  # rows of cosines held at once
+PAIRS = 4096  # pairs of images compared at once
 ROUNDING = 1e-12  # by which a computed cosine may be off
 TOLERANCE = 2  # standard deviations of chance that a near-tie spans
 REACH = 8  # bandwidths beyond which a Gaussian kernel adds nothing: exp(-32)
@@ -65,9 +66,9 @@ def neighbour_margins(before, after, lists_before, lists_after, ks, line=(0.0, 1
     """How clearly each image's neighbours are set apart, and which kind of neighbour the connector lost.
 
     A lost neighbour and the image that took its place (both sides in order of cosine before) are a near-tie if their
-    cosines s and t before differ by at most two standard deviations of what a random projection to the connector's
-    output width makes of that difference: sqrt(((1 - s^2)^2 + (1 - t^2)^2) / width), the sampling error of two cosines.
-    Otherwise the neighbour was moved across a clear margin: not for want of room, so by the connector.
+    cosines before differ by at most two standard deviations of what a random projection to the connector's output width
+    makes of that difference (difference_noise). Otherwise the neighbour was moved across a clear margin: not for want
+    of room, so by the connector.
 
     Parameters: before (n, d1) and after (n, width), real; row i is the same image in both. lists_before, lists_after
         (n, at least max(ks)) integers: neighbours by inner product of unit vectors (nearest_neighbours(x, k, "ip")).
@@ -76,7 +77,6 @@ def neighbour_margins(before, after, lists_before, lists_after, ks, line=(0.0, 1
     Returns: Margins.
     Raises: ValueError if shapes do not fit, a k is out of range, or a row is not finite or has length zero (the first
         is named).
-    Source: sampling error of a correlation, Fisher 1915.
     """
     units = [
         torch.from_numpy(unit_rows(checked_matrix(x, name), name)) for x, name in ((before, "before"), (after, "after"))
@@ -96,6 +96,20 @@ def neighbour_margins(before, after, lists_before, lists_after, ks, line=(0.0, 1
         for rows in np.split(np.arange(n), range(BLOCK, n, BLOCK))
     ]
     return Margins(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+
+def difference_noise(s, t, r, width):
+    """Standard deviation of the difference of two cosines s = cos(q, a) and t = cos(q, b) after a random projection.
+
+    They share q, and a and b resemble each other, so that much of what a projection does to one it does to the other.
+    Parameters: s, t and r = cos(a, b), arrays of one shape; width, dimensions of the Gaussian projection.
+    Returns: float64 of that shape, to first order in 1 / width; 0 where a and b have one direction.
+    Source: variance and covariance of two sample correlations with a variable in common, Pearson and Filon 1898.
+    """
+    s, t, r = (np.asarray(value, dtype=np.float64) for value in (s, t, r))
+    covariance = r * (1 - s**2 - t**2) - s * t * (1 - s**2 - t**2 - r**2) / 2
+    variance = (1 - s**2) ** 2 + (1 - t**2) ** 2 - 2 * covariance
+    return np.sqrt(variance.clip(0) / width)  # rounding may leave it below 0
 
 
 def _margins_of(rows, units, lists, ks, mean, line, own_change, width):
@@ -121,9 +135,11 @@ def _margins_of(rows, units, lists, ks, mean, line, own_change, width):
     for k in ks:
         inside, outside = ordered[:, n - k], ordered[:, n - k - 1]
         lost = lost_from[:, :k] >= k
-        gone, come = _chosen(own[:, :k], lost), _chosen(new[:, :k], taken_by[:, :k] >= k)
-        gap = np.where(np.arange(k) < lost.sum(1)[:, None], gone - come, np.inf)
-        noise = np.sqrt(((1 - gone**2) ** 2 + (1 - come**2) ** 2) / width)
+        # As many came as went: the largest cosine of the one beside the largest of the other, and so on.
+        row, went = _chosen(own[:, :k], lost)
+        _, came = _chosen(new[:, :k], taken_by[:, :k] >= k)
+        s, t = own[row, went], new[row, came]
+        noise = difference_noise(s, t, _cosines(units[0], lists[0][row, went], lists[1][row, came]), width)
         nearer = own[:, :k].mean(1) - mean
         closeness = np.full(len(rows), np.nan)
         np.divide(new[:, :k].mean(1) - mean, nearer, out=closeness, where=nearer > ROUNDING)
@@ -133,8 +149,8 @@ def _margins_of(rows, units, lists, ks, mean, line, own_change, width):
                 outside,
                 (near_own[:, :k] - k).clip(0).sum(1),
                 lost.sum(1),
-                (gap <= TOLERANCE * noise + ROUNDING).sum(1),
-                (gap <= 2 * own_change + ROUNDING).sum(1),
+                np.bincount(row[s - t <= TOLERANCE * noise + ROUNDING], minlength=len(rows)),
+                np.bincount(row[s - t <= 2 * own_change + ROUNDING], minlength=len(rows)),
                 closeness,
                 _lower_density(ordered[:, 1:], inside, outside),
             )
@@ -156,9 +172,19 @@ def _places(items, lists, n):
 
 
 def _chosen(values, chosen):
-    """(b, k): each row's chosen values, largest first, then zeros."""
-    ordered = np.sort(np.where(chosen, values, -np.inf), axis=1)[:, ::-1]
-    return np.where(np.isfinite(ordered), ordered, 0)
+    """Row and column of each row's chosen values, row by row, largest first."""
+    order = np.argsort(np.where(chosen, -values, np.inf), axis=1, kind="stable")
+    row, place = np.nonzero(np.arange(chosen.shape[1]) < chosen.sum(1)[:, None])
+    return row, order[row, place]
+
+
+def _cosines(units, first, second):
+    """(p,) cosines of pairs of rows of units (n, d), some at a time."""
+    found = np.empty(len(first))
+    for pairs in np.split(np.arange(len(first)), range(PAIRS, len(first), PAIRS)):
+        a, b = (units[torch.from_numpy(side[pairs])] for side in (first, second))
+        found[pairs] = (a * b).sum(1).numpy()
+    return found
 
 
 def _lower_density(values, inside, outside):

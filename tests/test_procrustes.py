@@ -109,9 +109,22 @@ def test_ridge_is_scikit_learns_at_the_penalty_that_it_chose(width, monkeypatch)
         np.testing.assert_allclose(source @ found, source @ wanted, atol=1e-6)
 
 
-def test_a_share_is_of_the_other_half():
-    for errors, variances in unexplained_shares(X, X, np.random.default_rng(0)).values():
-        assert errors.shape == variances.shape == (150,)
+@pytest.mark.parametrize("n", [300, 151])
+def test_every_image_is_scored_once_by_what_was_fitted_on_the_other_half(n):
+    after = rng.normal(size=X.shape)[:n]
+    order = np.random.default_rng(0).permutation(n)
+    halves = np.sort(order[: n // 2]), np.sort(order[n // 2 :])
+    for fitted, scored in (halves, halves[::-1]):
+        changed, other = X[:n].copy(), after.copy()
+        changed[scored[0]] += 100
+        other[scored[0]] -= 100
+        one = unexplained_shares(X[:n], after, np.random.default_rng(0))
+        two = unexplained_shares(changed, other, np.random.default_rng(0))
+        for name in ("rotation", "rotation_standardised", "ridge"):
+            assert one[name][0].shape == one[name][1].shape == (n,)
+            np.testing.assert_array_equal(one[name][0][scored[1:]], two[name][0][scored[1:]])
+            assert one[name][0][scored[0]] != two[name][0][scored[0]]
+            assert (one[name][0][fitted] != two[name][0][fitted]).any()  # their map was fitted on what changed
 
 
 def test_a_constant_feature_is_no_fault():

@@ -44,6 +44,7 @@ def caption_scores(seed=1):
     cider = 100 - np.arange(N) + rng.normal(0, 20, N)
     texts = ["a dog"] * (N - 1) + [" "]
     frame = pd.DataFrame({"image_id": IDS, "text": texts, "cider": cider, "cider_raw": cider + rng.normal(0, 9, N)})
+    frame["reference_words"] = rng.permutation(N) / 5 + 6
     return frame.sample(frac=1, random_state=0, ignore_index=True)  # another order than the losses
 
 
@@ -80,6 +81,24 @@ def test_caption_relations_are_scipys_on_the_joined_columns(tmp_path):
     assert relations["rho_signed"][1] == pytest.approx(signed)
 
 
+def test_what_the_length_of_the_references_explains_is_taken_out(tmp_path):
+    """Loss and CIDEr that both follow the number of words, and nothing else."""
+    scores, lost = caption_scores(), made_up()["squared_error"][1].mean(1)
+    rng = np.random.default_rng(4)
+    words = scores["image_id"].map(dict(zip(IDS, stats.rankdata(lost), strict=True))) + rng.normal(0, 8, N)
+    scores = scores.assign(cider=rng.normal(0, 8, N) - words, reference_words=words)
+    _, relations = relate_made_up_captions(tmp_path, scores)
+    first = relations.iloc[0]
+    assert first["rho"] < -0.8
+    assert first["rho_partial"] < -0.7
+    assert first["words_low"] < 0 < first["words_high"]
+    losses = pd.read_parquet(tmp_path / "losses.parquet")
+    ranks = [stats.rankdata(losses[name]) for name in ("squared_error", "cider", "pre_norm", "reference_words")]
+    design = np.stack([np.ones(N), *ranks[2:]], axis=1)
+    rest = [side - design @ np.linalg.lstsq(design, side, rcond=None)[0] for side in ranks[:2]]
+    assert first["rho_words"] == pytest.approx(stats.pearsonr(*rest).statistic)
+
+
 def test_quarters_hold_a_quarter_of_the_images_each(tmp_path):
     losses, relations = relate_made_up_captions(tmp_path, caption_scores())
     for row in relations.itertuples():
@@ -96,7 +115,12 @@ def test_quarters_hold_a_quarter_of_the_images_each(tmp_path):
 def test_captions_without_scores_are_counted_and_without_loss_refused(tmp_path):
     _, relations = relate_made_up_captions(tmp_path, caption_scores().iloc[:50])
     assert relations[["n", "unscored"]].iloc[0].tolist() == [50, 10]
-    stray = pd.concat([caption_scores(), pd.DataFrame([{"image_id": "x", "text": "", "cider": 0.0, "cider_raw": 0.0}])])
+    stray = pd.concat(
+        [
+            caption_scores(),
+            pd.DataFrame([{"image_id": "x", "text": "", "cider": 0.0, "cider_raw": 0.0, "reference_words": 1.0}]),
+        ]
+    )
     with pytest.raises(LossmapError, match="1 of 61 captions have no loss in .*\n  - image x"):
         relate_made_up_captions(tmp_path, stray)
 

@@ -87,7 +87,7 @@ def test_captions_are_scored_in_both_conventions(tmp_path):
     files = captions_at(tmp_path)
     score_captions.run(**files)
     scores, summary = tables(files)
-    assert scores.columns.tolist() == ["image_id", "text", "cider", "cider_raw"]
+    assert scores.columns.tolist() == ["image_id", "text", "cider", "cider_raw", "reference_words"]
     assert scores["image_id"].tolist() == ["owl", "dog", "cat"]
     assert scores["text"].tolist() == ["", "two dogs run fast", "A cat sleeps on the mat."]
     tokens = [
@@ -101,6 +101,7 @@ def test_captions_are_scored_in_both_conventions(tmp_path):
     by_blanks = 100 * cider_d([[], *(text.split() for _, text in CAPTIONS[1:])], raw)
     np.testing.assert_allclose(scores["cider_raw"], by_blanks, rtol=1e-12)
     assert scores["cider"][0] == scores["cider_raw"][0] == 0
+    assert scores["reference_words"].tolist() == [2, 5, 5]
     assert scores["cider"][1] > 500 > scores["cider_raw"][1] > 0  # "run," and "fast!" are other strings
 
     row = summary.iloc[0]

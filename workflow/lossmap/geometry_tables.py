@@ -89,9 +89,9 @@ def sentences(summary: pd.DataFrame, table: str) -> list[str]:
     lines = []
     for dataset, model in summary[["dataset", "model"]].drop_duplicates().itertuples(index=False):
 
-        def shown(measure, own_k=0, percent=False, digits=2, dataset=dataset, model=model):
+        def shown(measure, own_k=0, percent=False, digits=None, dataset=dataset, model=model):
             row = one(summary, dataset, model, measure, own_k)
-            return _percent(row) if percent else _with_interval(row, digits)
+            return _percent(row, digits or 0) if percent else _with_interval(row, 2 if digits is None else digits)
 
         start = f"- **{model}** on {dataset}"
         if table == "similarity":
@@ -112,9 +112,10 @@ def sentences(summary: pd.DataFrame, table: str) -> list[str]:
             if one(summary, dataset, model, "response_random_loss") is not None:
                 loss = f" Rank correlation with the loss of the same patches: {shown('response_random_loss')}."
             lines.append(
-                f"{start}: response {shown('response_random')} in random directions, {shown('response_towards')} "
-                f"towards other images; {shown('response_random_unseen', percent=True)} of the patches are not seen."
-                f"{loss}"
+                f"{start} ({one(summary, dataset, model, 'response_random')['n']} images): response "
+                f"{shown('response_random')} in random directions, {shown('response_towards')} towards other images; "
+                f"not seen: {shown('response_random_unseen', percent=True, digits=1)} of the patches in random "
+                f"directions, {shown('response_towards_unseen', percent=True, digits=1)} towards other images.{loss}"
             )
     return lines
 
@@ -207,8 +208,10 @@ def _with_interval(row: pd.Series, digits: int) -> str:
     return value if pd.isna(row["low"]) else f"{value} [{low}, {high}]"
 
 
-def _percent(row: pd.Series) -> str:
-    return "–" if pd.isna(row["value"]) else f"{row['value']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
+def _percent(row: pd.Series, digits: int) -> str:
+    if pd.isna(row["value"]):
+        return "–"
+    return f"{row['value']:.{digits}%} [{row['low']:.{digits}%}, {row['high']:.{digits}%}]"
 
 
 def _intervals(table: pd.DataFrame, name: str) -> list[str]:

@@ -54,19 +54,21 @@ def shuffled_error(alignment, rng):
 def unexplained_shares(before, after, rng):
     """What linear maps from after the connector leave unexplained before it, on images that they were not fitted on.
 
-    A seeded half of the images is for fitting, the rest for scoring; means and deviations are those of the first half.
+    The images are halved by seed; each half is scored by maps that were fitted on the other, with its means and
+    deviations, so that every image is scored once.
     rotation: orthogonal, and one scale (principal components or zeros make the widths equal), of embeddings divided by
     one number, so that a rotation is still a rotation. rotation_standardised: the same of embeddings whose features all
     have deviation 1, so that no feature outweighs another. ridge: any linear map of those, its penalty chosen on the
     fitting half by generalised cross-validation. *_shuffled: the two of standardised embeddings, fitted and scored on
-    pairs of different images, which is chance: about 1.
+    pairs of different images, which is chance: 1 or a little more.
 
     Parameters: before (n, d), after (n, d2), real, n >= 4; row i is the same image in both. rng: numpy Generator.
-    Returns: dict: name of MAPS -> errors and variances, (n_scored,) float64 each: squared lengths of what is left and
+    Returns: dict: name of MAPS -> errors and variances, (n,) float64 each: squared lengths of what is left and
         of what was there, beyond the mean. Sum over sum is the share of variance unexplained: 0 = none, 1 = no
         better than the mean.
-    Raises: ValueError as align, if n < 4, or if the fitting half does not vary.
-    Source: Schoenemann and Carroll 1970 for the scale; Golub, Heath and Wahba 1979 for the penalty.
+    Raises: ValueError as align, if n < 4, or if a half does not vary.
+    Source: Schoenemann and Carroll 1970 for the scale; Golub, Heath and Wahba 1979 for the penalty; halves that take
+        turns: Stone, Cross-validatory choice and assessment of statistical predictions, 1974.
     """
     before, after = _checked_pair(before, after)
     n = len(before)
@@ -74,8 +76,19 @@ def unexplained_shares(before, after, rng):
         raise ValueError(f"before has {n} rows; wanted at least 4, two to fit and two to score")
     order = rng.permutation(n)
     halves = np.sort(order[: n // 2]), np.sort(order[n // 2 :])
-    own = [np.arange(len(half)) for half in halves]
     others = [_derangement(len(half), rng) for half in halves]
+    found = {name: (np.empty(n), np.empty(n)) for name in MAPS}
+    for turn in (slice(None), slice(None, None, -1)):
+        scored = halves[turn][1]
+        for name, parts in _of_halves(before, after, halves[turn], others[turn]).items():
+            for whole, part in zip(found[name], parts, strict=True):
+                whole[scored] = part
+    return found
+
+
+def _of_halves(before, after, halves, others):
+    """Errors and variances of the second half, by maps fitted on the first. others: derangements of the halves."""
+    own = [np.arange(len(half)) for half in halves]
     found = {}
 
     target, source = _standardised(before, halves, False, "before"), _standardised(after, halves, False, "after")

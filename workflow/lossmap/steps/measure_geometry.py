@@ -19,6 +19,9 @@ from lossmap.neighbour_lists import STAGES, read_lists
 from lossmap.seeds import seed_for
 from lossmap.store import open_store
 
+DRAWS = 20  # random projections that a connector is compared with: of a single one, the width that keeps as much as the
+# connector is off by a tenth
+
 
 def run(
     *,
@@ -196,22 +199,22 @@ def _plan(measured: _Summary, margins: Margins) -> pd.DataFrame:
 
 
 def _projections(measured: _Summary, margins: Margins, unit: np.ndarray, lists: np.ndarray, width: int) -> pd.DataFrame:
-    """What random projections keep: to the planned dimensions, to the connector's output width, and to fewer."""
+    """What random projections keep: one to each planned dimension; the mean of some to the output width and fewer."""
     rng = np.random.default_rng(measured.seed("projections"))
     queries = np.sort(rng.permutation(measured.n)[: measured.spec["queries"]])
     ks, powers = measured.spec["k"], [2**i for i in range(1, width.bit_length()) if 2**i < width]
-    wanted = [("width", np.nan, ks, m) for m in (*powers, width)]
+    wanted = [("width", np.nan, ks, m, DRAWS) for m in (*powers, width)]
     for quantile in measured.spec["quantiles"]:
         dimensions = dimension_curve(margins.nearest, quantile, measured.spec["confidence"]).value
-        wanted += [("planned", quantile, [k], dimensions[k - 1]) for k in ks]
+        wanted += [("planned", quantile, [k], dimensions[k - 1], 1) for k in ks]
     rows = []
-    for purpose, quantile, own_ks, m in wanted:
-        shares = kept_by_projection(unit, lists, own_ks, m, queries, rng)
-        for k, kept in zip(own_ks, shares.T, strict=True):
+    for purpose, quantile, own_ks, m, draws in wanted:
+        shares = np.stack([kept_by_projection(unit, lists, own_ks, m, queries, rng) for _ in range(draws)])
+        for k, kept in zip(own_ks, np.moveaxis(shares, 2, 0), strict=True):  # kept (draws, queries)
             row = {"purpose": purpose, "quantile": quantile, "k": k, "dimension": m}
             row["promised"] = (1 - quantile) * (1 - 2 / measured.n)
-            for name, values in (("kept_all", (kept == 1).astype(float)), ("overlap", kept)):
-                interval = bootstrap_mean(values, **measured.resampling)
+            for name, values in (("kept_all", kept == 1), ("overlap", kept)):
+                interval = bootstrap_mean(values.mean(0), **measured.resampling)
                 row |= dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
             rows.append(row)
     table = pd.DataFrame(rows)

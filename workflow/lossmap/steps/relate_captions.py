@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lossmap.errors import LossmapError
-from lossmap.measures.relations import LOSSES, difference_of_means, quarters, relate, spearman_rho
+from lossmap.measures.relations import LOSSES, difference_of_means, partial_spearman, quarters, relate, spearman_rho
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.patch_loss_store import open_patch_losses
 from lossmap.seeds import seed_for
@@ -17,7 +17,8 @@ def run(*, scores: Path, patch_loss: Path, maps: Path, losses: Path, relations: 
     """Put each image's loss beside its caption's CIDEr, and relate the two: one row per loss.
 
     patch_loss: means per image (Parquet), of which those of the best reconstructor count. maps: values per patch, of
-    which the norms before the connector are read: the partial correlation holds their mean constant.
+    which the norms before the connector are read: the partial correlation holds their mean constant, and a second one
+    the number of words of the references, too: images with more to see take more words, lose more and score less.
 
     spec: dataset, model, permutations, confidence, resamples, seed.
     """
@@ -52,10 +53,15 @@ def run(*, scores: Path, patch_loss: Path, maps: Path, losses: Path, relations: 
 
 def _relation(table: pd.DataFrame, loss: str, how: dict, permutations: int) -> dict:
     """Rank correlation of one loss with CIDEr, and in the paper's convention: CIDEr on raw strings."""
-    found = relate(table[loss], table["cider"], [table["pre_norm"]], permutations=permutations, **how)
+    controls = [table["pre_norm"], table["reference_words"]]
+    found = relate(table[loss], table["cider"], controls[:1], permutations=permutations, **how)
+    given_words = partial_spearman(table[loss], table["cider"], controls, **how)
+    words = {"rho_words": given_words.rho, "words_low": given_words.low, "words_high": given_words.high}
     signed = spearman_rho(table["norm_difference"], table["cider"]) if loss == "absolute_norm_difference" else np.nan
     raw = spearman_rho(table[loss], table["cider_raw"])
-    return {**asdict(found), "rho_signed": signed, "rho_paper_convention": raw}
+    if given_words.reason and not found.reason:
+        words["reason"] = f"partial, given words: {given_words.reason}"
+    return {**asdict(found), **words, "rho_signed": signed, "rho_paper_convention": raw}
 
 
 def _quarters(table: pd.DataFrame, loss: str, how: dict, spec: dict) -> dict:

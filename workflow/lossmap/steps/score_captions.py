@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lossmap.data.manifest import read_table
@@ -16,16 +17,19 @@ def run(*, predictions: Path, references: Path, scores: Path, summary: Path, spe
     """Score one caption per image by CIDEr-D x 100, document frequencies from all references of the dataset.
 
     cider: on Penn Treebank tokens, as published. cider_raw: the paper's, on the strings as they are, cut at blanks. A
-    caption without a word scores 0. An image with a caption but without references is an error, and so is the reverse.
+    caption without a word scores 0. reference_words: mean number of Penn Treebank tokens of an image's references. An
+    image with a caption but without references is an error, and so is the reverse.
 
     spec: dataset, model, confidence, resamples, seed.
     """
     known = read_table(references, "captions").groupby("image_id", sort=False)["caption"].agg(list)
     table = beside(predictions, known.to_frame("references"), references)
-    for column, tokens in (("cider", ptb_tokens), ("cider_raw", str.split)):
+    for column, tokens in (("cider_raw", str.split), ("cider", ptb_tokens)):
         generated = [tokens(text) for text in table["text"]]
-        table[column] = 100 * cider_d(generated, [[tokens(text) for text in texts] for texts in table["references"]])
-    table[["image_id", "text", "cider", "cider_raw"]].to_parquet(scores, index=False)
+        wanted = [[tokens(text) for text in texts] for texts in table["references"]]
+        table[column] = 100 * cider_d(generated, wanted)
+    table["reference_words"] = [np.mean([len(reference) for reference in several]) for several in wanted]
+    table[["image_id", "text", "cider", "cider_raw", "reference_words"]].to_parquet(scores, index=False)
 
     seed = seed_for(spec["seed"], "score_captions", spec["dataset"], spec["model"])
     interval = bootstrap_mean(table["cider"], spec["resamples"], spec["confidence"], seed)

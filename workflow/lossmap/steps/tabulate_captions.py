@@ -19,12 +19,13 @@ CIDER_NOTE = (
 )
 RELATION_NOTE = (
     "CIDEr of the quarters of the images with the highest and with the lowest loss; gain: lowest less highest. rho: "
-    "Spearman's rank correlation of loss and CIDEr; negative: images that lost more are described worse. Partial rho: "
-    "given the mean norm of an image's patches before the connector. In brackets: bootstrap interval over images. p: "
-    "by permutation, two-sided; adjusted: Benjamini-Hochberg, the family being all tests of that column. Loss: mean "
-    "over patches, by the best reconstructor; the norm difference by its absolute value. Unscored: images with a loss "
-    "but without a scored caption. Paper's convention: CIDEr on raw strings. Reported: the paper's value, where the "
-    "study has its model and dataset."
+    "Spearman's rank correlation of loss and CIDEr; negative: images that lost more are described worse. Partial rho:"
+    " given the mean norm of an image's patches before the connector; then given the mean number of words of its "
+    "references, too, since images with more to see take more words, lose more and score less. In brackets: bootstrap"
+    " interval over images. p: by permutation, two-sided; adjusted: Benjamini-Hochberg, the family being all tests of"
+    " that column. Loss: mean over patches, by the best reconstructor; the norm difference by its absolute value. "
+    "Unscored: images with a loss but without a scored caption. Paper's convention: CIDEr on raw strings. Reported: "
+    "the paper's value, where the study has its model and dataset."
 )
 
 
@@ -99,6 +100,7 @@ def _readable_relations(table: pd.DataFrame) -> pd.DataFrame:
         "p": table["p_permutation"],
         "adjusted p": table["p_adjusted"],
         "partial rho": with_interval(table, "rho_partial", "partial_low", "partial_high", 3),
+        "given words, too": with_interval(table, "rho_words", "words_low", "words_high", 3),
         "rho, paper's convention": _text(table["rho_paper_convention"], 3),
         "rho, reported": _text(table["spearman_reported"], 3),
     }
@@ -120,7 +122,8 @@ def _relation_sentences(table: pd.DataFrame) -> list[str]:
         lines.append(
             f"{start}squared error and CIDEr correlate by {row.rho:.2f} [{row.low:.2f}, {row.high:.2f}], adjusted p "
             f"{row.p_adjusted:.4f}; given patch norm by {row.rho_partial:.2f} [{row.partial_low:.2f}, "
-            f"{row.partial_high:.2f}]. CIDEr of the quarter with the highest loss: {row.cider_high_loss:.1f}, with the "
+            f"{row.partial_high:.2f}], given the references' words, too, by {row.rho_words:.2f} [{row.words_low:.2f}, "
+            f"{row.words_high:.2f}]. CIDEr of the quarter with the highest loss: {row.cider_high_loss:.1f}, with the "
             f"lowest: {row.cider_low_loss:.1f}."
         )
     tests = int(table["p_adjusted"].notna().sum())

@@ -21,7 +21,8 @@ NOTES = {
         "are the same on both sides. Trustworthiness: few strangers among the neighbours after; continuity: few "
         "neighbours before are lost far away; 1 is perfect. Kendall's tau and Spearman's rho: whether an image's k "
         "neighbours keep their order, 1 the same, 0 chance. Effective rank: how many directions the embeddings use. "
-        "Intrinsic dimension: of the surface on which they lie, from the two nearest neighbours (TwoNN)."
+        "Intrinsic dimension: of the surface on which they lie, from the two nearest neighbours (TwoNN). The intervals "
+        "of CKA and effective rank are those of the bootstrap to first order."
     ),
     "margins": (
         "Neighbours by cosine of mean-pooled embeddings. Each lost neighbour is compared with the image that took its "
@@ -30,7 +31,8 @@ NOTES = {
         "for want of room, so by the connector. Within the connector's own change: the difference is at most twice the "
         "median change of a cosine beyond the best line; a connector that changes much makes ties of much. Closeness "
         "kept: how near the neighbours after were before, from 0, a random image, to 1, the neighbours before. "
-        "Distance ratio: after over before, relative to the median pair: an empirical bi-Lipschitz constant. Bound: "
+        "Distance ratio: after over before, relative to the median pair: an empirical bi-Lipschitz constant. Quantiles "
+        "are over pairs of images, an evenly spread part of them where there are more than 16,384. Bound: "
         "overlap >= 1 - ties / k and >= 1 - sqrt(ties) / k, ties being the pairs of a neighbour and a stranger within "
         "twice the image's largest change; above 0 it says something."
     ),

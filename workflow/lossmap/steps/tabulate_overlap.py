@@ -10,9 +10,10 @@ from lossmap.tables import with_interval, write_csv, write_html
 NOTE = (
     "Share of an image's k nearest neighbours (mean-pooled embeddings; l2: Euclidean distance, ip: inner product of "
     "unit vectors) that are the same before and after the connector, the image itself left out: mean and bootstrap "
-    "interval over images. Chance: k / (n - 1). By permutation: range of the mean when images are paired at random, "
-    "and p. Above chance: 0 at chance, 1 if all are kept. Paper's convention: each image counts among its own "
-    "neighbours. Reported: the paper's value, in its convention, where the study has its model and dataset."
+    "interval over images. Chance: k / (n - 1). By permutation: the central {confidence} of the means when images are "
+    "paired at random; p: share of those means that reach ours (one-sided). Above chance: 0 at chance, 1 if all are "
+    "kept. Paper's convention: each image counts among its own neighbours. Reported: the paper's value, in its "
+    "convention, where the study has its model and dataset."
 )
 
 
@@ -25,7 +26,8 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
     table = beside(table, "figure3", ["dataset", "n", "k"], ["overlap"], spec["checkpoints"])
     table.loc[table["metric"] != "l2", "overlap_reported"] = float("nan")  # the paper's Figure 3 is by distance
     write_csv(table, csv)
-    write_html(_readable(table), html, "k-NN overlap ratio before and after the connector", NOTE)
+    note = NOTE.format(confidence=f"{spec['confidence']:.0%}")
+    write_html(_readable(table), html, "k-NN overlap ratio before and after the connector", note)
     finding.write_text(_sentences(table, spec["confidence"]))
 
 

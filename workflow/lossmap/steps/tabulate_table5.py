@@ -10,14 +10,14 @@ from lossmap.tables import with_interval, write_csv, write_html
 SEEDBENCH = 5624  # images of SEED-Bench, on which the paper reports
 NOTE = (
     "Embeddings after the connector, mean-pooled, are rotated onto those before it by the orthogonal map that leaves "
-    "the least squared error (Procrustes; principal components where there are more features after, zeros where there "
-    "are fewer). Error: distance of an image's two embeddings then, in the unit of the embeddings before, so that "
+    "the least squared error (Procrustes; principal components where there are more features after, zeros where there"
+    " are fewer). Error: distance of an image's two embeddings then, in the unit of the embeddings before, so that "
     "models do not compare; by chance: with images paired at random. Unexplained: share of the variance before the "
-    "connector that a map fitted on one half of the images leaves on the other half, 0 none, 1 all: by a rotation and "
-    "one scale, by the same on standardised features, and by any linear map (ridge) on standardised features. Few "
-    "images for many features leave more, even where nothing is lost. By "
-    "chance: with images paired at random. In brackets: bootstrap interval over images. Reported: the paper's values, "
-    "where the study has its model and dataset."
+    "connector that a map fitted on one half of the images leaves on the other half, each half in turn, 0 none, 1 "
+    "all: by a rotation and one scale, by the same on standardised features, and by any linear map (ridge) on "
+    "standardised features. Few images for many features leave more, even where nothing is lost. By chance: with "
+    "images paired at random. In brackets: bootstrap interval over images. Reported: the paper's values, where the "
+    "study has its model and dataset."
 )
 ERRORS = {
     "mean": "procrustes_error",
@@ -79,8 +79,10 @@ def _sentences(table: pd.DataFrame, confidence: float) -> str:
     lines = []
     for row in table.itertuples():
         lines.append(
-            f"- **{row.model}** on {row.dataset}: a rotation leaves {row.rotation:.0%} "
-            f"[{row.rotation_low:.0%}, {row.rotation_high:.0%}] of the variance unexplained, any linear map "
-            f"{row.ridge:.0%} [{row.ridge_low:.0%}, {row.ridge_high:.0%}] (chance {row.ridge_chance:.0%})."
+            f"- **{row.model}** on {row.dataset}, standardised features: a rotation leaves "
+            f"{row.rotation_standardised:.0%} [{row.rotation_standardised_low:.0%}, "
+            f"{row.rotation_standardised_high:.0%}] of the variance unexplained (chance "
+            f"{row.rotation_standardised_chance:.0%}), any linear map {row.ridge:.0%} [{row.ridge_low:.0%}, "
+            f"{row.ridge_high:.0%}] (chance {row.ridge_chance:.0%})."
         )
     return "\n".join([*lines, "", f"In brackets: {confidence:.0%} bootstrap interval over images.", ""])

@@ -80,9 +80,9 @@ def _sentences(table: pd.DataFrame, confidence: float) -> str:
     for row in table.itertuples():
         lines.append(
             f"- **{row.model}** on {row.dataset}, standardised features: a rotation leaves "
-            f"{row.rotation_standardised:.0%} [{row.rotation_standardised_low:.0%}, "
-            f"{row.rotation_standardised_high:.0%}] of the variance unexplained (chance "
-            f"{row.rotation_standardised_chance:.0%}), any linear map {row.ridge:.0%} [{row.ridge_low:.0%}, "
-            f"{row.ridge_high:.0%}] (chance {row.ridge_chance:.0%})."
+            f"{row.rotation_standardised:.1%} [{row.rotation_standardised_low:.1%}, "
+            f"{row.rotation_standardised_high:.1%}] of the variance unexplained (chance "
+            f"{row.rotation_standardised_chance:.1%}), any linear map {row.ridge:.1%} [{row.ridge_low:.1%}, "
+            f"{row.ridge_high:.1%}] (chance {row.ridge_chance:.1%})."
         )
     return "\n".join([*lines, "", f"In brackets: {confidence:.0%} bootstrap interval over images.", ""])

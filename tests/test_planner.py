@@ -12,6 +12,7 @@ from lossmap.measures.planner import (
     dimension_curve,
     dimension_needed,
     distance_margin,
+    draws,
     kept_by_projection,
     project,
     quantile_curve,
@@ -117,6 +118,10 @@ def test_more_dimensions_keep_more_and_queries_are_rows_of_all():
         np.testing.assert_allclose(kept[1][:, j], list_overlap(LISTS, nearest_neighbours(projected, 10), k))
     some = kept_by_projection(UNIT, LISTS, ks, 8, np.array([5, 17]), np.random.default_rng(1))
     np.testing.assert_array_equal(some, kept[1][[5, 17]])
+
+
+def test_few_dimensions_are_drawn_often_and_many_once():
+    assert [draws(m) for m in (2, 8, 51, 52, 100, 1024, 4096)] == [20, 20, 20, 20, 11, 1, 1]
 
 
 def test_nothing_is_guaranteed_for_the_population_of_few_images():

@@ -17,7 +17,7 @@ from lossmap.measures.dimension import effective_rank, intrinsic_dimension
 from lossmap.measures.distortion import pair_changes, pair_quantiles, unit_rows
 from lossmap.measures.margins import neighbour_margins
 from lossmap.measures.neighbours import nearest_neighbours
-from lossmap.measures.planner import dimension_curve, kept_by_projection
+from lossmap.measures.planner import dimension_curve, draws, kept_by_projection
 from lossmap.measures.procrustes import align, shuffled_error, unexplained_shares
 from lossmap.measures.similarity import debiased_cka, order_agreement, trustworthiness
 
@@ -66,7 +66,8 @@ def measure(before, after, ip, l2, clock):
         for k in KS:
             clock("projections", kept_by_projection, unit, ip[0], [k], curve.value[k - 1], queries, rng)
     for m in (2**i for i in range(1, after.shape[1].bit_length())):
-        clock("projections", kept_by_projection, unit, ip[0], KS, m, queries, rng)
+        for _ in range(draws(m)):
+            clock("projections", kept_by_projection, unit, ip[0], KS, m, queries, rng)
 
 
 def main():

@@ -1,4 +1,4 @@
-"""Why neighbours change: near-ties that a random projection might swap as well, or images moved across a clear margin."""
+"""Why neighbours change: near-ties that a random projection might swap, or images moved across a clear margin."""
 
 from typing import NamedTuple
 

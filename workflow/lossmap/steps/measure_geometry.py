@@ -10,7 +10,7 @@ from lossmap.measures.dimension import effective_rank, intrinsic_dimension
 from lossmap.measures.distortion import pair_changes, pair_quantiles, unit_rows
 from lossmap.measures.margins import Margins, neighbour_margins
 from lossmap.measures.overlap import chance_overlap
-from lossmap.measures.planner import dimension_curve, kept_by_projection, quantile_curve, sampling_margin
+from lossmap.measures.planner import dimension_curve, draws, kept_by_projection, quantile_curve, sampling_margin
 from lossmap.measures.procrustes import align, first_components, shuffled_error, unexplained_shares
 from lossmap.measures.resampling import ratio_interval
 from lossmap.measures.similarity import chance_trustworthiness, debiased_cka, order_agreement, trustworthiness
@@ -18,9 +18,6 @@ from lossmap.measures.statistics import bootstrap_mean
 from lossmap.neighbour_lists import STAGES, read_lists
 from lossmap.seeds import seed_for
 from lossmap.store import open_store
-
-DRAWS = 20  # random projections that a connector is compared with: of a single one, the width that keeps as much as the
-# connector is off by a tenth
 
 
 def run(
@@ -203,13 +200,13 @@ def _projections(measured: _Summary, margins: Margins, unit: np.ndarray, lists: 
     rng = np.random.default_rng(measured.seed("projections"))
     queries = np.sort(rng.permutation(measured.n)[: measured.spec["queries"]])
     ks, powers = measured.spec["k"], [2**i for i in range(1, width.bit_length()) if 2**i < width]
-    wanted = [("width", np.nan, ks, m, DRAWS) for m in (*powers, width)]
+    wanted = [("width", np.nan, ks, m, draws(m)) for m in (*powers, width)]
     for quantile in measured.spec["quantiles"]:
         dimensions = dimension_curve(margins.nearest, quantile, measured.spec["confidence"]).value
         wanted += [("planned", quantile, [k], dimensions[k - 1], 1) for k in ks]
     rows = []
-    for purpose, quantile, own_ks, m, draws in wanted:
-        shares = np.stack([kept_by_projection(unit, lists, own_ks, m, queries, rng) for _ in range(draws)])
+    for purpose, quantile, own_ks, m, count in wanted:
+        shares = np.stack([kept_by_projection(unit, lists, own_ks, m, queries, rng) for _ in range(count)])
         for k, kept in zip(own_ks, np.moveaxis(shares, 2, 0), strict=True):  # kept (draws, queries)
             row = {"purpose": purpose, "quantile": quantile, "k": k, "dimension": m}
             row["promised"] = (1 - quantile) * (1 - 2 / measured.n)

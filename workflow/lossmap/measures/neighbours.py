@@ -145,7 +145,7 @@ def _rank(points, rows, k, kept, dtype):
     Each score lies between `lower` and `upper`. Where the upper ends of all items so far stay below the next lower end,
     the order is certain; between two such gaps lies a run of near-ties, put in order by the float64 distances.
     """
-    lower, items = _smallest(points.lower_scores(rows, dtype), kept)
+    lower, items = smallest(points.lower_scores(rows, dtype), kept)
     of_query, of_item = (error.to(dtype) for error in points.errors(dtype))
     upper = lower + 2 * (of_query[rows, None] + of_item[items])
     gap = torch.ones_like(lower, dtype=torch.bool)  # gap[:, t]: nothing up to t can lie behind anything after t
@@ -165,8 +165,8 @@ def _rank(points, rows, k, kept, dtype):
     return items[:, :k], settled
 
 
-def _smallest(scores, count):
-    """Values and columns of each row's `count` smallest, smallest first.
+def smallest(scores, count):
+    """Values and columns of each row's `count` smallest, smallest first. scores (b, n); both (b, count).
 
     In two stages, for topk is slow on long rows: the groups with the smallest minima hold the smallest values.
     """

@@ -7,9 +7,10 @@ import torch
 from scipy import stats
 
 from lossmap.measures.checks import check_k
+from lossmap.measures.neighbours import smallest
 from lossmap.measures.statistics import check_resampling, interval_tails
 
-DRAWS, DRAWN = 20, 1024  # random projections that are averaged, at most, and their dimensions together, or so
+DRAWS, DRAWN = 8, 256  # random projections that are averaged, at most, and their dimensions together, or so
 
 
 class Curve(NamedTuple):
@@ -142,10 +143,9 @@ def kept_by_projection(x, lists, ks, m, queries, rng):
         check_k(k, len(x))
     if np.isinf(m):
         return np.ones((len(queries), len(ks)))
-    projected = torch.from_numpy(project(x - x.mean(axis=0), int(m), rng))
-    half_squares = projected.square().sum(1) / 2
-    scores = half_squares - projected[queries] @ projected.T
+    projected = torch.from_numpy(project(x, int(m), rng))
+    scores = torch.addmm(projected.square().sum(1) / 2, projected[queries], projected.T, alpha=-1)
     scores[torch.arange(len(queries)), torch.as_tensor(queries)] = torch.inf
-    found = scores.topk(max(ks), largest=False).indices.numpy()
+    found = smallest(scores, max(ks))[1].numpy()
     same = found[:, :, None] == np.asarray(lists)[queries][:, None, : max(ks)]
     return np.stack([same[:, :k, :k].any(2).mean(1) for k in ks], axis=1)

@@ -12,7 +12,7 @@ NOTE = (
     "keeps every distance well enough for all k neighbours of the images whose margin is clear enough; the share of "
     "images with the smallest margins, which are near-ties, is given up. Promised: share of images that keep all k. "
     "Kept all, overlap: measured, by projecting. Beside it: the connector's own overlap, that of random projections "
-    "to its output width (in parentheses; mean of up to 20), and the width of those that keep as much as the "
+    "to its output width (in parentheses; mean of up to 8), and the width of those that keep as much as the "
     "connector (–: fewer than 2, or more than its own). Guaranteed beyond the sample: share of images whose margin "
     "holds for the population that the images are a sample of (Dvoretzky-Kiefer-Wolfowitz); for the others no finite "
     "dimension is guaranteed. In brackets: bootstrap interval over images."

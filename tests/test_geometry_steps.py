@@ -169,9 +169,18 @@ def paths(results, name):
 
 def test_table_5_has_the_papers_values_for_its_images_only(results, tmp_path):
     tabulate_table5.run(summaries=paths(results, "summary"), **outputs(tmp_path), spec=CHECKPOINTS)
+    ours = pd.read_csv(tmp_path / "csv").set_index("model").loc["rotation"]
     assert pd.read_csv(tmp_path / "csv")["mean_reported"].isna().all()
     assert "reported</th>" not in (tmp_path / "html").read_text()
-    assert "**rotation** on d, standardised features: a rotation leaves" in (tmp_path / "finding").read_text()
+    assert f"{ours['rotation']:.0%} [{ours['rotation_low']:.0%}, {ours['rotation_high']:.0%}]" == "0% [0%, 0%]"
+    shares = [
+        f"{ours[name]:.1%} [{ours[f'{name}_low']:.1%}, {ours[f'{name}_high']:.1%}]"
+        for name in ("rotation_standardised", "ridge")
+    ]
+    assert shares[1] == "0.0% [0.0%, 0.0%]"
+    finding = (tmp_path / "finding").read_text()
+    assert f"**rotation** on d, standardised features: a rotation leaves {shares[0]} of the variance" in finding
+    assert f"any linear map {shares[1]}" in finding
     table = pd.read_parquet(paths(results, "summary")[0]).assign(dataset="seedbench", n=5624)
     table.to_parquet(tmp_path / "theirs")
     tabulate_table5.run(summaries=[tmp_path / "theirs"], **outputs(tmp_path), spec=CHECKPOINTS)

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from lossmap.tables import with_interval
+
 MEASURES = {
     "similarity": {
         "cka": "CKA",
@@ -89,9 +91,9 @@ def sentences(summary: pd.DataFrame, table: str) -> list[str]:
     lines = []
     for dataset, model in summary[["dataset", "model"]].drop_duplicates().itertuples(index=False):
 
-        def shown(measure, own_k=0, percent=False, digits=None, dataset=dataset, model=model):
+        def shown(measure, own_k=0, percent=False, digits=2, dataset=dataset, model=model):
             row = one(summary, dataset, model, measure, own_k)
-            return _percent(row, digits or 0) if percent else _with_interval(row, 2 if digits is None else digits)
+            return _with_interval(row, digits, percent)
 
         start = f"- **{model}** on {dataset}"
         if table == "similarity":
@@ -103,9 +105,9 @@ def sentences(summary: pd.DataFrame, table: str) -> list[str]:
             )
         elif table == "margins":
             lines.append(
-                f"{start} keeps {shown('mutual_neighbours', k, True)} of the {k} nearest neighbours by cosine. Of the "
-                f"lost, {shown('share_near_ties', k, True)} were near-ties, {shown('share_moved', k, True)} were moved "
-                f"across a clear margin. Closeness kept: {shown('closeness', k)}."
+                f"{start} keeps {shown('mutual_neighbours', k, True, 0)} of the {k} nearest neighbours by cosine. Of "
+                f"the lost, {shown('share_near_ties', k, True, 0)} were near-ties, {shown('share_moved', k, True, 0)} "
+                f"were moved across a clear margin. Closeness kept: {shown('closeness', k)}."
             )
         else:
             loss = ""
@@ -162,8 +164,8 @@ def readable_plan(table: pd.DataFrame) -> pd.DataFrame:
         for row in table.itertuples()
     ]
     columns["promised: images that keep all"] = table["promised"]
-    columns["kept all"] = _intervals(table, "kept_all")
-    columns["overlap"] = _intervals(table, "overlap")
+    columns["kept all"] = with_interval(table, "kept_all", "kept_all_low", "kept_all_high", 3)
+    columns["overlap"] = with_interval(table, "overlap", "overlap_low", "overlap_high", 3)
     columns["connector's overlap"] = table["overlap_connector"]
     columns["projection to its width"] = [f"{row.overlap_width:.2f} ({row.width:.0f})" for row in table.itertuples()]
     columns["connector is worth a projection to"] = [in_short(value) for value in table["equivalent"]]
@@ -201,21 +203,8 @@ def in_short(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _with_interval(row: pd.Series, digits: int) -> str:
+def _with_interval(row: pd.Series, digits: int, percent: bool = False) -> str:
     if pd.isna(row["value"]):
         return "–"
-    value, low, high = (f"{row[name]:.{digits}f}" for name in ("value", "low", "high"))
+    value, low, high = (f"{row[name]:.{digits}{'%' if percent else 'f'}}" for name in ("value", "low", "high"))
     return value if pd.isna(row["low"]) else f"{value} [{low}, {high}]"
-
-
-def _percent(row: pd.Series, digits: int) -> str:
-    if pd.isna(row["value"]):
-        return "–"
-    return f"{row['value']:.{digits}%} [{row['low']:.{digits}%}, {row['high']:.{digits}%}]"
-
-
-def _intervals(table: pd.DataFrame, name: str) -> list[str]:
-    return [
-        f"{value:.3f} [{low:.3f}, {high:.3f}]"
-        for value, low, high in zip(table[name], table[f"{name}_low"], table[f"{name}_high"], strict=True)
-    ]

@@ -78,9 +78,8 @@ def unexplained_shares(before, after, rng):
     halves = np.sort(order[: n // 2]), np.sort(order[n // 2 :])
     others = [_derangement(len(half), rng) for half in halves]
     found = {name: (np.empty(n), np.empty(n)) for name in MAPS}
-    for turn in (slice(None), slice(None, None, -1)):
-        scored = halves[turn][1]
-        for name, parts in _of_halves(before, after, halves[turn], others[turn]).items():
+    for (fitted, scored), shuffled in ((halves, others), (halves[::-1], others[::-1])):
+        for name, parts in _of_halves(before, after, (fitted, scored), shuffled).items():
             for whole, part in zip(found[name], parts, strict=True):
                 whole[scored] = part
     return found

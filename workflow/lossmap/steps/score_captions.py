@@ -24,11 +24,12 @@ def run(*, predictions: Path, references: Path, scores: Path, summary: Path, spe
     """
     known = read_table(references, "captions").groupby("image_id", sort=False)["caption"].agg(list)
     table = beside(predictions, known.to_frame("references"), references)
-    for column, tokens in (("cider_raw", str.split), ("cider", ptb_tokens)):
+    wanted = {}
+    for column, tokens in (("cider", ptb_tokens), ("cider_raw", str.split)):
         generated = [tokens(text) for text in table["text"]]
-        wanted = [[tokens(text) for text in texts] for texts in table["references"]]
-        table[column] = 100 * cider_d(generated, wanted)
-    table["reference_words"] = [np.mean([len(reference) for reference in several]) for several in wanted]
+        wanted[column] = [[tokens(text) for text in texts] for texts in table["references"]]
+        table[column] = 100 * cider_d(generated, wanted[column])
+    table["reference_words"] = [np.mean([len(reference) for reference in several]) for several in wanted["cider"]]
     table[["image_id", "text", "cider", "cider_raw", "reference_words"]].to_parquet(scores, index=False)
 
     seed = seed_for(spec["seed"], "score_captions", spec["dataset"], spec["model"])

@@ -29,7 +29,7 @@ def make_study(folder: Path, task: str, n: int = 12, seed: int = 0, masks: bool 
         mask = answer_mask(i)
         Image.fromarray(mask).save(folder / f"{i}-mask.png")
         digest = hashlib.sha256((folder / f"{i}.png").read_bytes()).hexdigest()
-        images.append((image_id, str(folder / f"{i}.png"), None, WIDTH, HEIGHT, digest))
+        images.append((image_id, str(folder / f"{i}.png"), None, WIDTH, HEIGHT, digest, digest))
         covered.append(patch_coverage(mask, BOX, GRID).ravel())
         mask_path = str(folder / f"{i}-mask.png") if masks else None
         answers, options = (["two"], ["one", "two"]) if task == "choices" else (["two"] * 7 + ["2"] * 3, None)
@@ -39,7 +39,7 @@ def make_study(folder: Path, task: str, n: int = 12, seed: int = 0, masks: bool 
         )
     paths = {name: folder / f"{name}.parquet" for name in ("images", "references", "predictions", "scores")}
     paths |= {"patch_loss": folder / "toy.zarr", "embeddings": folder / "toy.json"}
-    columns = ["image_id", "path", "label", "width", "height", "sha256"]
+    columns = ["image_id", "path", "label", "width", "height", "sha256", "pixels_sha256"]
     pd.DataFrame(images, columns=columns).to_parquet(paths["images"], index=False)
     columns = ["question_id", "image_id", "question", "answers", "options", "answer_index", "category", "mask_path"]
     questions = pd.DataFrame(questions, columns=columns)

@@ -11,7 +11,16 @@ import pytest
 from PIL import Image, ImageOps
 
 from lossmap.data import images
-from lossmap.data.images import ImageError, ImageFacts, check_images, check_masks, load_image, load_mask, outside
+from lossmap.data.images import (
+    ImageError,
+    ImageFacts,
+    check_images,
+    check_masks,
+    load_image,
+    load_mask,
+    outside,
+    pixels_digest,
+)
 from lossmap.errors import LossmapError
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
@@ -241,6 +250,21 @@ def test_a_mask_that_writes_1_for_white_is_refused(tmp_path):
     assert "m.png: its brightest value is 1. Write the mask as white (255) on black (0)." in found
 
 
+def test_one_picture_saved_twice_has_one_digest_of_its_pixels(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8)
+    upright, turned = Image.fromarray(pixels), Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees on its way to the file, as cameras do
+    written(tmp_path, "plain.png", encoded(upright, "PNG"))
+    written(tmp_path, "plain.bmp", encoded(upright, "BMP"))
+    written(tmp_path, "turned.png", encoded(turned, "PNG", exif=exif))
+    written(tmp_path, "reshaped.png", encoded(Image.fromarray(pixels.reshape(6, 4, 3)), "PNG"))
+    facts = check_images(["plain.png", "plain.bmp", "turned.png", "reshaped.png"], tmp_path)
+    assert len({fact.sha256 for fact in facts}) == 4
+    plain, bmp, upright_again, reshaped = [fact.pixels_sha256 for fact in facts]
+    assert plain == bmp == upright_again != reshaped
+
+
 def test_checks_keep_order_and_do_not_depend_on_the_number_of_workers(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(images, "PER_WORKER", 1)
     names = []
@@ -252,7 +276,8 @@ def test_checks_keep_order_and_do_not_depend_on_the_number_of_workers(tmp_path, 
     assert alone == check_images(names, tmp_path, workers=2)
     assert "decoding images" in capfd.readouterr().err
     assert [fact[0] for i, fact in enumerate(alone) if i != 2] == [1, 2, 4, 5, 6]
-    assert alone[0] == ImageFacts(1, 2, hashlib.sha256((tmp_path / "0.png").read_bytes()).hexdigest())
+    pixels = pixels_digest(Image.new("RGB", (1, 2), "red"))
+    assert alone[0] == ImageFacts(1, 2, hashlib.sha256((tmp_path / "0.png").read_bytes()).hexdigest(), pixels)
     assert "2.png: is not an image" in alone[2]
     assert check_images([], tmp_path) == []
 

@@ -41,11 +41,13 @@ class ImageError(LossmapError):
 
 
 class ImageFacts(NamedTuple):
-    """Width and height in pixels after EXIF orientation, and the SHA-256 of the file's bytes."""
+    """Width and height in pixels after EXIF orientation; the SHA-256 of the file's bytes, and of its pixels, which
+    two files share where the same picture was saved twice (see `pixels_digest`)."""
 
     width: int
     height: int
     sha256: str
+    pixels_sha256: str
 
 
 def load_image(path: str | Path, sha256: str | None = None) -> Image.Image:
@@ -138,7 +140,13 @@ def _examine(look: Callable, root: str, relative: str):
 
 def _image_facts(path: str) -> ImageFacts:
     content = _read(path)
-    return ImageFacts(*_decode(path, content).size, hashlib.sha256(content).hexdigest())
+    image = _decode(path, content)
+    return ImageFacts(*image.size, hashlib.sha256(content).hexdigest(), pixels_digest(image))
+
+
+def pixels_digest(image: Image.Image) -> str:
+    """SHA-256 of an upright RGB image's size and pixels: what a model sees, whatever the file says beside it."""
+    return hashlib.sha256(b"%d x %d " % image.size + image.tobytes()).hexdigest()
 
 
 def _mask_size(path: str) -> tuple[int, int]:

@@ -23,6 +23,7 @@ SCHEMAS = {
             pa.field("width", pa.int64(), nullable=False),  # in pixels, after EXIF orientation
             pa.field("height", pa.int64(), nullable=False),
             pa.field("sha256", _TEXT, nullable=False),  # of the file's bytes
+            pa.field("pixels_sha256", _TEXT, nullable=False),  # of the upright RGB pixels: equal in equal pictures
         ]
     ),
     "captions": pa.schema(

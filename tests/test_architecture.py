@@ -197,13 +197,50 @@ def test_a_code_hash_follows_the_code_that_a_step_runs_and_no_other(tmp_path, mo
     }
 
 
-def test_a_comment_or_a_new_date_reruns_nothing(tmp_path, monkeypatch):
+MODULE = """'''What it does.'''
+class Pair(NamedTuple):
+    '''Two numbers.'''
+    first: int
+    second: int = 1
+
+def total(a, b=2):
+    '''Their sum.'''
+    found: int = a + b
+    return found
+
+def run(*, table: Path):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("'''What it does.'''", "'''What it does, and why.'''", True),
+        ("'''Two numbers.'''", "", True),
+        ("'''Their sum.'''", "# their sum", True),
+        ("def total(a, b=2):", "def total(a: int, b: int = 2) -> int:\n\n", True),
+        ("found: int = a + b", "found: float = a + b", True),
+        ("first: int\n", "first: float\n", True),
+        ("second: int = 1", "second: int = 2", False),
+        ("table: Path", "table: int", False),  # the command line would read another thing
+        ("    first: int\n", "", False),
+        ("b=2", "b=3", False),
+        ("a + b", "a - b", False),
+        ("return found", "return 'found'", False),
+    ],
+)
+def test_a_code_hash_follows_what_is_computed_and_not_how_it_is_explained(tmp_path, monkeypatch, old, new, same):
     package = copy_of_package(tmp_path, monkeypatch)
-    before = code_hash("measure_overlap")
     path = package / "measures/overlap.py"
-    path.write_text("# a remark\n" + path.read_text())
+    code = path.read_text()
+    path.write_text(code + MODULE)
     codehash._read.cache_clear()
-    assert code_hash("measure_overlap") == before
+    before = code_hash("measure_overlap")
+    assert old in MODULE
+    path.write_text("# a remark\n" + code + MODULE.replace(old, new))
+    codehash._read.cache_clear()
+    assert (code_hash("measure_overlap") == before) == same
 
 
 def test_a_page_that_a_module_fills_in_counts_as_code(tmp_path, monkeypatch):

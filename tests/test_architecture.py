@@ -97,6 +97,12 @@ def test_one_step_is_one_rule_one_module_one_command():
     assert set(step_names()) - in_rules == {"plan", "train_zoo", "verify"}  # run by hand
 
 
+def test_every_path_in_a_command_is_quoted():
+    for name, text in rules():
+        command = text.partition("shell:")[2]
+        assert not re.search(r"\{(input|output|log)[^{}:]*\}", command), f"{name}: write {{...:q}} for a path"
+
+
 @pytest.mark.parametrize("step", step_names())
 def test_every_step_explains_itself(step, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -90,7 +90,7 @@ def test_annotations_and_the_manifest_that_is_read_of_them_count_alike():
     ("captioned", "message"),
     [
         ([i for i in range(40) if i != 17], r"1 have none in captions\.json, the first is image 17"),
-        ([], r"captions\.json holds no caption of these images; CIDEr needs one of each .see captions_"),
+        ([], r"captions\.json holds no caption of these images; CIDEr needs one of each .captions_"),
     ],
 )
 def test_an_image_without_caption_is_found_before_anything_is_read(captioned, message):

@@ -71,8 +71,8 @@ def test_imports_go_down_only(layer):
 def test_the_snakefile_needs_nothing_heavy():
     """What is imported while the DAG is built must not load torch, transformers, pandas or zarr."""
     code = (
-        "import sys, lossmap.study, lossmap.codehash; "
-        "print([m for m in ('torch', 'transformers', 'pandas', 'zarr', 'numpy') if m in sys.modules])"
+        "import sys, lossmap.study, lossmap.study_checks, lossmap.codehash; "
+        "print([m for m in ('torch', 'transformers', 'pandas', 'zarr', 'numpy', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT / "workflow", capture_output=True, text=True, check=True

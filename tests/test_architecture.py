@@ -34,7 +34,7 @@ LAYERS = {  # imports go down only
     },
     "store": {"numpy", "xarray", "zarr", "xxhash", "lossmap.store"},
     "patch_loss_store.py": {"numpy", "xarray", "zarr"},
-    "data": {"numpy", "pandas", "pyarrow", "PIL", "sklearn", "tqdm", "lossmap.data"},
+    "data": {"numpy", "pandas", "pyarrow", "PIL", "simplejpeg", "sklearn", "tqdm", "lossmap.data"},
     "paper": {"pandas"},
     "codehash.py": set(),
     "seeds.py": set(),

@@ -18,6 +18,7 @@ from snakemake.settings.types import DeploymentMethod
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from lossmap.codehash import code_hash
+from lossmap.console import install as install_console
 from lossmap.data.miniature_files import ANNOTATIONS, FOLDERS, paths_in
 from lossmap.data.sources import MADE, files_digest, input_paths, sources_digest
 from lossmap.errors import LossmapError
@@ -71,6 +72,8 @@ def note_in_the_job():
 
 if workflow.remote_exec:
     note_in_the_job()
+else:
+    install_console(logger, workflow.output_settings)
 
 try:
     for path in map(str, workflow.overwrite_configfiles or ["config.yaml"]):

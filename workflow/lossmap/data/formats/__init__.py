@@ -18,7 +18,7 @@ from lossmap.data.formats.parsing import ImageEntry, Problems, Question
 from lossmap.data.images import ImageFacts, check_images, check_masks
 from lossmap.data.manifest import Manifest, make_table
 from lossmap.data.sources import check_entry
-from lossmap.errors import LossmapError
+from lossmap.errors import LossmapError, study_file
 
 READERS = {
     "karpathy": karpathy,
@@ -35,7 +35,7 @@ READERS = {
 def read(entry: dict, workers: int = 1) -> Manifest:
     """Parse the annotations, choose images, decode every chosen image and mask.
 
-    Parameters: entry, the dataset's in config.yaml (see sources.FORMATS); workers, how many processes decode.
+    Parameters: entry, the dataset's in the study's file (see sources.FORMATS); workers, how many processes decode.
     Returns: the manifest, images in annotation order, with the captions and questions of the chosen images only.
     Raises: one LossmapError for all faults of the annotations and the chosen images. Nothing is left out for a fault.
     """
@@ -120,5 +120,5 @@ def _error(entry: dict, problems: list[str]) -> LossmapError:
     return LossmapError.listing(
         f"The dataset in {entry['images']} (format {entry['format']}) has {count}:",
         problems,
-        "Mend the files, or the dataset's entry in config.yaml. Nothing is skipped and nothing was written.",
+        f"Mend the files, or the dataset's entry in {study_file()}. Nothing is skipped and nothing was written.",
     )

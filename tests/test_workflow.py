@@ -269,7 +269,7 @@ def test_a_damaged_part_is_made_anew_when_deleted_as_the_message_says(study):
     index.unlink()
     done = snakemake(study, str(index.relative_to(study)))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(re.findall(r"^localrule extract:", done.stdout + done.stderr, re.M)) == 1
+    assert len(re.findall(r"^\d+ of \d+  extract ", done.stdout + done.stderr, re.M)) == 1
     assert {path: path.read_bytes() for path in before} == before
     assert planned(study) == set()
 

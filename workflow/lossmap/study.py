@@ -10,8 +10,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
 
 from lossmap.data.sources import MADE, entry_problems, input_paths
-from lossmap.errors import LossmapError
-from lossmap.vlm.checkpoints import check_files
+from lossmap.errors import LossmapError, study_file
+from lossmap.vlm.checkpoints import CHECKOUT, SHIPPED, check_files, local_checkpoint
 from lossmap.vlm.families import FAMILIES
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
@@ -34,6 +34,12 @@ Strict = extend(
         lambda checker, value: isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value),
     ),
 )
+
+
+def default_study() -> Path:
+    """The study that is meant where none is given: config.yaml of the working folder, else that of this checkout."""
+    here = Path("config.yaml")
+    return here if here.is_file() else CHECKOUT / here
 
 
 def read_study(path: str | Path) -> dict:
@@ -62,10 +68,11 @@ class UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def check_study(config: dict, paths: bool = True) -> dict:
+def check_study(config: dict, paths: bool = True, source: str | None = None) -> dict:
     """Check a study against the schema and against itself, and fill in defaults.
 
-    Parameters: config, as read from the file; paths, whether the files of models and datasets must be there.
+    Parameters: config, as read from the file; paths, whether the files of models and datasets must be there;
+    source, what messages call the file, if not what the workflow was given.
     Returns: a new dict with every key present.
     Raises: LossmapError listing every fault: unknown, missing or ill-typed keys (with the nearest known key), unknown
     datasets, models, formats and families, checkpoints without revision, paths that don't exist.
@@ -80,6 +87,7 @@ def check_study(config: dict, paths: bool = True) -> dict:
                 for name, entry in config["datasets"].items()
                 for line in entry_problems(entry)
             ),
+            *_brace_problems(config),
             *_model_problems(config, paths),
             *_reference_problems(config),
         ]
@@ -89,7 +97,7 @@ def check_study(config: dict, paths: bool = True) -> dict:
         raise LossmapError.listing(
             f"The configuration of this study has {len(problems)} fault{'s' * (len(problems) > 1)}:",
             sorted(problems),
-            "Mend the file given with --configfile (without it: config.yaml), whose comments explain every key.",
+            f"Mend {source or study_file()}. The comments of the default study, config.yaml, explain every key.",
         )
     return config
 
@@ -196,13 +204,29 @@ def _with_defaults(value, schema: dict):
     return filled
 
 
+def _brace_problems(config: dict) -> list[str]:
+    """Paths that Snakemake would take for patterns."""
+    given = [(f"models: {name}: checkpoint", model["checkpoint"]) for name, model in config["models"].items()]
+    given += [
+        (f"datasets: {name}: {key}", value)
+        for name, entry in config["datasets"].items()
+        for key, value in entry.items()
+        if isinstance(value, str)
+    ]
+    return [
+        f"{place}: {path} holds {{ or }}, which Snakemake takes for a wildcard; rename it, or give a link to it"
+        for place, path in given
+        if set(path) & set("{}")
+    ]
+
+
 def _model_problems(config: dict, paths: bool) -> list[str]:
     problems = []
     for name, model in config["models"].items():
-        checkpoint, folder = model["checkpoint"], Path(model["checkpoint"])
+        checkpoint, folder = model["checkpoint"], local_checkpoint(model["checkpoint"])
         if not folder.is_dir():
             hub_like = checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~"))
-            if not hub_like or checkpoint.startswith(("workflow/", MADE)):
+            if not hub_like or checkpoint.startswith((SHIPPED, MADE)):
                 problems += [f"models: {name}: checkpoint folder {checkpoint} does not exist"] * paths
             elif "revision" not in model:
                 problems.append(

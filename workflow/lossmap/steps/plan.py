@@ -17,7 +17,7 @@ from lossmap.plan_text import (
     describe_work,
     in_one_unit,
 )
-from lossmap.study import check_study, read_study
+from lossmap.study import check_study, default_study, read_study
 from lossmap.vlm.checkpoints import resolve_configuration
 from lossmap.vlm.cost import language_cost, vision_cost
 
@@ -25,17 +25,20 @@ from lossmap.vlm.cost import language_cost, vision_cost
 CONFIGURATIONS = Path(__file__).parents[2] / "studies" / "configurations"
 
 
-def run(*, configfile: Path = Path("config.yaml"), rate: float = 125.0, bandwidth: float = 0.8) -> None:
+def run(*, configfile: Path | None = None, rate: float = 125.0, bandwidth: float = 0.8) -> None:
     """Print what a study needs: images, disk, GPU memory, GPU hours and jobs, and whether the disk has room for it.
 
-    configfile: the study. rate: TFLOP/s that a GPU sustains in bfloat16; 125 is 40% of an A100's 312. bandwidth: TB/s
-    that it reads from its memory; 0.8 is 40% of an A100's 2.0. Needs no weights, no images and no GPU: sizes follow
-    from each model's config.json, which a hub model's alone is downloaded, and numbers of images from what has been
-    read, from the annotations, or from what was published. Exit status 1 if the disk has no room.
+    configfile: the study; without it, config.yaml of this folder, else of the checkout. rate: TFLOP/s that a GPU
+    sustains in bfloat16; 125 is 40% of an A100's 312. bandwidth: TB/s that it reads from its memory; 0.8 is 40% of an
+    A100's 2.0. Needs no weights, no images and no GPU: sizes follow from each model's config.json, which a hub model's
+    alone is downloaded, and numbers of images from what has been read, from the annotations, or from what was
+    published. Exit status 1 if the disk has no room.
     """
     if not (rate > 0 and bandwidth > 0):
         raise LossmapError(f"rate is {rate:g} and bandwidth {bandwidth:g}; wanted numbers above 0.")
-    config, rates = check_study(read_study(configfile), paths=False), Rates(rate * 1e12, bandwidth * 1e12)
+    configfile = configfile or default_study()
+    config = check_study(read_study(configfile), paths=False, source=str(configfile))
+    rates = Rates(rate * 1e12, bandwidth * 1e12)
     notes, vision, language = [], {}, {}
     counts = {name: _count(config, name, notes) for name in stored_datasets(config)}
     for name, model in config["models"].items():

@@ -10,7 +10,16 @@ from lossmap.vlm.families import Family, is_vision_key, read_family
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
+CHECKOUT = Path(__file__).parents[3]
+SHIPPED = "workflow/"
 COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def local_checkpoint(checkpoint: str | Path) -> Path:
+    """Where a local checkpoint lies: as given, seen from the working folder; if there is no such folder, one whose path
+    begins with workflow/ is the one that is shipped with this checkout."""
+    folder = Path(checkpoint)
+    return CHECKOUT / folder if str(checkpoint).startswith(SHIPPED) and not folder.is_dir() else folder
 
 
 def resolve_checkpoint(checkpoint: str | Path, revision: str | None = None, vision_only: bool = True) -> Path:
@@ -24,7 +33,7 @@ def resolve_checkpoint(checkpoint: str | Path, revision: str | None = None, visi
         vision_only, whether the weights of the language model may be left out.
     Raises: LossmapError if something is missing, unreachable, not permitted, not pinned, or not safetensors.
     """
-    folder = Path(checkpoint)
+    folder = local_checkpoint(checkpoint)
     if not folder.is_dir():
         folder = _download(str(checkpoint), revision, vision_only)
     check_files(folder, vision_only)
@@ -37,7 +46,7 @@ def resolve_configuration(checkpoint: str | Path, revision: str | None = None) -
     Parameters: as `resolve_checkpoint`. Of a hub checkpoint, only these small files are downloaded.
     Raises: LossmapError if one is missing, unreachable, not permitted, not pinned, or of no known family.
     """
-    folder = Path(checkpoint)
+    folder = local_checkpoint(checkpoint)
     if not folder.is_dir():
         _check_hub_id(str(checkpoint), revision)
         folder = _snapshot(str(checkpoint), revision, ["config.json", *PROCESSORS])

@@ -195,7 +195,8 @@ def test_the_papers_captions_stand_beside_the_whole_split_only(tmp_path, images,
 def answer_scores(folder, covered, accuracy, questions=None):
     """scores and relevance in two orders. Returns both paths."""
     questions = questions or [f"q{i}" for i in range(N)]
-    scores = pd.DataFrame({"question_id": questions, "image_id": IDS, "text": "x", "accuracy": accuracy})
+    scores = pd.DataFrame({"question_id": questions, "image_id": IDS, "text": "x", "score": "vqa_accuracy"})
+    scores["accuracy"] = accuracy
     scores["accuracy_simple"] = np.minimum(scores["accuracy"] * 1.1, 1)
     scores.iloc[::-1].to_parquet(folder / "answers.parquet")
     masks = pd.DataFrame({"question_id": questions, "image_id": IDS, "covered": list(covered)})

@@ -34,7 +34,7 @@ LAYERS = {  # imports go down only
     },
     "store": {"numpy", "xarray", "zarr", "xxhash", "lossmap.store"},
     "patch_loss_store.py": {"numpy", "xarray", "zarr"},
-    "data": {"numpy", "pandas", "pyarrow", "PIL", "sklearn", "tqdm", "lossmap.data"},
+    "data": {"numpy", "pandas", "pyarrow", "PIL", "simplejpeg", "sklearn", "tqdm", "lossmap.data"},
     "paper": {"pandas"},
     "codehash.py": set(),
     "seeds.py": set(),
@@ -95,6 +95,12 @@ def test_one_step_is_one_rule_one_module_one_command():
             assert name in step_names()
     in_rules = {name for name, _ in rules()}
     assert set(step_names()) - in_rules == {"plan", "train_zoo", "verify"}  # run by hand
+
+
+def test_every_path_in_a_command_is_quoted():
+    for name, text in rules():
+        command = text.partition("shell:")[2]
+        assert not re.search(r"\{(input|output|log)[^{}:]*\}", command), f"{name}: write {{...:q}} for a path"
 
 
 @pytest.mark.parametrize("step", step_names())

@@ -27,6 +27,7 @@ def table(model="one", dataset="vizwiz", undefined=()):
         {
             "dataset": dataset,
             "model": model,
+            "score": "vqa_match",
             "region": region,
             "loss": loss,
             "n": 90,
@@ -124,5 +125,6 @@ def test_a_panel_for_every_model_and_dataset(tmp_path, monkeypatch):
     assert [axes.get_title() for axes in figures[0].axes] == [
         f"{model} on {dataset}\nn: 90 relevant, 90 irrelevant" for model, dataset in pairs
     ]
+    assert figures[0].get_supxlabel() == "rank correlation of loss and exact match"
     for ending in ("pdf", "png"):
         assert (tmp_path / f"0.{ending}").read_bytes() == (tmp_path / f"1.{ending}").read_bytes()

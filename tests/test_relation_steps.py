@@ -205,7 +205,8 @@ def test_the_papers_captions_stand_beside_the_whole_split_only(tmp_path, images,
 def answer_scores(folder, covered, accuracy, questions=None):
     """scores and relevance in two orders. Returns both paths."""
     questions = questions or [f"q{i}" for i in range(N)]
-    scores = pd.DataFrame({"question_id": questions, "image_id": IDS, "text": "x", "accuracy": accuracy})
+    scores = pd.DataFrame({"question_id": questions, "image_id": IDS, "text": "x", "score": "vqa_accuracy"})
+    scores["accuracy"] = accuracy
     scores["accuracy_simple"] = np.minimum(scores["accuracy"] * 1.1, 1)
     scores.iloc[::-1].to_parquet(folder / "answers.parquet")
     masks = pd.DataFrame({"question_id": questions, "image_id": IDS, "covered": list(covered)})
@@ -223,13 +224,26 @@ def made_up_answers():
     return covered, rng.choice([0, 0.3, 0.6, 0.9, 1], size=N)
 
 
-def relate_made_up_answers(folder, covered, accuracy, maps=None, model="one", threshold=0.5):
+def relate_made_up_answers(folder, covered, accuracy, maps=None, model="one", threshold=0.5, **scored):
     patch_loss, _ = save_losses(folder, maps or made_up())
     scores, relevance = answer_scores(folder, covered, accuracy)
+    pd.read_parquet(scores).assign(**scored).to_parquet(scores)
     out = {"losses": folder / "answer_losses.parquet", "relations": folder / f"{model}.parquet"}
     spec = {"dataset": "vizwiz", "model": model, "threshold": threshold, "right": 0.5, **STATISTICS}
     relate_answers.run(scores=scores, relevance=relevance, patch_loss=patch_loss, **out, spec=spec)
     return pd.read_parquet(out["losses"]), pd.read_parquet(out["relations"])
+
+
+def test_exact_match_is_related_by_its_name_and_has_no_convention_of_the_paper(tmp_path):
+    covered, accuracy = made_up_answers()
+    match = {"score": "vqa_match", "accuracy_simple": np.nan}
+    _, relations = relate_made_up_answers(tmp_path, covered, (accuracy >= 0.5).astype(float), **match)
+    assert relations["score"].unique().tolist() == ["vqa_match"]
+    assert relations["rho"].notna().all()
+    assert relations["rho_paper_convention"].isna().all()
+    html, _, finding = tabulate(tmp_path, [tmp_path / "one.parquet"], tabulate_relations, "figure5")
+    assert "<td>exact match</td>" in html
+    assert "Answers are scored by exact match." in finding
 
 
 def test_losses_are_means_over_each_questions_own_patches(tmp_path):

@@ -35,6 +35,7 @@ def run(*, scores: Path, relevance: Path, patch_loss: Path, losses: Path, relati
     table.to_parquet(losses, index=False)
     same = {"dataset": spec["dataset"], "model": spec["model"], "reconstructor": reconstructor}
     same |= {"threshold": spec["threshold"], "right_from": spec["right"]}
+    same["score"] = table["score"].iloc[0]
     same["unscored"] = len(pd.read_parquet(relevance, columns=["question_id"])) - table["question_id"].nunique()
     rows = []
     for region, every in table.groupby("region", sort=False):
@@ -54,7 +55,7 @@ def _by_region(scores: Path, relevance: Path, patch_loss: Path, threshold: float
     _refuse_missing(scored, row_of, "image_id", scores, f"loss in {patch_loss}")
     best = maps.attrs["best"]
     maps = maps.sel(reconstructor=best).isel(image=[row_of[image] for image in scored["image_id"]]).load()
-    table = scored[["question_id", "image_id", "accuracy", "accuracy_simple"]].merge(
+    table = scored[["question_id", "image_id", "score", "accuracy", "accuracy_simple"]].merge(
         masks.drop(columns="image_id"), on="question_id", how="left", validate="one_to_one"
     )
     grid = maps["pre_norm"].shape
@@ -97,7 +98,8 @@ def _relation(table: pd.DataFrame, loss: str, spec: dict) -> dict:
     is_norm = loss == "absolute_norm_difference"
     for name, given in (("rho_signed", ()), ("rho_signed_partial", controls)):
         row[name] = spearman_rho(table["norm_difference"], score, given) if is_norm else np.nan
-    row["rho_paper_convention"] = spearman_rho(table[loss], table["accuracy_simple"])
+    simple = table["accuracy_simple"]  # which exact match has not
+    row["rho_paper_convention"] = spearman_rho(table[loss], simple) if simple.notna().all() else np.nan
     right = (table["accuracy"] >= spec["right"]).to_numpy()
     groups = {"right": table[loss].to_numpy()[right], "wrong": table[loss].to_numpy()[~right]}
     for name, group in groups.items():

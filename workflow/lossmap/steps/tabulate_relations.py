@@ -6,6 +6,7 @@ import pandas as pd
 
 from lossmap.measures.relations import WITHIN
 from lossmap.relation_tables import correlations, differences, reasons, with_adjusted_p
+from lossmap.scoring import SCORE_NAMES
 from lossmap.tables import interval_text, p_value, with_interval, write_csv, write_html
 
 REASONS = ("reason", "difference_reason", "partial_difference_reason")
@@ -55,7 +56,10 @@ def run(*, relations: list[Path], csv: Path, html: Path, finding: Path, spec: di
     else:
         title, note, lines = "Patch loss and answer accuracy", CORRELATION_NOTE, _correlations(table)
     write_html(_readable(table, within), html, title, note, digits=4)
-    finding.write_text("\n".join([*lines, "", f"In brackets: {spec['confidence']:.0%} bootstrap interval.", ""]))
+    scored = f"Answers are scored by {' and '.join(table['score'].map(SCORE_NAMES).unique())}."
+    finding.write_text(
+        "\n".join([*lines, "", f"{scored} In brackets: {spec['confidence']:.0%} bootstrap interval.", ""])
+    )
 
 
 def _readable(table: pd.DataFrame, within: bool) -> pd.DataFrame:
@@ -63,6 +67,7 @@ def _readable(table: pd.DataFrame, within: bool) -> pd.DataFrame:
     columns = {
         "dataset": table["dataset"],
         "model": table["model"],
+        "score": table["score"].map(SCORE_NAMES),
         "patches": table["region"],
         "loss": table["loss"].str.replace("_", " "),
         **{title: table[name] for name, title in COUNTS.items()},

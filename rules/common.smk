@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from snakemake.exceptions import WorkflowError
 from snakemake.persistence import PersistenceBase
-from snakemake.settings.types import DeploymentMethod
+from snakemake.settings.types import DeploymentMethod, ExecMode
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
@@ -24,7 +24,6 @@ from lossmap.errors import LossmapError
 from lossmap.study import (
     OWN,
     canonical,
-    check_dataset,
     check_study,
     connectors_of,
     measured_datasets,
@@ -33,6 +32,7 @@ from lossmap.study import (
     part_ranges,
     read_study,
 )
+from lossmap.study_checks import check_annotations, check_contents
 
 
 def report_command():
@@ -77,6 +77,8 @@ try:
         if path.endswith((".yaml", ".yml")):  # no pipe, which can't be read twice
             read_study(path)  # what Snakemake has read holds the last of two equal keys
     config = check_study(config)
+    if workflow.exec_mode == ExecMode.DEFAULT:  # once, not in every job
+        check_annotations(config)
 except LossmapError as error:
     raise WorkflowError(error)
 
@@ -241,17 +243,16 @@ def versions(*packages):
 
 def parts(wildcards):
     """The parts of a store, by fixed ranges. Planned only once every dataset that is measured has been read and checked."""
-    images = {}
+    contents = {}
     for dataset in dict.fromkeys([*measured_datasets(config), wildcards.dataset]):
         read = checkpoints.read_dataset.get(study=wildcards.study, dataset=dataset)
-        summary = json.loads(Path(read.output.summary).read_text())
-        images[dataset] = summary["images"]
-        try:
-            check_dataset(config, dataset, summary["images"], summary["classes"])
-        except LossmapError as error:
-            raise WorkflowError(error)
+        contents[dataset] = json.loads(Path(read.output.summary).read_text())
+    try:
+        check_contents(config, contents)
+    except LossmapError as error:
+        raise WorkflowError(error)
     folder = f"results/{wildcards.study}/embeddings/{wildcards.dataset}/{wildcards.model}"
-    ranges = part_ranges(images[wildcards.dataset], config["extraction"]["part_size"])
+    ranges = part_ranges(contents[wildcards.dataset]["images"], config["extraction"]["part_size"])
     return [f"{folder}/{name}" for _, _, name in ranges]
 
 

@@ -23,8 +23,8 @@ if "figure2" in config:
             spec=figure2_settings(),
             code=code_hash("draw_figure2"),
         shell:
-            "python -m lossmap draw_figure2 --lists {input.lists} --images {input.images} --pdf {output.pdf}"
-            " --png {output.png} --spec {params.spec:q} 2> {log}"
+            "python -m lossmap draw_figure2 --lists {input.lists:q} --images {input.images:q} --pdf {output.pdf:q}"
+            " --png {output.png:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule draw_figure3:
@@ -47,7 +47,7 @@ rule draw_figure3:
     params:
         code=code_hash("draw_figure3"),
     shell:
-        "python -m lossmap draw_figure3 --table {input.table} --pdf {output.pdf} --png {output.png} 2> {log}"
+        "python -m lossmap draw_figure3 --table {input.table:q} --pdf {output.pdf:q} --png {output.png:q} 2> {log:q}"
 
 
 rule draw_galleries:
@@ -74,5 +74,5 @@ rule draw_galleries:
         spec=gallery_settings,
         code=code_hash("draw_galleries"),
     shell:
-        "python -m lossmap draw_galleries --lists {input.lists} --images {input.images} --pdf {output.pdf}"
-        " --png {output.png} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap draw_galleries --lists {input.lists:q} --images {input.images:q} --pdf {output.pdf:q}"
+        " --png {output.png:q} --spec {params.spec:q} 2> {log:q}"

@@ -16,4 +16,4 @@ rule make_report:
     conda:
         "../envs/analysis.yaml"
     shell:
-        "report {output} {input.tables} {input.figures} {input.pages} > {log} 2>&1"
+        "report {output:q} {input.tables:q} {input.figures:q} {input.pages:q} > {log:q} 2>&1"

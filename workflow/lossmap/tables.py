@@ -41,9 +41,26 @@ def _cell(value, digits: int) -> str:
 
 
 def with_interval(frame: pd.DataFrame, name: str, low: str, high: str, digits: int) -> pd.Series:
-    """A column of values with their intervals, as text: "0.53 [0.51, 0.55]", or "–" where there is no value."""
+    """A column of values with their intervals, as `interval_text`."""
+    values = zip(frame[name], frame[low], frame[high], strict=True)
+    return pd.Series([interval_text(*row, digits) for row in values], index=frame.index)
 
-    def text(value, low, high) -> str:
-        return "–" if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
-    return pd.Series([text(*row) for row in zip(frame[name], frame[low], frame[high], strict=True)], index=frame.index)
+def interval_text(value: float, low: float, high: float, digits: int) -> str:
+    """A value with its interval: "0.53 [0.51, 0.55]", or "–" where there is no value."""
+    return "–" if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def p_value(p: float, at_floor: bool = False) -> str:
+    """A p-value in two digits: "0.013"; "<= 0.0002" at the floor of its test, of which it is an upper bound; "–"."""
+    return "–" if pd.isna(p) else f"{'<= ' * bool(at_floor)}{p:.2g}"
+
+
+def p_values(frame: pd.DataFrame, name: str, at_floor: str | None = None) -> pd.Series:
+    """A column of p-values as text, None where there is none. at_floor: the column that says which are upper bounds.
+
+    Its default is NAME_at_floor. Of p-values that were adjusted for their number it is that of the p-values themselves:
+    what bounds one bounds the other.
+    """
+    pairs = zip(frame[name], frame[at_floor or f"{name}_at_floor"], strict=True)
+    return pd.Series([None if pd.isna(p) else p_value(p, flag) for p, flag in pairs], index=frame.index, dtype=object)

@@ -14,7 +14,7 @@ def run(*, table: Path, pdf: Path, png: Path) -> None:
     use_style()
     rows = pd.read_csv(table)
     datasets, models = rows["dataset"].unique(), rows["model"].unique()
-    size = (2.3 * len(models) + 1.2, 1.9 * len(datasets) + 0.4)
+    size = (2.3 * len(models) + 1.2, 2.2 * len(datasets) + 0.4)
     figure, axes = plt.subplots(
         len(datasets), len(models), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
     )

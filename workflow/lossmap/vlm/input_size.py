@@ -4,7 +4,6 @@ One rule for all: loading asks it with what transformers has read, a study's che
 needs neither torch nor transformers.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES, Family
+from lossmap.vlm.foreign_formats import json_object
 
 ASPECT_OF_QWEN = 200  # the longest shape that Qwen's image processors take: long side over short
 FIXED_POSITIONS = ("clip_vision_model", "siglip_vision_model")  # towers that take images of one size
@@ -81,8 +81,8 @@ def input_size(where: str, family: Family, config: Any, settings: dict, image_si
 def read_settings(folder: Path) -> dict:
     """The image processor's settings of a checkpoint folder, from the file that transformers takes them from: nested in
     processor_config.json, else preprocessor_config.json; empty if neither can be read."""
-    nested = _json(folder / "processor_config.json").get("image_processor")
-    settings = nested if isinstance(nested, dict) else _json(folder / "preprocessor_config.json")
+    nested = json_object(folder / "processor_config.json").get("image_processor")
+    settings = nested if isinstance(nested, dict) else json_object(folder / "preprocessor_config.json")
     pixels = {"shortest_edge": settings.get("min_pixels"), "longest_edge": settings.get("max_pixels")}
     if any(pixels.values()):  # as Qwen's older checkpoints say it
         size = settings.get("size") if isinstance(settings.get("size"), dict) else {}
@@ -96,7 +96,7 @@ def size_problem(folder: Path, image_size: int | None = None, called: str | None
     Parameters: folder, with config.json and the image processor's settings; image_size, the study's; called, what the
         message calls the checkpoint.
     """
-    content, settings = _json(folder / "config.json"), read_settings(folder)
+    content, settings = json_object(folder / "config.json"), read_settings(folder)
     family = FAMILIES.get(content.get("model_type"))
     if family is None or (family.view not in ("any", "longest") and not isinstance(settings.get("size"), dict)):
         return None  # another check names it; what a file leaves to transformers' defaults, loading tells
@@ -116,7 +116,7 @@ def shape_problems(folder: Path, shapes: Iterable[tuple[str, int, int]]) -> list
     Parameters: folder, of the checkpoint (its JSON files are read); shapes, (image's file, width, height), the size
         after EXIF orientation, as in a manifest.
     """
-    content, settings = _json(folder / "config.json"), read_settings(folder)
+    content, settings = json_object(folder / "config.json"), read_settings(folder)
     limit = _largest_aspect(content.get("model_type"), settings)
     return [
         f"{image}: {width} x {height} pixels; image processors of {content['model_type']} take shapes up to {limit}:1."
@@ -205,14 +205,6 @@ def _own_side(family: Family, settings: dict) -> int | None:
 def _square(size) -> int:
     """A patch size given as one number or as two equal ones."""
     return int(size if isinstance(size, int) else size[0])
-
-
-def _json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _configuration(content: dict) -> SimpleNamespace:

@@ -11,8 +11,8 @@ from jsonschema.validators import extend
 
 from lossmap.data.sources import MADE, entry_problems, input_paths
 from lossmap.errors import LossmapError, study_file
-from lossmap.vlm.checkpoints import CHECKOUT, SHIPPED, check_files, local_checkpoint
-from lossmap.vlm.families import FAMILIES
+from lossmap.vlm.checkpoint_check import checkpoint_problems, configuration_problems
+from lossmap.vlm.checkpoints import CHECKOUT, SHIPPED, known_configuration, local_checkpoint
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 # What a model is asked about a dataset -> the formats whose datasets have what is needed to score it.
@@ -221,38 +221,28 @@ def _brace_problems(config: dict) -> list[str]:
 
 
 def _model_problems(config: dict, paths: bool) -> list[str]:
-    problems = []
+    problems, asked = [], any(config[section]["datasets"] for section in BEHAVIOUR)
     for name, model in config["models"].items():
-        checkpoint, folder = model["checkpoint"], local_checkpoint(model["checkpoint"])
-        if not folder.is_dir():
-            hub_like = checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~"))
-            if not hub_like or checkpoint.startswith((SHIPPED, MADE)):
-                problems += [f"models: {name}: checkpoint folder {checkpoint} does not exist"] * paths
-            elif "revision" not in model:
-                problems.append(
-                    f"models: {name}: {checkpoint} is no folder here; as a hub id it needs revision: a 40-digit commit "
-                    "hash, so that the study can be repeated"
-                )
+        checkpoint, side = model["checkpoint"], model.get("image_size")
+        folder = local_checkpoint(checkpoint)
+        if folder.is_dir():
+            if "revision" in model:
+                problems.append(f"models: {name}: revision means nothing to a folder; {checkpoint} is one")
+            if paths:
+                problems += [f"models: {name}: {line}" for line in checkpoint_problems(folder, side, asked)]
             continue
-        if "revision" in model:
-            problems.append(f"models: {name}: revision means nothing to a folder; {checkpoint} is one")
-        if not paths:
-            continue
-        try:
-            family = json.loads((folder / "config.json").read_text()).get("model_type")
-        except (OSError, ValueError, AttributeError) as error:
-            problems.append(f"models: {name}: {folder / 'config.json'} can't be read ({error})")
-            continue
-        if family not in FAMILIES:
+        hub_like = checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~"))
+        if folder.is_file():
+            problems.append(f"models: {name}: {checkpoint} is a file; give the folder that holds the whole checkpoint")
+        elif not hub_like or checkpoint.startswith((SHIPPED, MADE)):
+            problems += [f"models: {name}: checkpoint folder {checkpoint} does not exist"] * paths
+        elif "revision" not in model:
             problems.append(
-                f"models: {name}: {folder}/config.json says model_type {family!r}, which is not known "
-                f"(known: {', '.join(sorted(FAMILIES))})"
+                f"models: {name}: {checkpoint} is no folder here; as a hub id it needs revision: a 40-digit commit "
+                "hash, so that the study can be repeated"
             )
-            continue
-        try:
-            check_files(folder)
-        except LossmapError as error:
-            problems.append(f"models: {name}: {error}")
+        elif paths and (known := known_configuration(checkpoint, model["revision"])):
+            problems += [f"models: {name}: {line}" for line in configuration_problems(known, side, asked, checkpoint)]
     return problems
 
 

@@ -64,7 +64,7 @@ def _readable(table: pd.DataFrame, within: bool) -> pd.DataFrame:
         "dataset": table["dataset"],
         "model": table["model"],
         "patches": table["region"],
-        "loss": table["loss"].str.replace("_", " "),
+        "kind of loss": table["loss"].str.replace("_", " "),
         **{title: table[name] for name, title in COUNTS.items()},
         "unscored": table["unscored"],
     }

@@ -331,7 +331,7 @@ def table_settings(section):
 
 def retrieval_labels(wildcards):
     """What the report calls a retrieval table."""
-    name = {"table2": "Table 2: Euclidean distance", "table8": "Table 8: inner product"}[wildcards.table]
+    name = {"table2": "Table 2: Euclidean distance", "table8": "Table 8: cosine"}[wildcards.table]
     return {"result": name, "kind": "table"}
 
 

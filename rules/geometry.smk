@@ -33,6 +33,7 @@ rule compare_indexes:
     """Overlap by other ways to compare images: all patches, pooled, whitened, without sinks."""
     input:
         embeddings="results/{study}/embeddings/{dataset}/{model}.json",
+        lists="results/{study}/neighbours/{dataset}/{model}/lists.parquet",
     output:
         overlap="results/{study}/geometry/{dataset}/{model}/indexes.parquet",
         summary="results/{study}/geometry/{dataset}/{model}/indexes_summary.parquet",
@@ -47,8 +48,8 @@ rule compare_indexes:
         spec=geometry_settings("k", "memory", "sink_ratio"),
         code=code_hash("compare_indexes"),
     shell:
-        "python -m lossmap compare_indexes --embeddings {input.embeddings} --overlap {output.overlap}"
-        " --summary {output.summary} --spec {params.spec:q} --threads {threads} 2> {log}"
+        "python -m lossmap compare_indexes --embeddings {input.embeddings} --lists {input.lists}"
+        " --overlap {output.overlap} --summary {output.summary} --spec {params.spec:q} --threads {threads} 2> {log}"
 
 
 rule probe_patches:

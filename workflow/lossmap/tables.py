@@ -47,3 +47,19 @@ def with_interval(frame: pd.DataFrame, name: str, low: str, high: str, digits: i
         return "–" if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
     return pd.Series([text(*row) for row in zip(frame[name], frame[low], frame[high], strict=True)], index=frame.index)
+
+
+def about_copies(table: pd.DataFrame) -> list[str]:
+    """A sentence for each dataset and model with images that equal others. table: dataset, model, n, images, copies."""
+    lines = []
+    for place, group in table.groupby(["dataset", "images", "copies"], sort=False):
+        dataset, images, copies = place
+        if copies:
+            left = " and left out" if group["n"].max() < images else ", and counted like all others"
+            lines.append(f"On {dataset}, {copies} of {images} images are copies of another{left}.")
+    return lines
+
+
+def p_value(p: float, least: float) -> str:
+    """A p-value by permutation, as text: "<= 0.005" where it is the least that so many permutations can give."""
+    return "–" if pd.isna(p) else f"<= {least:.1g}" if p <= least * (1 + 1e-9) else f"{p:.3f}"

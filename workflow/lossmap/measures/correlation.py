@@ -1,11 +1,14 @@
-"""Spearman's rank correlation with its bootstrap interval over pairs."""
+"""Spearman's rank correlation with its interval."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import sparse, stats
 
+from lossmap.measures.influence import PerItem
 from lossmap.measures.statistics import bootstrap_draws, check_resampling, checked_vector, interval_tails
+
+HALF = 0.5  # of what counts twice: all of it would leave coverage below 90%, none of it near 100%
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,38 @@ def spearman(x, y, resamples=2000, confidence=0.95, seed=0):
     defined = resampled[~np.isnan(resampled)]
     low, high = np.quantile(defined, interval_tails(confidence)) if len(defined) else (np.nan, np.nan)
     return RankCorrelation(float(rho), float(low), float(high), float(p), len(x))
+
+
+def neighbour_spearman(x, y, confidence=0.95):
+    """Spearman's rank correlation of two measures that rest on neighbours, with its interval for the population.
+
+    An item moves the correlation by its own pair of values, and as a neighbour by the values of others: each value's
+    weight in the correlation times what the item adds to it. Half of what counts twice, for the query and for the
+    neighbour, is taken out (PerItem.shared).
+    Parameters: x, y: PerItem with parts, of the same n items, n >= 3. confidence in (0, 1).
+    Returns: RankCorrelation; the interval is symmetric in Fisher's z, p two-sided by Student's t. nan, with a reason,
+        where x or y is constant; interval and p alone where parts are missing.
+    Raises: ValueError as spearman.
+    """
+    n = len(x.values)
+    plain = spearman(x.values, y.values, 1, confidence)
+    if plain.reason:
+        return plain
+    if x.parts is None or y.parts is None:
+        return RankCorrelation(plain.rho, np.nan, np.nan, np.nan, n, "too many ties for an interval")
+    ranks = [stats.zscore(stats.rankdata(side.values)) for side in (x, y)]
+    rho, parts = plain.rho, 0
+    for side, own, other in ((x, *ranks), (y, *ranks[::-1])):
+        slope = (own * stats.zscore(side.values)).mean() / side.values.std()  # of ranks, by the best line
+        parts = parts + sparse.diags_array((other - rho * own) * slope) @ side.parts
+    own = ranks[0] * ranks[1] - rho * (ranks[0] ** 2 + ranks[1] ** 2) / 2
+    error = PerItem(own, own + parts.sum(axis=0), parts.tocsr(), HALF).error
+    if abs(rho) == 1 or not error:
+        return RankCorrelation(rho, rho, rho, 0.0, n)
+    half = stats.t.ppf((1 + confidence) / 2, n - 2) * error / (1 - rho**2)
+    low, high = np.tanh([np.arctanh(rho) - half, np.arctanh(rho) + half])
+    p = 2 * stats.t.sf(abs(np.arctanh(rho)) * (1 - rho**2) / error, n - 2)
+    return RankCorrelation(rho, float(low), float(high), float(p), n)
 
 
 class RanksWithin:

@@ -6,15 +6,17 @@ import pandas as pd
 
 from lossmap.neighbour_lists import STAGES
 from lossmap.paper import beside
-from lossmap.tables import with_interval, write_csv, write_html
+from lossmap.tables import about_copies, with_interval, write_csv, write_html
 
 SIMILARITIES = {"l2": "Euclidean distance", "ip": "inner product of unit vectors"}
 CUB_TEST = 5794  # images of the test split of CUB-200-2011, on which the paper reports
 NOTE = (
     "R@r: share of queries (in %) with an image of their own class among the r nearest, by {similarity} on mean-pooled "
     "embeddings, the query left out; before (pre) and after (post) the connector. Overlap: share of the {k} nearest "
-    "neighbours that are kept. rho: rank correlation of a query's R@{r} with its overlap. In brackets: bootstrap "
-    "interval over queries. Reported: the paper's value, where the study has its model and dataset; its overlap counts "
+    "neighbours that are kept. rho: rank correlation of a query's R@{r} with its overlap. In brackets: interval for "
+    "the population of which the images are a sample (each counts as a query and as a neighbour of others). Copies: "
+    "images with the pixels or the embedding of another. Equally near neighbours share their places: expected value "
+    "over random orders. Reported: the paper's value, where the study has its model and dataset; its overlap counts "
     "the query among its own neighbours, as overlap_paper_convention in the CSV file does."
 )
 
@@ -30,7 +32,7 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
     if spec["overlap_k"] == 100 and max(spec["recall"]) == 5:
         values += ["overlap_k100", "spearman_r5_overlap"]
     ours = beside(table, "table2_table8", ["similarity", "stage"], values, spec["checkpoints"])
-    theirs = (ours["dataset"] == "cub") & (ours["n"] == CUB_TEST)
+    theirs = (ours["dataset"] == "cub") & (ours["images"] == CUB_TEST)
     ours.loc[~theirs, [f"{name}_reported" for name in values]] = float("nan")
     write_csv(ours, csv)
     similarity = SIMILARITIES[spec["metric"]]
@@ -44,8 +46,15 @@ def _papers_layout(table: pd.DataFrame, spec: dict) -> pd.DataFrame:
     rows, k, largest = [], spec["overlap_k"], max(spec["recall"])
     for (dataset, model), group in table.groupby(["dataset", "model"], sort=False):
         first = group.iloc[0]
-        row = {"dataset": dataset, "images": first["n"], "classes": first["classes"], "model": model}
+        row = {
+            "dataset": dataset,
+            "images": first["n"],
+            "copies": first["copies"],
+            "classes": first["classes"],
+            "model": model,
+        }
         cells = [(f"R@{r} {stage}", stage, f"recall_at_{r}", 1) for stage in STAGES for r in spec["recall"]]
+        cells += [(f"R@{r} post - pre", "pre", f"recall_at_{r}_change", 1) for r in spec["recall"]]
         cells.append((f"overlap, k={k}", "pre", f"overlap_k{k}", 2))
         cells += [(f"rho {stage}", stage, f"spearman_r{largest}_overlap", 2) for stage in STAGES]
         for title, stage, name, digits in cells:
@@ -68,5 +77,11 @@ def _sentences(table: pd.DataFrame, spec: dict) -> str:
             f"[{sides.loc[stage, f'recall_at_{r}_low']:.1f}, {sides.loc[stage, f'recall_at_{r}_high']:.1f}]"
             for stage in STAGES
         )
-        lines.append(f"- **{model}** on {dataset}: R@{r} goes from {each} across the connector.")
-    return "\n".join([*lines, "", f"In brackets: {spec['confidence']:.0%} bootstrap interval over queries.", ""])
+        change, low, high = (sides.loc["pre", f"recall_at_{r}_change{part}"] for part in ("", "_low", "_high"))
+        lines.append(
+            f"- **{model}** on {dataset}: R@{r} goes from {each} across the connector, a change of {change:+.1f} "
+            f"[{low:+.1f}, {high:+.1f}] points."
+        )
+    copies = [f"- {line}" for line in about_copies(table)]
+    brackets = f"In brackets: {spec['confidence']:.0%} interval for the population of which the images are a sample."
+    return "\n".join([*lines, *copies, "", brackets, ""])

@@ -298,7 +298,8 @@ def neighbour_settings(wildcards):
         metrics.add("l2")
     if wildcards.dataset in config["geometry"]["datasets"]:
         metrics |= {"l2", "ip"}
-    return canonical({"k": most_neighbours(config, wildcards.dataset), "metrics": sorted(metrics)})
+    k = most_neighbours(config, wildcards.dataset)
+    return canonical({"k": k, "metrics": sorted(metrics), "equal_images": config["equal_images"]})
 
 
 def named_settings(*sections):

@@ -64,13 +64,17 @@ def results(tmp_path_factory):
     for name, post in connectors.items():
         index, out = store(folder, name, PRE, post), folder / f"out/{name}"
         out.mkdir(parents=True)
-        find_neighbours.run(embeddings=index, lists=out / "lists", spec={"k": 8, "metrics": ["l2", "ip"]})
+        find_neighbours.run(
+            embeddings=index, lists=out / "lists", spec={"k": 8, "metrics": ["l2", "ip"], "equal_images": "drop"}
+        )
         spec = {"dataset": "d", "model": name, "k": KS, **RESAMPLING}
         outputs = {key: out / key for key in ("alignment", "neighbours", "summary", "plan", "projections")}
         more = {"quantiles": [0.2, 0.5], "delta": 0.05, "queries": 40}
         measure_geometry.run(embeddings=index, lists=out / "lists", **outputs, spec=spec | more)
         indexes = {"overlap": out / "indexes", "summary": out / "indexes_summary"}
-        compare_indexes.run(embeddings=index, **indexes, spec=spec | {"memory": 1e-6, "sink_ratio": 3})
+        compare_indexes.run(
+            embeddings=index, lists=out / "lists", **indexes, spec=spec | {"memory": 1e-6, "sink_ratio": 3}
+        )
     return folder
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lossmap.measures.correlation import spearman
+from lossmap.measures.correlation import rank_residuals, spearman
 from lossmap.measures.relations import (
     adjusted_p,
     difference_of_means,
@@ -15,7 +15,6 @@ from lossmap.measures.relations import (
     partial_spearman,
     permutation_p,
     quarters,
-    rank_residuals,
     relate,
     spearman_rho,
 )

@@ -81,6 +81,7 @@ def check_study(config: dict, paths: bool = True, source: str | None = None) -> 
     problems = [_worded(error) for error in Strict(schema).iter_errors(config)]
     if not problems:
         config = _with_defaults(config, schema)
+        config["retrieval"].setdefault("overlap_k", max(config["overlap"]["k"]))
         problems = [
             *(
                 f"datasets: {name}: {line}"

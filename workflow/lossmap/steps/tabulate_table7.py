@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from lossmap.paper import beside
-from lossmap.tables import with_interval, write_csv, write_html
+from lossmap.tables import about_copies, with_interval, write_csv, write_html
 
 INDEXES = {
     "flat_l2": "all patches, Euclidean distance",
@@ -21,7 +21,8 @@ NOTE = (
     "long vector. Cosine: inner product of vectors scaled to unit length. Whitened: principal components "
     "that hold 99% of the variance, each scaled to deviation 1, so that no direction outweighs another. Without sinks: "
     "tokens longer than {ratio:g} times the image's median token are left out of the mean; in the last two columns, "
-    "the share of such tokens before and after the connector. In brackets: bootstrap interval over images. Chance: k / "
+    "the share of such tokens before and after the connector. In brackets: interval for the population "
+    "of which the images are a sample. Copies: images with the pixels or the embedding of another. Chance: k / "
     "(n - 1). Paper's convention: each image counts among its own neighbours. Reported: the paper's values for its "
     "LLaVA, whatever the dataset here: it does not say on which images."
 )
@@ -45,6 +46,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
     columns = {
         "dataset": table["dataset"],
         "images": table["n"],
+        "copies": table["copies"],
         "model": table["model"],
         "compared by": table["index"].map(INDEXES),
         "k": table["k"],
@@ -70,4 +72,6 @@ def _sentences(table: pd.DataFrame, confidence: float) -> str:
             for row in group.rename(columns={"index": "index_name"}).itertuples()
         )
         lines.append(f"- **{model}** on {dataset} keeps, of the {rows['k'].iloc[0]} nearest neighbours: {each}.")
-    return "\n".join([*lines, "", f"In brackets: {confidence:.0%} bootstrap interval over images.", ""])
+    copies = [f"- {line}" for line in about_copies(table)]
+    brackets = f"In brackets: {confidence:.0%} interval for the population of which the images are a sample."
+    return "\n".join([*lines, *copies, "", brackets, ""])

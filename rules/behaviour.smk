@@ -100,7 +100,7 @@ rule score_captions:
 
 
 rule score_answers:
-    """VQA accuracy of each answer and of all."""
+    """VQA accuracy, or exact match, of each answer and of all."""
     input:
         predictions="results/{study}/predictions/{dataset}/{model}/answers.parquet",
         questions="results/{study}/data/{dataset}/questions.parquet",
@@ -112,7 +112,7 @@ rule score_answers:
     conda:
         "../envs/analysis.yaml"
     params:
-        spec=named_settings("statistics"),
+        spec=answer_score_settings,
         code=code_hash("score_answers"),
     shell:
         "python -m lossmap score_answers --predictions {input.predictions:q} --questions {input.questions:q}"

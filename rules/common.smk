@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from snakemake.exceptions import WorkflowError
 from snakemake.persistence import PersistenceBase
-from snakemake.settings.types import DeploymentMethod
+from snakemake.settings.types import DeploymentMethod, ExecMode
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
@@ -26,7 +26,6 @@ from lossmap.errors import STUDY_FILE, LossmapError
 from lossmap.study import (
     OWN,
     canonical,
-    check_dataset,
     check_study,
     connectors_of,
     default_study,
@@ -36,6 +35,7 @@ from lossmap.study import (
     part_ranges,
     read_study,
 )
+from lossmap.study_checks import check_annotations, check_contents
 from lossmap.vlm.checkpoints import local_checkpoint
 
 
@@ -101,6 +101,8 @@ try:
         if path.endswith((".yaml", ".yml")):  # no pipe, which can't be read twice
             read_study(path)  # what Snakemake has read holds the last of two equal keys
     config = check_study(config)
+    if workflow.exec_mode == ExecMode.DEFAULT:  # once, not in every job
+        check_annotations(config)
 except LossmapError as error:
     raise WorkflowError(error)
 
@@ -265,17 +267,16 @@ def versions(*packages):
 
 def parts(wildcards):
     """The parts of a store, by fixed ranges. Planned only once every dataset that is measured has been read and checked."""
-    images = {}
+    contents = {}
     for dataset in dict.fromkeys([*measured_datasets(config), wildcards.dataset]):
         read = checkpoints.read_dataset.get(study=wildcards.study, dataset=dataset)
-        summary = json.loads(Path(read.output.summary).read_text())
-        images[dataset] = summary["images"]
-        try:
-            check_dataset(config, dataset, summary["images"], summary["classes"])
-        except LossmapError as error:
-            raise WorkflowError(error)
+        contents[dataset] = json.loads(Path(read.output.summary).read_text())
+    try:
+        check_contents(config, contents)
+    except LossmapError as error:
+        raise WorkflowError(error)
     folder = f"results/{wildcards.study}/embeddings/{wildcards.dataset}/{wildcards.model}"
-    ranges = part_ranges(images[wildcards.dataset], config["extraction"]["part_size"])
+    ranges = part_ranges(contents[wildcards.dataset]["images"], config["extraction"]["part_size"])
     return [f"{folder}/{name}" for _, _, name in ranges]
 
 
@@ -330,7 +331,7 @@ def table_settings(section):
 
 def retrieval_labels(wildcards):
     """What the report calls a retrieval table."""
-    name = {"table2": "Table 2: Euclidean distance", "table8": "Table 8: inner product"}[wildcards.table]
+    name = {"table2": "Table 2: Euclidean distance", "table8": "Table 8: cosine"}[wildcards.table]
     return {"result": name, "kind": "table"}
 
 

@@ -22,6 +22,11 @@ def language_files(wildcards):
     return files_of_checkpoint(wildcards.model, "*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 
 
+def answer_score_settings(wildcards):
+    how = {"dataset": wildcards.dataset, "model": wildcards.model, "score": config["answers"]["score"]}
+    return settings("statistics", **how)
+
+
 def relation_settings(*keys):
     """Settings of a relation between score and loss."""
     told = {key: config["answers"][key] for key in keys}

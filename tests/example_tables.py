@@ -56,7 +56,10 @@ def make_study(folder: Path, task: str, n: int = 12, seed: int = 0, masks: bool 
         said = (
             said.assign(choice=right.astype(int)) if task == "choices" else said.assign(text=np.where(right, "2", ""))
         )
-        scored = questions[["question_id", "image_id"]].assign(accuracy=right * 1.0 if task == "choices" else accuracy)
+        scored = questions[["question_id", "image_id"]].assign(
+            score="choice_accuracy" if task == "choices" else "vqa_accuracy",
+            accuracy=right * 1.0 if task == "choices" else accuracy,
+        )
     said.to_parquet(paths["predictions"], index=False)
     scored.to_parquet(paths["scores"], index=False)
     if masks and task != "captions":

@@ -142,7 +142,8 @@ def words(figure):
 def examples(n, **columns):
     table = {
         "model": "toy", "which": "highest", "outcome": "wrong", "rank": 1, "of": 9, "question": "How many?",
-        "prediction": "two", "references": [["2", "2", "ii"]] * n, "score": 0.3, "loss": 1.25, "other_loss": 0.5,
+        "prediction": "two", "references": [["2", "2", "ii"]] * n, "score": 0.3,
+        "scored": "VQA accuracy", "loss": 1.25, "other_loss": 0.5,
         "norm_difference": list(rng.normal(size=(n, 12))), "squared_error": list(rng.gamma(2, size=(n, 12))),
     }  # fmt: skip
     return pd.DataFrame(table | columns, index=range(n))
@@ -161,7 +162,7 @@ def test_answers_are_told_with_rule_numbers_and_texts_as_they_are():
     found = words(figure)
     for wanted in (
         "Wrong answer, highest loss", "rank 1 of 9 ranked wrong answers", "What costs $5 or $6?", "Model: (nothing)",
-        "People: 2 (2), ii", "Accuracy: 0.3", "Loss: 1.250 in the answer's patches, none in the others",
+        "People: 2 (2), ii", "VQA accuracy: 0.3", "Loss: 1.250 in the answer's patches, none in the others",
     ):  # fmt: skip
         assert wanted in found
     assert [text.get_text() for text in figure.axes[2].texts] == [str(number) for number in range(1, 11)]
@@ -223,7 +224,7 @@ def test_the_finding_holds_the_numbers_of_the_table(tmp_path):
             assert (
                 f"- **{outcome} answer, {which} loss** (rank {row['rank']} of {len(rows)} ranked {outcome} answers): "
                 f"squared error {row['loss']:.3f} in the patches with the answer, {elsewhere:.3f} in the others; "
-                f"accuracy {row['score']:.2g}.\n"
+                f"VQA accuracy {row['score']:.2g}.\n"
             ) in text
     assert f"- {12 - len(table)} questions are not ranked" in text
     assert (tmp_path / "1.pdf").stat().st_size > 10_000

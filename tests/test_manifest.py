@@ -86,6 +86,11 @@ def test_the_summary_counts_and_digests_ids_in_order(tmp_path):
         "captions": 2,
         "questions": 2,
         "classes": 1,
+        "alone_in_class": 1,
+        "without_caption": [1, "a"],
+        "answers": {"2": [1, "q1"], "1": [1, "q2"]},
+        "options": {"0": [1, "q1"], "2": [1, "q2"]},
+        "without_mask": [1, "q2"],
         "image_ids_sha256": hashlib.sha256(b'["b", "a"]').hexdigest(),
         "left_out": {"films": 3},
     }

@@ -117,7 +117,7 @@ def test_retrieval_equals_that_of_scikit_learn_for_every_query(study, model):
     for stage in ("pre", "post"):
         search = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(store[f"{stage}_mean"].values.astype("float64"))
         neighbours = search.kneighbors(return_distance=False)
-        rows = table[(table["similarity"] == "l2") & (table["stage"] == stage)].set_index("image_id")
+        rows = table[(table["metric"] == "l2") & (table["stage"] == stage)].set_index("image_id")
         for r in (1, 5):
             theirs = (labels[neighbours[:, :r]] == labels[:, None]).any(1)
             assert rows.loc[store["image_id"].values, f"recall_at_{r}"].tolist() == theirs.astype(float).tolist()

@@ -11,8 +11,8 @@ from jsonschema.validators import extend
 
 from lossmap.data.sources import MADE, entry_problems, input_paths
 from lossmap.errors import LossmapError, study_file
-from lossmap.vlm.checkpoints import CHECKOUT, SHIPPED, check_files, local_checkpoint
-from lossmap.vlm.families import FAMILIES
+from lossmap.vlm.checkpoint_check import checkpoint_problems, configuration_problems
+from lossmap.vlm.checkpoints import CHECKOUT, SHIPPED, known_configuration, local_checkpoint
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 # What a model is asked about a dataset -> the formats whose datasets have what is needed to score it.
@@ -144,46 +144,12 @@ def part_ranges(images: int, size: int) -> list[tuple[int, int, str]]:
     return [(first, stop, f"part-{first:06d}-{stop:06d}.zarr") for first, stop in starts]
 
 
-def check_dataset(config: dict, dataset: str, images: int, classes: int) -> None:
-    """Raises LossmapError if a dataset, once read, is too small or lacks the classes for what the study asks of it."""
-    problems = []
-    if dataset in config["retrieval"]["datasets"] and classes < 2:
-        problems.append(f"retrieval: datasets: retrieval by class needs 2 classes at least, {dataset} has {classes}")
-    problems += [
-        f"{key}: {k} neighbours are too many; with {images} images, an image has {images - 1} at most"
-        for key, k in _neighbours_wanted(config, dataset)
-        if k >= images
-    ]
-    if dataset in config["geometry"]["datasets"] and max(config["geometry"]["k"]) == images - 1:
-        problems.append(f"geometry: k: a margin needs an image beyond the neighbours, so k is {images - 2} at most")
-    problems += _training_problems(config, dataset, images)
-    if problems:
-        raise LossmapError.listing(
-            f"Dataset {dataset} ({images} images) can't be measured as the study asks:",
-            problems,
-            f"Change these entries, or the limit or sample of datasets: {dataset}.",
-        )
-
-
-def _training_problems(config: dict, dataset: str, images: int) -> list[str]:
-    """Shares of the training images that are smaller than a batch."""
-    reconstruction = config.get("reconstruction")
-    if not reconstruction or dataset != reconstruction["train"]:
-        return []
-    batch, training = reconstruction["training"]["batch"], images - round(reconstruction["held_out"] * images)
-    return [
-        f"reconstruction: shares: {share}% of {training} training images are fewer than a batch of {batch}"
-        for share in reconstruction["shares"]
-        if training * share // 100 < batch
-    ]
-
-
 def most_neighbours(config: dict, dataset: str) -> int:
     """How many neighbours of each image of a dataset the study needs."""
-    return max(k for _, k in _neighbours_wanted(config, dataset))
+    return max(k for _, k in neighbours_wanted(config, dataset))
 
 
-def _neighbours_wanted(config: dict, dataset: str) -> list[tuple[str, int]]:
+def neighbours_wanted(config: dict, dataset: str) -> list[tuple[str, int]]:
     """Each number of neighbours that the study asks of a dataset, with the key that asks for it."""
     wanted = []
     if dataset in config["overlap"]["datasets"]:
@@ -193,6 +159,7 @@ def _neighbours_wanted(config: dict, dataset: str) -> list[tuple[str, int]]:
         wanted.append(("retrieval: overlap_k", config["retrieval"]["overlap_k"]))
     if dataset in config["geometry"]["datasets"]:
         wanted += [("geometry: k", k) for k in config["geometry"]["k"]]
+        wanted.append(("geometry: its intrinsic dimension", 2))
     if dataset in config["galleries"]["datasets"]:
         wanted += [(f"galleries: {key}", config["galleries"][key]) for key in ("k", "shown")]
     if config.get("figure2", {}).get("dataset") == dataset:
@@ -254,38 +221,28 @@ def _brace_problems(config: dict) -> list[str]:
 
 
 def _model_problems(config: dict, paths: bool) -> list[str]:
-    problems = []
+    problems, asked = [], any(config[section]["datasets"] for section in BEHAVIOUR)
     for name, model in config["models"].items():
-        checkpoint, folder = model["checkpoint"], local_checkpoint(model["checkpoint"])
-        if not folder.is_dir():
-            hub_like = checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~"))
-            if not hub_like or checkpoint.startswith((SHIPPED, MADE)):
-                problems += [f"models: {name}: checkpoint folder {checkpoint} does not exist"] * paths
-            elif "revision" not in model:
-                problems.append(
-                    f"models: {name}: {checkpoint} is no folder here; as a hub id it needs revision: a 40-digit commit "
-                    "hash, so that the study can be repeated"
-                )
+        checkpoint, side = model["checkpoint"], model.get("image_size")
+        folder = local_checkpoint(checkpoint)
+        if folder.is_dir():
+            if "revision" in model:
+                problems.append(f"models: {name}: revision means nothing to a folder; {checkpoint} is one")
+            if paths:
+                problems += [f"models: {name}: {line}" for line in checkpoint_problems(folder, side, asked)]
             continue
-        if "revision" in model:
-            problems.append(f"models: {name}: revision means nothing to a folder; {checkpoint} is one")
-        if not paths:
-            continue
-        try:
-            family = json.loads((folder / "config.json").read_text()).get("model_type")
-        except (OSError, ValueError, AttributeError) as error:
-            problems.append(f"models: {name}: {folder / 'config.json'} can't be read ({error})")
-            continue
-        if family not in FAMILIES:
+        hub_like = checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~"))
+        if folder.is_file():
+            problems.append(f"models: {name}: {checkpoint} is a file; give the folder that holds the whole checkpoint")
+        elif not hub_like or checkpoint.startswith((SHIPPED, MADE)):
+            problems += [f"models: {name}: checkpoint folder {checkpoint} does not exist"] * paths
+        elif "revision" not in model:
             problems.append(
-                f"models: {name}: {folder}/config.json says model_type {family!r}, which is not known "
-                f"(known: {', '.join(sorted(FAMILIES))})"
+                f"models: {name}: {checkpoint} is no folder here; as a hub id it needs revision: a 40-digit commit "
+                "hash, so that the study can be repeated"
             )
-            continue
-        try:
-            check_files(folder)
-        except LossmapError as error:
-            problems.append(f"models: {name}: {error}")
+        elif paths and (known := known_configuration(checkpoint, model["revision"])):
+            problems += [f"models: {name}: {line}" for line in configuration_problems(known, side, asked, checkpoint)]
     return problems
 
 
@@ -300,6 +257,7 @@ def _reference_problems(config: dict) -> list[str]:
     if config["galleries"]["shown"] > config["galleries"]["k"]:
         problems.append("galleries: shown: must not be more than k, whose overlap is told beside the images")
     problems += _reconstruction_problems(config)
+    problems += _head_problems(config)
     problems += _behaviour_problems(config)
     figure2 = config.get("figure2")
     if figure2:
@@ -348,6 +306,16 @@ def _reconstruction_problems(config: dict) -> list[str]:
             "tell nothing of what it can recover"
         )
     return problems
+
+
+def _head_problems(config: dict) -> list[str]:
+    """Transformers whose width their heads can't share."""
+    networks = config["reconstruction"]["networks"] if "reconstruction" in config else {}
+    return [
+        f"reconstruction: networks: {name}: width {network['width']} isn't a multiple of heads, {network['heads']}"
+        for name, network in networks.items()
+        if network["kind"] == "transformer" and network["width"] % network["heads"]
+    ]
 
 
 def _behaviour_problems(config: dict) -> list[str]:

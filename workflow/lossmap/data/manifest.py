@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lossmap.data.contents import count_contents
 from lossmap.errors import LossmapError
 
 _TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
@@ -61,12 +62,14 @@ class Manifest:
     def summary(self) -> dict:
         """Counts, format, and a digest of the image ids in order: what the workflow must know first."""
         ids = json.dumps(self.images["image_id"].tolist())
+        contents = count_contents(
+            self.images[["image_id", "label"]].itertuples(index=False, name=None),
+            self.captions["image_id"],
+            self.questions[["question_id", "answers", "options", "mask_path"]].itertuples(index=False, name=None),
+        )
         return {
             "format": self.format,
-            "images": len(self.images),
-            "captions": len(self.captions),
-            "questions": len(self.questions),
-            "classes": self.images["label"].nunique(),
+            **contents,
             "image_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
             "left_out": self.left_out,
         }

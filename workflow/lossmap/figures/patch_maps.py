@@ -29,9 +29,9 @@ LETTER, LINE = 0.053, 0.135  # inches that a letter and a line take at this size
 def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.ndarray]) -> plt.Figure:
     """One row per example: image with grid and answer mask, signed differences of norms, both with numbered patches.
 
-    examples: columns which ("highest" or "lowest"), outcome, rank, of, question, prediction, references, score, loss,
-    other_loss (in the patches without the answer), norm_difference (patches,). worst: for each, the raster numbers of
-    the patches to number, in order. One colour means one value in all rows.
+    examples: columns which ("highest" or "lowest"), outcome, rank, of, question, prediction, references, score, scored
+    (the score's name), loss, other_loss (in the patches without the answer), norm_difference (patches,). worst: for
+    each, the raster numbers of the patches to number, in order. One colour means one value in all rows.
     """
     values = [np.reshape(row.norm_difference, boxes.shape[:2]) for row, (_, _, boxes) in _pairs(examples, pictures)]
     limit = max(np.abs(part).max() for part in values) or 1
@@ -43,7 +43,7 @@ def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.n
             f"Question: {row.question}",
             f"Model: {row.prediction or '(nothing)'}",
             f"People: {_counted(row.references)}",
-            f"Accuracy: {row.score:.2g}",
+            f"{row.scored[:1].upper()}{row.scored[1:]}: {row.score:.2g}",
             f"Loss: {row.loss:.3f} in the answer's patches, {shown(row.other_loss)} in the others",
         )
         for row in examples.itertuples()

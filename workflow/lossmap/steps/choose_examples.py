@@ -10,6 +10,7 @@ from lossmap.errors import LossmapError
 from lossmap.examples import choose
 from lossmap.measures.coverage import region_means
 from lossmap.patch_loss_store import LOSSES, open_patch_losses
+from lossmap.scoring import SCORE_NAMES
 from lossmap.store import open_store
 
 KEYS = {"captions": "image_id", "answers": "question_id", "choices": "question_id"}
@@ -81,7 +82,7 @@ def run(
 
 
 def _scored(predictions: Path, scores: Path, spec: dict) -> pd.DataFrame:
-    """One row per scored item: image_id, question_id, prompt, prediction or choice, score, outcome."""
+    """One row per scored item: image_id, question_id, prompt, prediction or choice, score, scored (by), outcome."""
     key, column = KEYS[spec["task"]], SCORES[spec["task"]]
     said, scored = pd.read_parquet(predictions).set_index(key), pd.read_parquet(scores)
     _all_known(said.index, scored[key], predictions, scores)
@@ -89,6 +90,8 @@ def _scored(predictions: Path, scores: Path, spec: dict) -> pd.DataFrame:
     items = said.loc[scored[key], ["prompt", *what]].rename(columns=what).reset_index()
     items["image_id"] = scored["image_id"].to_numpy()
     items["score"] = scored[column].to_numpy(float)
+    names = pd.Series("cider", scored.index) if spec["task"] == "captions" else scored["score"]
+    items["scored"] = names.map(SCORE_NAMES).to_numpy()
     if items["score"].isna().any():
         first = items[key][items["score"].isna()].iloc[0]
         raise LossmapError(f"{scores}: {key} {first} has no {column}. Delete the file and run again.")

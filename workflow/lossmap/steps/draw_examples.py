@@ -37,6 +37,6 @@ def _sentence(row, outcome: str, which: str) -> str:
         return f"- **{outcome} answer, {which} loss**: there is none."
     return (
         f"- **{outcome} answer, {which} loss** (rank {row.rank} of {row.of} ranked {outcome} answers): squared error "
-        f"{row.loss:.3f} in the patches with the answer, {shown(row.other_loss)} in the others; accuracy "
+        f"{row.loss:.3f} in the patches with the answer, {shown(row.other_loss)} in the others; {row.scored} "
         f"{row.score:.2g}."
     )

@@ -59,7 +59,7 @@ def _shown(row, image: int) -> dict:
         "options": None if row.options is None else list(row.options),
         "references": [[text, int(count)] for text, count in references.items()],
         "score": float(row.score),
-        "scored": "CIDEr" if row.task == "captions" else "accuracy",
+        "scored": row.scored,
         "outcome": row.outcome,
         "rank": int(row.rank),
         "of": int(row.of),

@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 
 from lossmap.errors import LossmapError
-from lossmap.measures.relations import LOSSES, difference_of_means, partial_spearman, quarters, relate, spearman_rho
+from lossmap.measures.relations import (
+    LOSSES,
+    difference_of_means,
+    partial_difference,
+    quarters,
+    relate,
+    spearman_rho,
+)
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.patch_loss_store import open_patch_losses
 from lossmap.seeds import seed_for
@@ -17,8 +24,8 @@ def run(*, scores: Path, patch_loss: Path, maps: Path, losses: Path, relations: 
     """Put each image's loss beside its caption's CIDEr, and relate the two: one row per loss.
 
     patch_loss: means per image (Parquet), of which those of the best reconstructor count. maps: values per patch, of
-    which the norms before the connector are read: the partial correlation holds their mean constant, and a second one
-    the number of words of the references, too: images with more to see take more words, lose more and score less.
+    which the norms before the connector are read: what is called partial holds their mean constant, and the number of
+    words of the references: images with more to see take more words, lose more and score less.
 
     spec: dataset, model, permutations, confidence, resamples, seed.
     """
@@ -53,15 +60,16 @@ def run(*, scores: Path, patch_loss: Path, maps: Path, losses: Path, relations: 
 
 def _relation(table: pd.DataFrame, loss: str, how: dict, permutations: int) -> dict:
     """Rank correlation of one loss with CIDEr, and in the paper's convention: CIDEr on raw strings."""
-    controls = [table["pre_norm"], table["reference_words"]]
-    found = relate(table[loss], table["cider"], controls[:1], permutations=permutations, **how)
-    given_words = partial_spearman(table[loss], table["cider"], controls, **how)
-    words = {"rho_words": given_words.rho, "words_low": given_words.low, "words_high": given_words.high}
-    signed = spearman_rho(table["norm_difference"], table["cider"]) if loss == "absolute_norm_difference" else np.nan
-    raw = spearman_rho(table[loss], table["cider_raw"])
-    if given_words.reason and not found.reason:
-        words["reason"] = f"partial, given words: {given_words.reason}"
-    return {**asdict(found), **words, "rho_signed": signed, "rho_paper_convention": raw}
+    controls, score = _controls(table), table["cider"]
+    row = asdict(relate(table[loss], score, controls, permutations=permutations, **how))
+    is_norm = loss == "absolute_norm_difference"
+    for name, given in (("rho_signed", ()), ("rho_signed_partial", controls)):
+        row[name] = spearman_rho(table["norm_difference"], score, given) if is_norm else np.nan
+    return row | {"rho_paper_convention": spearman_rho(table[loss], table["cider_raw"])}
+
+
+def _controls(table: pd.DataFrame) -> list[pd.Series]:
+    return [table["pre_norm"], table["reference_words"]]
 
 
 def _quarters(table: pd.DataFrame, loss: str, how: dict, spec: dict) -> dict:
@@ -72,8 +80,11 @@ def _quarters(table: pd.DataFrame, loss: str, how: dict, spec: dict) -> dict:
         row |= _with_bounds(name, table["cider"].iloc[images], how)
         row[f"{name}_paper_convention"] = table["cider_raw"].iloc[images].mean()
     cider = table["cider"].to_numpy()
-    apart = difference_of_means(cider[lowest], cider[highest], permutations=spec["permutations"], **how)
-    return row | asdict(apart)
+    how = {**how, "permutations": spec["permutations"]}
+    apart = difference_of_means(cider[lowest], cider[highest], **how)
+    both = table.iloc[np.concatenate([lowest, highest])]
+    partial = partial_difference(both["cider"], np.arange(len(both)) < len(lowest), _controls(both), **how)
+    return row | asdict(apart) | {f"partial_{name}": value for name, value in asdict(partial).items()}
 
 
 def _with_bounds(name: str, values: pd.Series, how: dict) -> dict:

@@ -24,8 +24,8 @@ def check_annotations(config: dict) -> None:
     """Check the datasets that have not been read since they last changed, by their annotations: this takes seconds, and
     reading them, with all their images, may take an hour.
 
-    Parameters: config, from `check_study`, with all defaults. Files that the workflow makes itself are not looked at, nor
-        are annotations of more than QUICK bytes: `check_contents` sees them in time, before anything is embedded.
+    Parameters: config, from `check_study`, with all defaults. Files that the workflow makes itself are not looked at,
+        nor are annotations of more than QUICK bytes: `check_contents` sees them before anything is embedded, too.
     Raises: LossmapError, one for all faults of the annotations, and of what the study asks of them.
     """
     faults, contents = [], {}

@@ -230,6 +230,14 @@ def test_faulty_annotations_of_two_datasets_stand_in_one_error():
     assert "two: text.json: its outermost value is the text 'no list'" in str(caught.value)
 
 
+def test_a_split_without_images_is_found_before_anything_is_read():
+    os.mkdir("images")
+    records = [{"split": "train", "filename": "a.png", "sentences": [{"raw": "a dog"}]}]
+    entry = {"format": "karpathy", "annotations": write("k.json", {"images": records}), "split": "test"}
+    with pytest.raises(LossmapError, match="flickr: k.json: holds no image of split 'test'; it leaves out 1 images"):
+        check_annotations(study({"flickr": entry}, overlap={"datasets": ["flickr"], "k": [1]}))
+
+
 def test_what_was_read_since_it_changed_is_left_to_its_manifest():
     os.mkdir("images")
     config = study({"caps": {"format": "coco", "annotations": coco([])}}, overlap={"datasets": ["caps"], "k": [40]})
@@ -239,6 +247,13 @@ def test_what_was_read_since_it_changed_is_left_to_its_manifest():
     os.utime(manifest, (1, 1))
     with pytest.raises(LossmapError, match="40 neighbours are too many"):
         check_annotations(config)
+
+
+def test_annotations_that_take_long_to_read_are_left_to_the_manifest(monkeypatch):
+    os.mkdir("images")
+    config = study({"caps": {"format": "coco", "annotations": coco([])}}, overlap={"datasets": ["caps"], "k": [40]})
+    monkeypatch.setattr("lossmap.study_checks.QUICK", os.path.getsize("captions.json") - 1)
+    check_annotations(config)
 
 
 def test_a_dry_run_of_the_readmes_study_says_what_sixty_images_are_too_few_for(tmp_path):

@@ -16,6 +16,7 @@ from lossmap.measures.vqa_accuracy import ENOUGH
 from lossmap.study import measured_datasets, neighbours_wanted
 from lossmap.vlm.prompts import LETTERS
 
+QUICK = 200_000_000  # bytes of annotations that are read in seconds, and held in Snakemake's own process for that long
 LEAST_IMAGES = 4  # of geometry: two halves, each with a deviation; debiased CKA
 
 
@@ -23,7 +24,8 @@ def check_annotations(config: dict) -> None:
     """Check the datasets that have not been read since they last changed, by their annotations: this takes seconds, and
     reading them, with all their images, may take an hour.
 
-    Parameters: config, from `check_study`, with all defaults. Files that the workflow makes itself are not looked at.
+    Parameters: config, from `check_study`, with all defaults. Files that the workflow makes itself are not looked at,
+        nor are annotations of more than QUICK bytes: `check_contents` sees them before anything is embedded, too.
     Raises: LossmapError, one for all faults of the annotations, and of what the study asks of them.
     """
     faults, contents = [], {}
@@ -71,9 +73,11 @@ def _raise(problems: list[str]) -> None:
 
 
 def _to_be_read(config: dict, dataset: str) -> bool:
-    """Whether a dataset's files are there, and newer than its manifest or without one."""
+    """Whether a dataset's files are there, small, and newer than its manifest or without one."""
     paths = input_paths(config["datasets"][dataset])
     if any(path.startswith(MADE) for path in paths) or not all(map(os.path.exists, paths)):
+        return False
+    if sum(os.path.getsize(path) for path in paths if os.path.isfile(path)) > QUICK:
         return False
     manifest = Path("results") / config["study"] / "data" / dataset / "manifest.json"
     read = manifest.stat().st_mtime if manifest.is_file() else 0

@@ -74,6 +74,15 @@ def test_what_a_dataset_holds_is_counted_by_hand():
     }  # fmt: skip
 
 
+def test_images_of_a_shape_that_a_model_refuses_are_named_with_it(default):
+    shapes = [["/photos/line.png", 400, 1], ["/photos/scroll.png", 60, 6000]]
+    found = problems("vqav2", default, long_shapes=shapes, images=400)
+    assert found == [
+        "vqav2 (400 images): models: qwen2.5-vl-mini: /photos/line.png: 400 x 1 pixels; image processors of qwen2_5_vl"
+        " take shapes up to 200:1. Crop the image, or take it out of the dataset."
+    ]
+
+
 def test_annotations_and_the_manifest_that_is_read_of_them_count_alike():
     images(f"{i}.png" for i in range(40))
     config = study({"caps": {"format": "coco", "annotations": coco(range(39)), "sample": 30}})
@@ -230,6 +239,14 @@ def test_faulty_annotations_of_two_datasets_stand_in_one_error():
     assert "two: text.json: its outermost value is the text 'no list'" in str(caught.value)
 
 
+def test_a_split_without_images_is_found_before_anything_is_read():
+    os.mkdir("images")
+    records = [{"split": "train", "filename": "a.png", "sentences": [{"raw": "a dog"}]}]
+    entry = {"format": "karpathy", "annotations": write("k.json", {"images": records}), "split": "test"}
+    with pytest.raises(LossmapError, match="flickr: k.json: holds no image of split 'test'; it leaves out 1 images"):
+        check_annotations(study({"flickr": entry}, overlap={"datasets": ["flickr"], "k": [1]}))
+
+
 def test_what_was_read_since_it_changed_is_left_to_its_manifest():
     os.mkdir("images")
     config = study({"caps": {"format": "coco", "annotations": coco([])}}, overlap={"datasets": ["caps"], "k": [40]})
@@ -239,6 +256,13 @@ def test_what_was_read_since_it_changed_is_left_to_its_manifest():
     os.utime(manifest, (1, 1))
     with pytest.raises(LossmapError, match="40 neighbours are too many"):
         check_annotations(config)
+
+
+def test_annotations_that_take_long_to_read_are_left_to_the_manifest(monkeypatch):
+    os.mkdir("images")
+    config = study({"caps": {"format": "coco", "annotations": coco([])}}, overlap={"datasets": ["caps"], "k": [40]})
+    monkeypatch.setattr("lossmap.study_checks.QUICK", os.path.getsize("captions.json") - 1)
+    check_annotations(config)
 
 
 def test_a_dry_run_of_the_readmes_study_says_what_sixty_images_are_too_few_for(tmp_path):

@@ -59,6 +59,7 @@ def test_every_result_of_the_study_is_there(study):
         *("figure1", "figure2", "figure3", "figure5", "figure6", "figure7", "figure12"),
         *("ladder", "patch_losses", "history", "margins", "planner", "probe"),
         *(f"galleries-{dataset}-{model}" for dataset in ("seedbench", "cub") for model in MODELS),
+        *(f"loss_maps-{name}-{model}" for name in ("coco-karpathy", "vizwiz", "seedbench") for model in MODELS),
     }
     for figure in figures:
         assert (results / f"figures/{figure}.pdf").read_bytes().startswith(b"%PDF")

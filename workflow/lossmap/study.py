@@ -21,6 +21,7 @@ BEHAVIOUR = {
     "answers": ("vizwiz_grounding", "vqav2"),
     "choices": ("seedbench", "foodieqa"),
 }
+EXAMPLES = 4  # of each model, dataset and task, at least: highest and lowest loss of right and of wrong answers
 OWN = "own"  # the model's connector, among the controls
 
 
@@ -117,6 +118,15 @@ def measured_datasets(config: dict) -> list[str]:
             ]
         )
     )
+
+
+def examples_of(config: dict) -> list[tuple[str, str]]:
+    """Task and dataset of each table of examples: what was predicted where losses are measured; the images alone where
+    nothing was."""
+    measured = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
+    told = [(task, dataset) for task in BEHAVIOUR for dataset in config[task]["datasets"] if dataset in measured]
+    asked = {dataset for _, dataset in told}
+    return told + [("images", dataset) for dataset in measured if dataset not in asked]
 
 
 def connectors_of(reconstruction: dict) -> dict[str, dict]:
@@ -260,6 +270,7 @@ def _reference_problems(config: dict) -> list[str]:
     problems += _reconstruction_problems(config)
     problems += _head_problems(config)
     problems += _behaviour_problems(config)
+    problems += _browser_problems(config)
     figure2 = config.get("figure2")
     if figure2:
         for key in ("dataset", "model"):
@@ -348,6 +359,16 @@ def _behaviour_problems(config: dict) -> list[str]:
         if model is not None and model not in config["models"]:
             problems.append(f"{figure}: model: {model!r} is not among models{_nearest(model, [*config['models']])}")
     return problems
+
+
+def _browser_problems(config: dict) -> list[str]:
+    tables, most = len(examples_of(config)) * len(config["models"]), config["browser"]["examples"]
+    if EXAMPLES * tables <= most:
+        return []
+    return [
+        f"browser: examples: {most} are too few: at least {EXAMPLES} are shown of each model, dataset and task, of "
+        f"which there are {tables}; wanted {EXAMPLES * tables}"
+    ]
 
 
 def _missing_paths(config: dict) -> list[str]:

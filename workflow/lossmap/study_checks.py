@@ -11,11 +11,14 @@ from lossmap.data.contents import fewer_than
 from lossmap.data.counts import count_annotated
 from lossmap.data.formats.parsing import Problems
 from lossmap.data.sources import MADE, input_paths
-from lossmap.errors import LossmapError
+from lossmap.errors import LossmapError, study_file
 from lossmap.measures.vqa_accuracy import ENOUGH
 from lossmap.study import measured_datasets, neighbours_wanted
+from lossmap.vlm.checkpoints import known_configuration, local_checkpoint
+from lossmap.vlm.input_size import shape_problems
 from lossmap.vlm.prompts import LETTERS
 
+QUICK = 200_000_000  # bytes of annotations that are read in seconds, and held in Snakemake's own process for that long
 LEAST_IMAGES = 4  # of geometry: two halves, each with a deviation; debiased CKA
 
 
@@ -23,7 +26,8 @@ def check_annotations(config: dict) -> None:
     """Check the datasets that have not been read since they last changed, by their annotations: this takes seconds, and
     reading them, with all their images, may take an hour.
 
-    Parameters: config, from `check_study`, with all defaults. Files that the workflow makes itself are not looked at.
+    Parameters: config, from `check_study`, with all defaults. Files that the workflow makes itself are not looked at,
+        nor are annotations of more than QUICK bytes: `check_contents` sees them before anything is embedded, too.
     Raises: LossmapError, one for all faults of the annotations, and of what the study asks of them.
     """
     faults, contents = [], {}
@@ -51,7 +55,7 @@ def check_contents(config: dict, contents: dict[str, dict]) -> None:
 def all_problems(config: dict, contents: dict[str, dict]) -> list[str]:
     """A line for each thing that a dataset has not and the study asks of it."""
     checks = (_caption_problems, _answer_problems, _choice_problems, _mask_problems, _class_problems)
-    checks += (_neighbour_problems, _training_problems)
+    checks += (_neighbour_problems, _training_problems, _shape_problems)
     return [
         f"{dataset} ({found['images']} images): {problem}"
         for dataset, found in contents.items()
@@ -65,15 +69,17 @@ def _raise(problems: list[str]) -> None:
         raise LossmapError.listing(
             f"The study's datasets don't hold what it asks of them; {len(problems)} fault{'s' * (len(problems) > 1)}:",
             problems,
-            "Mend these files, or the study's entries: the sections named here, or limit and sample of these datasets. "
+            f"Mend these files, or in {study_file()} the sections named here, or limit and sample of these datasets. "
             "Nothing was embedded.",
         )
 
 
 def _to_be_read(config: dict, dataset: str) -> bool:
-    """Whether a dataset's files are there, and newer than its manifest or without one."""
+    """Whether a dataset's files are there, small, and newer than its manifest or without one."""
     paths = input_paths(config["datasets"][dataset])
     if any(path.startswith(MADE) for path in paths) or not all(map(os.path.exists, paths)):
+        return False
+    if sum(os.path.getsize(path) for path in paths if os.path.isfile(path)) > QUICK:
         return False
     manifest = Path("results") / config["study"] / "data" / dataset / "manifest.json"
     read = manifest.stat().st_mtime if manifest.is_file() else 0
@@ -179,3 +185,15 @@ def _training_problems(config: dict, dataset: str, found: dict) -> list[str]:
         for share in reconstruction["shares"]
         if training * share // 100 < batch
     ]
+
+
+def _shape_problems(config: dict, dataset: str, found: dict) -> list[str]:
+    """Images that a model's own processor refuses for their shape. Annotations don't tell it, manifests do."""
+    problems = []
+    for name, model in config["models"].items():
+        folder = local_checkpoint(model["checkpoint"])
+        if not folder.is_dir():
+            folder = known_configuration(model["checkpoint"], model.get("revision"))
+        if folder:
+            problems += [f"models: {name}: {line}" for line in shape_problems(folder, found.get("long_shapes", []))]
+    return problems

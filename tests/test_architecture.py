@@ -122,7 +122,7 @@ def test_the_readme_names_every_family_and_format():
 def test_the_readmes_numbers_are_those_of_the_shipped_table():
     readme = " ".join((ROOT / "README.md").read_text().split())
     table = pd.read_csv(ROOT / "workflow/report/figure3-mini.csv")
-    shown = table[(table["metric"] == "l2") & (table["k"] == 10) & (table["dataset"] == "seedbench")]
+    shown = table[(table["metric"] == "euclidean") & (table["k"] == 10) & (table["dataset"] == "seedbench")]
     assert len(shown) == 3
     for row in shown.itertuples():
         assert f"{row.overlap:.2f} [{row.low:.2f}, {row.high:.2f}]" in readme

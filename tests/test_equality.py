@@ -33,9 +33,16 @@ def measured(folder, rows, equal_images="drop", noise=0.0, k=(5,)):
     index = write_store(folder / "m.json", pre.astype("f4"), post.astype("f4"), dtype="float32")
     images = pd.DataFrame({"image_id": [f"image-{i}" for i in range(len(rows))], "pixels_sha256": [*map(str, rows)]})
     images.assign(label=[*map(str, np.arange(len(rows)) % 3)]).to_parquet(folder / "images")
-    spec = {"k": max(k), "metrics": ["l2"], "equal_images": equal_images}
+    spec = {"k": max(k), "metrics": ["euclidean"], "equal_images": equal_images}
     find_neighbours.run(embeddings=index, images=folder / "images", lists=folder / "lists", spec=spec)
-    spec = {"dataset": "d", "model": "m", "k": list(k), "metrics": ["l2"], "permutations": 60, "confidence": 0.95}
+    spec = {
+        "dataset": "d",
+        "model": "m",
+        "k": list(k),
+        "metrics": ["euclidean"],
+        "permutations": 60,
+        "confidence": 0.95,
+    }
     measure_overlap.run(
         lists=folder / "lists", overlap=folder / "overlap", summary=folder / "summary", spec=spec | {"seed": 0}
     )
@@ -90,7 +97,14 @@ def test_a_copy_in_the_gallery_is_no_hit(tmp_path):
     labels = np.arange(30).astype(str)  # every class has one picture, saved twice
     images = pd.read_parquet(tmp_path / "images").assign(label=np.r_[labels, labels])
     images.to_parquet(tmp_path / "images")
-    spec = {"dataset": "d", "model": "m", "recall": [1, 5], "metrics": ["l2"], "overlap_k": 5, "confidence": 0.95}
+    spec = {
+        "dataset": "d",
+        "model": "m",
+        "recall": [1, 5],
+        "metrics": ["euclidean"],
+        "overlap_k": 5,
+        "confidence": 0.95,
+    }
     out = {"queries": tmp_path / "queries", "summary": tmp_path / "retrieval"}
     measure_retrieval.run(lists=tmp_path / "lists", images=tmp_path / "images", **out, spec=spec)
     summary = pd.read_parquet(tmp_path / "retrieval")

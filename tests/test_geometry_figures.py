@@ -203,7 +203,7 @@ def manifest(folder, n):
 def test_galleries_of_a_study(tmp_path, mark, monkeypatch):
     images, shown = manifest(tmp_path, 8), []
     lists = {(metric, side): np.stack([rng.permutation(np.delete(np.arange(8), i))[:4] for i in range(8)])
-             for metric in ("l2", "ip") for side in ("pre", "post")}  # fmt: skip
+             for metric in ("euclidean", "cosine") for side in ("pre", "post")}  # fmt: skip
     rankings = {key: plain_ranking(rows) for key, rows in lists.items()}
     write_lists(tmp_path / "lists", NeighbourLists(images["image_id"].to_numpy(), {}, rankings))
     monkeypatch.setattr(draw_galleries, "gallery", lambda *given: shown.append(given) or gallery(*given))
@@ -212,7 +212,7 @@ def test_galleries_of_a_study(tmp_path, mark, monkeypatch):
     draw_galleries.run(lists=[tmp_path / "lists"] * 2, images=tmp_path / "images.parquet", **files, spec=spec)
     assert files["png"][0].read_bytes() != files["png"][1].read_bytes()  # the models' names
     rows, title, legend = shown[0]
-    before, after = lists["l2", "pre"], lists["l2", "post"]
+    before, after = lists["euclidean", "pre"], lists["euclidean", "post"]
     labels = images["label"].to_numpy()
     for row in rows:
         query = images["image_id"].tolist().index(row.about[1].removeprefix("image "))

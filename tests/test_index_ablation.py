@@ -24,7 +24,7 @@ def streamed(tokens, k, block, calls=None):
 @pytest.mark.parametrize("k", [1, 12, 89])
 def test_a_streamed_search_finds_what_a_search_in_memory_finds(block, k):
     found = streamed(TOKENS, k, block)
-    for metric in ("l2", "ip"):
+    for metric in ("euclidean", "cosine"):
         np.testing.assert_array_equal(found[metric].first(k), nearest_neighbours(FLAT, k, metric))
 
 
@@ -46,7 +46,7 @@ def test_no_more_than_two_blocks_are_read_at_a_time():
 def test_ties_are_those_of_a_search_in_memory_whatever_the_block(block):
     twins = np.concatenate([TOKENS[:40], TOKENS[:40], TOKENS[:40]])
     found = streamed(twins, 5, block)
-    for metric in ("l2", "ip"):
+    for metric in ("euclidean", "cosine"):
         wanted = rank_neighbours(twins.reshape(120, -1), 5, metric)
         np.testing.assert_array_equal(found[metric].first(5), wanted.first(5))
         np.testing.assert_array_equal(found[metric].shares(5).toarray(), wanted.shares(5).toarray())
@@ -57,7 +57,7 @@ def test_ties_are_those_of_a_search_in_memory_whatever_the_block(block):
 @pytest.mark.parametrize("block", [1, 4, 30])
 def test_equally_near_items_that_differ_tie_too(block):
     x = rng.integers(0, 3, size=(30, 2, 2)).astype(np.float16) + 1
-    found = streamed(x, 4, block)["l2"]
+    found = streamed(x, 4, block)["euclidean"]
     np.testing.assert_allclose(found.shares(4).toarray(), rank_neighbours(x.reshape(30, -1), 4).shares(4).toarray())
 
 

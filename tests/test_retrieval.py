@@ -68,10 +68,10 @@ def test_what_the_size_of_classes_makes_of_recall_and_overlap_is_taken_out(tmp_p
         [np.r_[row[-m:] if m else row[:0], rest][:k] for row, m, rest in zip(before, kept, others, strict=True)]
     )
     image_ids = np.array([f"i{i}" for i in range(n)])
-    rankings = {("l2", stage): plain_ranking(lists) for stage, lists in (("pre", before), ("post", after))}
+    rankings = {("euclidean", stage): plain_ranking(lists) for stage, lists in (("pre", before), ("post", after))}
     write_lists(tmp_path / "lists", NeighbourLists(image_ids, {}, rankings))
     pd.DataFrame({"image_id": image_ids, "label": labels.astype(str)}).to_parquet(tmp_path / "images")
-    spec = {"dataset": "d", "model": "m", "recall": [1, 5], "metrics": ["l2"], "overlap_k": k}
+    spec = {"dataset": "d", "model": "m", "recall": [1, 5], "metrics": ["euclidean"], "overlap_k": k}
     spec |= {"confidence": 0.95, "seed": 0}
     out = {name: tmp_path / name for name in ("queries", "summary")}
     measure_retrieval.run(lists=tmp_path / "lists", images=tmp_path / "images", **out, spec=spec)

@@ -69,13 +69,13 @@ def test_reported_numbers_stand_beside_the_papers_models_only():
 def test_every_model_of_the_paper_is_one_of_its_tables():
     assert set(MODELS.values()) == {"llava", "idefics2", "qwen2.5-vl"}
     for checkpoint in MODELS:
-        row = pd.DataFrame({"model": ["m"], "metric": ["l2"], "stage": ["post"]})
+        row = pd.DataFrame({"model": ["m"], "metric": ["euclidean"], "stage": ["post"]})
         found = beside(row, "table2_table8", ["metric", "stage"], ["recall_at_1"], {"m": checkpoint})
         assert found["recall_at_1_reported"].notna().all()
 
 
 def overlap_summary(path, model, overlap):
-    row = {"dataset": "vizwiz", "n": 1131, "model": model, "metric": "l2", "k": 10, "overlap": overlap}
+    row = {"dataset": "vizwiz", "n": 1131, "model": model, "metric": "euclidean", "k": 10, "overlap": overlap}
     row |= {
         "low": overlap - 0.01,
         "high": overlap + 0.01,
@@ -112,7 +112,7 @@ def test_the_overlap_table_of_the_papers_study_carries_its_numbers(tmp_path):
 def test_the_papers_retrieval_stands_beside_the_whole_of_cub_only(tmp_path, dataset, n, reported):
     rows = []
     for stage in ("pre", "post"):
-        row = {"dataset": dataset, "n": n, "classes": 2, "model": "llava", "metric": "l2", "stage": stage}
+        row = {"dataset": dataset, "n": n, "classes": 2, "model": "llava", "metric": "euclidean", "stage": stage}
         row |= {"images": n, "copies": 0}
         for name, value in (
             ("recall_at_1", 0.5),
@@ -128,7 +128,7 @@ def test_the_papers_retrieval_stands_beside_the_whole_of_cub_only(tmp_path, data
     pd.DataFrame(rows).to_parquet(tmp_path / "s")
     out = {name: tmp_path / name for name in ("csv", "html", "finding")}
     checkpoints = {"llava": "llava-hf/llava-1.5-7b-hf"}
-    spec = {"metric": "l2", "recall": [1, 5], "overlap_k": 9, "checkpoints": checkpoints, "confidence": 0.9}
+    spec = {"metric": "euclidean", "recall": [1, 5], "overlap_k": 9, "checkpoints": checkpoints, "confidence": 0.9}
     tabulate_retrieval.run(summaries=[tmp_path / "s"], **out, spec=spec)
     value = pd.read_csv(out["csv"])["recall_at_1_reported"][0]
     assert value == reported if reported else np.isnan(value)
@@ -143,8 +143,8 @@ def test_the_papers_retrieval_stands_beside_the_whole_of_cub_only(tmp_path, data
 
 def test_neighbour_lists_come_back(tmp_path):
     x = np.random.default_rng(0).normal(size=(5, 3))
-    rankings = {("l2", "pre"): rank_neighbours(x, 2), ("l2", "post"): rank_neighbours(np.round(x), 2)}
-    rankings["ip", "post"] = rank_neighbours(np.ones((5, 3)), 2)
+    rankings = {("euclidean", "pre"): rank_neighbours(x, 2), ("euclidean", "post"): rank_neighbours(np.round(x), 2)}
+    rankings["cosine", "post"] = rank_neighbours(np.ones((5, 3)), 2)
     write_lists(tmp_path / "lists", NeighbourLists(np.array([*"abcde"]), {"f": "b"}, rankings))
     found = read_lists(tmp_path / "lists")
     assert found.image_ids.tolist() == [*"abcde"]

@@ -279,8 +279,8 @@ def _reference_problems(config: dict) -> list[str]:
                 problems.append(f"figure2: {key}: {figure2[key]!r} is not among {key}s{_nearest(figure2[key], known)}")
         if figure2["dataset"] not in config["overlap"]["datasets"]:
             problems.append(f"figure2: dataset: {figure2['dataset']!r} is not among overlap: datasets")
-        if "l2" not in config["overlap"]["metrics"]:
-            problems.append("figure2: it shows Euclidean neighbours, so overlap: metrics must hold l2")
+        if "euclidean" not in config["overlap"]["metrics"]:
+            problems.append("figure2: it shows Euclidean neighbours, so overlap: metrics must hold euclidean")
     return problems
 
 

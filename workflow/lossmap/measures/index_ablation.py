@@ -11,7 +11,7 @@ from scipy import linalg
 from lossmap.measures.checks import check_k, checked_matrix
 from lossmap.measures.ranking import rank_in_full
 
-METRICS = ("l2", "ip")
+METRICS = ("euclidean", "cosine")
 PRODUCT_BYTES = 2**27  # of each side, in one product of two blocks in float64
 DIGITS = 10  # of squared distances as shares of the item's squared length: what differs less is a tie
 KEPT_VARIANCE = 0.99  # of whitened embeddings; the rest would be noise blown up
@@ -32,9 +32,9 @@ def streamed_neighbours(read: Callable, n: int, k: int, block: int, device="cpu"
 
     Parameters: read(start, stop) -> (stop - start, ...) real, the items of a block: any shape, any precision. n items;
         k, 1 <= k < n; block, items read at once: memory is two blocks as read, and 0.5 GB. device: where to compute.
-    Returns: dict: "l2", Euclidean distance, and "ip", inner product of the items scaled to unit length -> Ranking.
-        Computed in float64; what differs by less than 10 digits is a tie, whatever the block. Equal items are told by a
-        digest, and only the first of them is compared.
+    Returns: dict: "euclidean", and "cosine", inner product of the items scaled to unit length -> Ranking. Computed
+        in float64; what differs by less than 10 digits is a tie, whatever the block. Equal items are told by a digest,
+        and only the first of them is compared.
     Raises: ValueError if k or block is out of range, a value is not finite, or an item has length zero (the first is
         named).
     """
@@ -64,16 +64,16 @@ def streamed_neighbours(read: Callable, n: int, k: int, block: int, device="cpu"
             ]
             products = _products(one, two)
             row, column = lengths[a][:, None], lengths[b][None]
-            distances = {"l2": row + column - 2 * products, "ip": 2 - 2 * products / (row * column).sqrt()}
+            distances = {"euclidean": row + column - 2 * products, "cosine": 2 - 2 * products / (row * column).sqrt()}
             for metric, distance in distances.items():
                 distance[again[0].to(device)] = torch.inf
                 distance[:, again[1].to(device)] = torch.inf
                 if b == a:
                     distance.fill_diagonal_(torch.inf)
                 # As shares of the item's own squared length, so that digits mean the same for all.
-                best[metric].offer(a, b, distance / row if metric == "l2" else distance)
+                best[metric].offer(a, b, distance / row if metric == "euclidean" else distance)
                 if b != a:
-                    best[metric].offer(b, a, (distance / column if metric == "l2" else distance).T)
+                    best[metric].offer(b, a, (distance / column if metric == "euclidean" else distance).T)
     return {metric: found.ranking(twin) for metric, found in best.items()}
 
 

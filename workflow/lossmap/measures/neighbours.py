@@ -9,17 +9,17 @@ import torch
 from lossmap.measures.checks import check_k, checked_matrix
 from lossmap.measures.ranking import rank_in_full
 
-METRICS = ("l2", "ip")
+METRICS = ("euclidean", "cosine")
 SUMMED_AT_ONCE = 64  # features in one product, at least: rounding errors grow with it and with the number of products
 COLUMNS = 1024  # items scored at once: sums of products stay in the cache
 SPARE = 16  # candidates beyond k, so that a group of near-ties that straddles k usually fits
 
 
-def rank_neighbours(x, k, metric="l2", block=None, device="cpu", name="x"):
+def rank_neighbours(x, k, metric="euclidean", block=None, device="cpu", name="x"):
     """Each row's nearest other rows, nearest first, and which of them are equally near.
 
     Parameters: x (n, d), real; float16 and float32 are used as they are, anything else as float64. k, 1 <= k < n.
-        metric: "l2", Euclidean distance; or "ip", inner product of the rows scaled to unit length, largest first (the
+        metric: "euclidean"; or "cosine", inner product of the rows scaled to unit length, largest first (the
         paper's inner-product index on normalised embeddings), found as the smallest distance between unit vectors,
         which is the same order. block: queries searched at once by a thread (PyTorch's number of threads on the CPU,
         one on a GPU); extra memory is about 4 n d + 8 n block threads bytes, by default 4 n d and some 0.4 GB.
@@ -28,7 +28,7 @@ def rank_neighbours(x, k, metric="l2", block=None, device="cpu", name="x"):
         whatever the block size, the device and the number of threads. Of equal rows only the first is searched, so
         that copies, and even a constant x, cost nothing.
     Raises: ValueError if x is not a non-empty 2-d array of finite numbers within +-1e150 (the message names the first
-        bad row), k is out of range, the metric is unknown, or a row has length zero under "ip".
+        bad row), k is out of range, the metric is unknown, or a row has length zero under "cosine".
     Source: Li et al. 2025, arXiv:2509.11986, N_k of eq. 6, without the item itself. The bound on rounding errors holds
         for every order of summation: Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1.
     """
@@ -38,7 +38,7 @@ def rank_neighbours(x, k, metric="l2", block=None, device="cpu", name="x"):
         raise ValueError(f"metric is {metric!r}; wanted one of {', '.join(METRICS)}")
     if block is not None and block < 1:
         raise ValueError(f"block is {block}; wanted at least 1")
-    if metric == "ip" and (zero := ~x.any(axis=1)).any():
+    if metric == "cosine" and (zero := ~x.any(axis=1)).any():
         raise ValueError(f"{name}: row {zero.argmax()} has length zero, so it has no direction to compare")
     twin = first_equal_rows(x)
     distinct = np.flatnonzero(twin == np.arange(len(x)))
@@ -48,7 +48,7 @@ def rank_neighbours(x, k, metric="l2", block=None, device="cpu", name="x"):
     return rank_in_full(*_search(x if len(distinct) == len(x) else x[distinct], k, metric, block, device), twin)
 
 
-def nearest_neighbours(x, k, metric="l2", block=None, device="cpu", name="x"):
+def nearest_neighbours(x, k, metric="euclidean", block=None, device="cpu", name="x"):
     """Indices of each row's k nearest other rows, nearest first: `rank_neighbours` with ties to the lower index.
 
     Returns: (n, k) int64; a row is never its own neighbour. The list for a smaller k is the beginning of the list for a
@@ -109,12 +109,12 @@ class _Points:
         self.summed = max(SUMMED_AT_ONCE, 2 ** round(np.log2(self.d) / 2))
         self.length = None
         blocks = torch.arange(self.n, device=device).split(max(1, 2**18 // self.d))
-        if metric == "ip":
+        if metric == "cosine":
             lengths = torch.cat(each(lambda rows: _row_sums(self.given(rows).square_()).sqrt_(), blocks))
             self.length = lengths[:, None]
         self.mean = sum(each(lambda rows: self.given(rows).sum(0), blocks)) / self.n
         # A power of two, so exact; it keeps float32 from overflowing.
-        largest = 1.0 if metric == "ip" else max(x.max(), -x.min())
+        largest = 1.0 if metric == "cosine" else max(x.max(), -x.min())
         self.scale = 2.0 ** -float(np.frexp(float(largest))[1])
         self.single = torch.empty((self.n, self.d), dtype=torch.float32, device=device)
         self.half_squares = torch.empty(self.n, dtype=torch.float64, device=device)

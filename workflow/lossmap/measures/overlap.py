@@ -10,11 +10,11 @@ from lossmap.measures.ranking import MOST_PARTS, blocks, checked_lists
 TABLE_BYTES = 2**24  # a table of ranks that stays in the cache
 
 
-def neighbour_overlap(before, after, k, metric="l2"):
+def neighbour_overlap(before, after, k, metric="euclidean"):
     """Share of each item's k nearest neighbours that is kept.
 
     Parameters: before (n, d1) and after (n, d2), real; row i is the same item in both. k, 1 <= k < n; an item is never
-        its own neighbour. metric: "l2", Euclidean distance, or "ip", inner product of unit-length vectors.
+        its own neighbour. metric: "euclidean", Euclidean distance, or "cosine", inner product of unit-length vectors.
     Returns: (n,) float64 in [0, 1], no unit; 1 = same neighbours. Unrelated embeddings score k / (n - 1) on average.
         Where neighbours are equally near, the expected value over random orders of them.
     Raises: ValueError if the row counts differ, k is out of range, or a value is not finite (the message names the

@@ -69,11 +69,11 @@ def _rankings(store, images: np.ndarray, stage: str, spec: dict) -> tuple[dict[s
     pooled = [pooled_without_sinks(part, spec["sink_ratio"]) for part in parts]
     pooled = Pooled(*(np.concatenate(parts) for parts in zip(*pooled, strict=True)))
     rankings = {
-        "flat_l2": flat["l2"],
-        "mean_pooled_l2": rank_neighbours(means, k, device=device),
-        "flat_ip_normalised": flat["ip"],
-        "mean_pooled_ip_normalised": rank_neighbours(means, k, "ip", device=device),
-        "whitened_l2": rank_neighbours(whitened(means), k, device=device),
-        "without_sinks_l2": rank_neighbours(pooled.mean, k, device=device),
+        "flat_euclidean": flat["euclidean"],
+        "mean_pooled_euclidean": rank_neighbours(means, k, device=device),
+        "flat_cosine": flat["cosine"],
+        "mean_pooled_cosine": rank_neighbours(means, k, "cosine", device=device),
+        "whitened_euclidean": rank_neighbours(whitened(means), k, device=device),
+        "without_sinks_euclidean": rank_neighbours(pooled.mean, k, device=device),
     }
     return rankings, float(pooled.left_out.mean())

@@ -19,7 +19,7 @@ def run(*, lists: Path, images: Path, pdf: Path, png: Path, spec: dict) -> None:
     """
     use_style()
     found = read_lists(lists)
-    image_ids, rankings = found.image_ids, [found.rankings["l2", stage] for stage in STAGES]
+    image_ids, rankings = found.image_ids, [found.rankings["euclidean", stage] for stage in STAGES]
     overlap = ranking_overlap(*rankings, spec["k"]).values
     before, after = (ranking.first(spec["k"]) for ranking in rankings)
     query = int(np.argmin(np.abs(overlap - overlap.mean())))

@@ -29,7 +29,7 @@ def run(*, lists: list[Path], images: Path, pdf: list[Path], png: list[Path], sp
 
 def _of_model(path: Path, model: str, table: pd.DataFrame, spec: dict):
     found = read_lists(path)
-    image_ids, rankings = found.image_ids, [found.rankings["l2", stage] for stage in STAGES]
+    image_ids, rankings = found.image_ids, [found.rankings["euclidean", stage] for stage in STAGES]
     overlap = ranking_overlap(*rankings, spec["k"]).values
     before, after = (ranking.first(spec["k"]) for ranking in rankings)
     classes = table["label"].loc[image_ids].to_numpy()

@@ -17,8 +17,8 @@ def run(*, embeddings: Path, lists: Path, spec: dict, images: Path | None = None
     """Find the nearest neighbours of every image among all images, on mean-pooled embeddings.
 
     images: the manifest, whose digests tell which images have equal pixels; without it, equal embeddings do. spec: k,
-    how many; metrics, a list of l2 and ip; equal_images: "drop", of images that are equal only the first is ranked, or
-    "count", all are. Runs on the GPU where there is one.
+    how many; metrics, a list of euclidean and cosine; equal_images: "drop", of images that are equal only the first is
+    ranked, or "count", all are. Runs on the GPU where there is one.
     """
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"

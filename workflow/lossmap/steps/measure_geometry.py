@@ -54,7 +54,7 @@ def run(
     found = read_lists(lists)
     image_ids, rows = found.image_ids, found.rows_of(store["image_id"].values)
     before, after = (store[f"{stage}_mean"].values[rows] for stage in STAGES)
-    by_distance, by_cosine = ([found.rankings[metric, stage] for stage in STAGES] for metric in ("l2", "ip"))
+    by_distance, by_cosine = ([found.rankings[metric, stage] for stage in STAGES] for metric in ("euclidean", "cosine"))
     measured = _Summary(spec, found.counts())
 
     images = _alignment(measured, before, after)
@@ -177,7 +177,7 @@ def _errors_by_halves(measured: _Summary, before: np.ndarray, after: np.ndarray)
     def measure(rows: np.ndarray) -> np.ndarray:
         one, two = before[rows], after[rows]
         changes = pair_changes(one, two)
-        lists = [nearest_neighbours(x, max(fewer), "ip") for x in (one, two)]
+        lists = [nearest_neighbours(x, max(fewer), "cosine") for x in (one, two)]
         typical = np.sort(np.abs(changes.residual))[(len(changes.residual) - 1) // 2]
         values = _of_neighbours(neighbour_margins(one, two, *lists, fewer, changes.line, typical), fewer)
         names[:] = values

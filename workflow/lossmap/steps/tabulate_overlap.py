@@ -31,7 +31,7 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
     table["n"] = table["images"]  # the paper counts all
     table = beside(table, "figure3", ["dataset", "n", "k"], ["overlap"], spec["checkpoints"])
     table["n"] = measured.to_numpy()
-    table.loc[table["metric"] != "l2", "overlap_reported"] = float("nan")  # the paper's Figure 3 is by distance
+    table.loc[table["metric"] != "euclidean", "overlap_reported"] = float("nan")  # the paper's Figure 3 is by distance
     write_csv(table, csv)
     note = NOTE.format(confidence=f"{spec['confidence']:.0%}")
     least = 1 / (1 + spec["permutations"])

@@ -26,7 +26,7 @@ NOTE = (
 def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: dict) -> None:
     """Gather the retrieval summaries of all models and datasets for one metric, in the paper's layout.
 
-    spec: metric (l2: Table 2, ip: Table 8), recall, overlap_k, checkpoints (model -> checkpoint), confidence.
+    spec: metric (euclidean: Table 2, cosine: 8), recall, overlap_k, checkpoints (model -> checkpoint), confidence.
     """
     table = pd.concat([pd.read_parquet(path) for path in summaries], ignore_index=True)
     table = table[table["metric"] == spec["metric"]].reset_index(drop=True)

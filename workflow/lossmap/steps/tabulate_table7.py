@@ -8,12 +8,12 @@ from lossmap.paper import beside
 from lossmap.tables import about_copies, with_interval, write_csv, write_html
 
 INDEXES = {
-    "flat_l2": "all patches, Euclidean distance",
-    "mean_pooled_l2": "mean-pooled, Euclidean distance",
-    "flat_ip_normalised": "all patches, cosine",
-    "mean_pooled_ip_normalised": "mean-pooled, cosine",
-    "whitened_l2": "mean-pooled and whitened, Euclidean distance",
-    "without_sinks_l2": "mean-pooled without sinks, Euclidean distance",
+    "flat_euclidean": "all patches, Euclidean distance",
+    "mean_pooled_euclidean": "mean-pooled, Euclidean distance",
+    "flat_cosine": "all patches, cosine",
+    "mean_pooled_cosine": "mean-pooled, cosine",
+    "whitened_euclidean": "mean-pooled and whitened, Euclidean distance",
+    "without_sinks_euclidean": "mean-pooled without sinks, Euclidean distance",
 }
 NOTE = (
     "Share of an image's k nearest neighbours that are the same before and after the connector (k-NN overlap ratio, "
@@ -57,7 +57,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
         "std, paper's convention": table["std_paper_convention"],
     }
     columns |= {title: table[name] for name, title in REPORTED.items() if table[name].notna().any()}
-    without = table["index"] == "without_sinks_l2"
+    without = table["index"] == "without_sinks_euclidean"
     columns |= {f"sinks, {stage}": table[f"sinks_{stage}"].where(without) for stage in ("pre", "post")}
     return pd.DataFrame(columns)
 

@@ -22,6 +22,7 @@ BEHAVIOUR = {
     "choices": ("seedbench", "foodieqa"),
 }
 EXAMPLES = 4  # of each model, dataset and task, at least: highest and lowest loss of right and of wrong answers
+RENAMED_METRICS = {"l2": "euclidean", "ip": "cosine"}  # in studies of earlier versions
 OWN = "own"  # the model's connector, among the controls
 
 
@@ -193,6 +194,8 @@ def _worded(error) -> str:
         return f"{place}: {error.message.replace(' is a required property', '')} is missing"
     if error.validator == "pattern" and place.endswith("revision"):
         return f"{place}: {error.instance!r} is not a commit hash (40 hex digits): a branch or tag can move"
+    if "metrics" in error.absolute_path and str(error.instance) in RENAMED_METRICS:
+        return f"{place.rpartition(': ')[0]}: {error.instance!r} is now {RENAMED_METRICS[error.instance]!r}"
     if error.validator == "not":
         return f"{place}: {error.instance!r} is taken: results/{error.instance}/ holds something else"
     return f"{place}: {error.message}"

@@ -52,8 +52,8 @@ def test_the_default_study_says_what_the_defaults_are():
 def test_a_training_set_smaller_than_a_batch_is_an_error_before_anything_is_embedded():
     config = check_study(DEFAULT)
     check_dataset(config, "coco-train", images=80, classes=0)  # a quarter of 64 training images is one batch of 16
-    with pytest.raises(LossmapError, match="25% of 63 training images are fewer than a batch of 16"):
-        check_dataset(config, "coco-train", images=79, classes=0)
+    with pytest.raises(LossmapError, match="25% of 61 training images are 15, fewer than a batch of 16"):
+        check_dataset(config, "coco-train", images=76, classes=0)
 
 
 def test_more_neighbours_than_images_are_an_error_for_geometry_too():

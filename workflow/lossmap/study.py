@@ -11,6 +11,7 @@ from jsonschema.validators import extend
 
 from lossmap.data.sources import MADE, entry_problems, input_paths
 from lossmap.errors import LossmapError
+from lossmap.reconstruct.sizes import share_sizes
 from lossmap.vlm.checkpoints import check_files
 from lossmap.vlm.families import FAMILIES
 
@@ -22,6 +23,7 @@ BEHAVIOUR = {
     "choices": ("seedbench", "foodieqa"),
 }
 OWN = "own"  # the model's connector, among the controls
+ALL = "all"  # networks, of a control
 
 
 # JSON Schema calls 3.0 an integer and NaN a number; neither is meant here.
@@ -74,6 +76,8 @@ def check_study(config: dict, paths: bool = True) -> dict:
     problems = [_worded(error) for error in Strict(schema).iter_errors(config)]
     if not problems:
         config = _with_defaults(config, schema)
+        if "reconstruction" in config:
+            config["reconstruction"].setdefault("ladder", config["reconstruction"]["evaluate"][0])
         problems = [
             *(
                 f"datasets: {name}: {line}"
@@ -121,12 +125,11 @@ def connectors_of(reconstruction: dict) -> dict[str, dict]:
 
 def networks_of(reconstruction: dict, model: str, connector: str = OWN) -> list[str]:
     """The networks that are trained to undo a connector of a model."""
-    controls = reconstruction["controls"]
+    chosen = ALL if connector == OWN else reconstruction["controls"][connector].get("networks", [])
     return [
         name
         for name, network in reconstruction["networks"].items()
-        if model in network.get("models", [model])
-        and (connector == OWN or name in controls[connector].get("networks", []))
+        if model in network.get("models", [model]) and (chosen == ALL or name in chosen)
     ]
 
 
@@ -158,15 +161,18 @@ def check_dataset(config: dict, dataset: str, images: int, classes: int) -> None
 
 
 def _training_problems(config: dict, dataset: str, images: int) -> list[str]:
-    """Shares of the training images that are smaller than a batch."""
+    """Parts of the training images that are empty, or shares that are smaller than a batch."""
     reconstruction = config.get("reconstruction")
     if not reconstruction or dataset != reconstruction["train"]:
         return []
-    batch, training = reconstruction["training"]["batch"], images - round(reconstruction["held_out"] * images)
-    return [
-        f"reconstruction: shares: {share}% of {training} training images are fewer than a batch of {batch}"
-        for share in reconstruction["shares"]
-        if training * share // 100 < batch
+    batch, held_out = reconstruction["training"]["batch"], reconstruction["held_out"]
+    count, shares = share_sizes(images, held_out, reconstruction["shares"])
+    problems = [f"reconstruction: held_out: {held_out:g} of {images} images are none"] * (count == 0)
+    return problems + [
+        f"reconstruction: shares: {share}% of {images - count} training images are {size}, fewer than "
+        + (f"a batch of {batch}" if batch else "one")
+        for share, size in shares.items()
+        if size < (batch or 1)
     ]
 
 
@@ -305,6 +311,7 @@ def _reconstruction_problems(config: dict) -> list[str]:
     wanted += [
         (f"controls: {name}: networks", "networks", control.get("networks", []))
         for name, control in reconstruction["controls"].items()
+        if control.get("networks") != ALL
     ]
     problems = [
         f"reconstruction: {key}: {name!r} is not among {kind}{_nearest(name, known[kind])}"

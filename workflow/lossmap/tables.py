@@ -47,3 +47,8 @@ def with_interval(frame: pd.DataFrame, name: str, low: str, high: str, digits: i
         return "–" if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
     return pd.Series([text(*row) for row in zip(frame[name], frame[low], frame[high], strict=True)], index=frame.index)
+
+
+def marked(frame: pd.DataFrame, name: str) -> pd.Series:
+    """A column of names, "mlp (not converged)" where the frame's column `converged` is false."""
+    return frame[name].where(frame["converged"], frame[name] + " (not converged)")

@@ -80,3 +80,8 @@ def p_values(frame: pd.DataFrame, name: str, at_floor: str | None = None) -> pd.
     return pd.Series(
         [None if pd.isna(p) else p_value(p, at_floor=flag) for p, flag in pairs], index=frame.index, dtype=object
     )
+
+
+def marked(frame: pd.DataFrame, name: str) -> pd.Series:
+    """A column of names, "mlp (not converged)" where the frame's column `converged` is false."""
+    return frame[name].where(frame["converged"], frame[name] + " (not converged)")

@@ -80,9 +80,9 @@ def test_the_given_configuration_is_left_as_it_was():
         (["reconstruction", "networks", "wide"], {"kind": "mlp", "width": 8}, "reconstruction: networks: wide"),
         (["reconstruction", "networks", "mlp-small", "models"], ["lava"], "'lava' is not among models"),
         (
-            ["reconstruction", "networks", "transformer-small", "heads"],
+            ["reconstruction", "networks", "transformer", "heads"],
             5,
-            "networks: transformer-small: width 32 isn't a multiple of heads, 5",
+            "networks: transformer: width 32 isn't a multiple of heads, 5",
         ),
         (["reconstruction", "controls", "identity", "rank"], 3, "controls: identity: kind: 'pca' was expected"),
         (["reconstruction", "controls", "pca", "slope"], 0.5, "controls: pca: kind: 'invertible_mlp' was expected"),

@@ -204,8 +204,8 @@ def test_geometry_needs_four_images_and_one_beyond_the_neighbours(default):
 
 def test_a_training_set_smaller_than_a_batch_is_refused(default):
     assert not problems("coco-train", default, images=80)  # a quarter of 64 training images is one batch of 16
-    (problem,) = problems("coco-train", default, images=79)
-    assert "25% of 63 training images are fewer than a batch of 16" in problem
+    (problem,) = problems("coco-train", default, images=76)
+    assert "25% of 61 training images are 15, fewer than a batch of 16" in problem
     default["reconstruction"] |= {"held_out": 0.001}
     (problem,) = problems("coco-train", default, images=100)
     assert "held_out: is less than one of these images" in problem

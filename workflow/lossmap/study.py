@@ -24,6 +24,7 @@ BEHAVIOUR = {
 EXAMPLES = 4  # of each model, dataset and task, at least: highest and lowest loss of right and of wrong answers
 RENAMED_METRICS = {"l2": "euclidean", "ip": "cosine"}  # in studies of earlier versions
 OWN = "own"  # the model's connector, among the controls
+ALL = "all"  # networks, of a control
 
 
 # JSON Schema calls 3.0 an integer and NaN a number; neither is meant here.
@@ -84,6 +85,8 @@ def check_study(config: dict, paths: bool = True, source: str | None = None) -> 
     if not problems:
         config = _with_defaults(config, schema)
         config["retrieval"].setdefault("overlap_k", max(config["overlap"]["k"]))
+        if "reconstruction" in config:
+            config["reconstruction"].setdefault("ladder", config["reconstruction"]["evaluate"][0])
         problems = [
             *(
                 f"datasets: {name}: {line}"
@@ -141,12 +144,11 @@ def connectors_of(reconstruction: dict) -> dict[str, dict]:
 
 def networks_of(reconstruction: dict, model: str, connector: str = OWN) -> list[str]:
     """The networks that are trained to undo a connector of a model."""
-    controls = reconstruction["controls"]
+    chosen = ALL if connector == OWN else reconstruction["controls"][connector].get("networks", [])
     return [
         name
         for name, network in reconstruction["networks"].items()
-        if model in network.get("models", [model])
-        and (connector == OWN or name in controls[connector].get("networks", []))
+        if model in network.get("models", [model]) and (chosen == ALL or name in chosen)
     ]
 
 
@@ -302,6 +304,7 @@ def _reconstruction_problems(config: dict) -> list[str]:
     wanted += [
         (f"controls: {name}: networks", "networks", control.get("networks", []))
         for name, control in reconstruction["controls"].items()
+        if control.get("networks") != ALL
     ]
     problems = [
         f"reconstruction: {key}: {name!r} is not among {kind}{_nearest(name, known[kind])}"

@@ -13,6 +13,7 @@ from lossmap.data.formats.parsing import Problems
 from lossmap.data.sources import MADE, input_paths
 from lossmap.errors import LossmapError, study_file
 from lossmap.measures.vqa_accuracy import ENOUGH
+from lossmap.reconstruct.sizes import share_sizes
 from lossmap.study import measured_datasets, neighbours_wanted
 from lossmap.vlm.checkpoints import known_configuration, local_checkpoint
 from lossmap.vlm.input_size import shape_problems
@@ -177,13 +178,14 @@ def _training_problems(config: dict, dataset: str, found: dict) -> list[str]:
     reconstruction = config.get("reconstruction")
     if not reconstruction or dataset != reconstruction["train"]:
         return []
-    held_out = round(reconstruction["held_out"] * found["images"])
-    batch, training = reconstruction["training"]["batch"], found["images"] - held_out
-    problems = [] if held_out else ["reconstruction: held_out: is less than one of these images"]
+    batch, held_out = reconstruction["training"]["batch"], reconstruction["held_out"]
+    count, shares = share_sizes(found["images"], held_out, reconstruction["shares"])
+    problems = [] if count else ["reconstruction: held_out: is less than one of these images"]
     return problems + [
-        f"reconstruction: shares: {share}% of {training} training images are fewer than a batch of {batch}"
-        for share in reconstruction["shares"]
-        if training * share // 100 < batch
+        f"reconstruction: shares: {share}% of {found['images'] - count} training images are {size}, fewer than "
+        + (f"a batch of {batch}" if batch else "one")
+        for share, size in shares.items()
+        if size < (batch or 1)
     ]
 
 

@@ -93,3 +93,8 @@ def about_copies(table: pd.DataFrame) -> list[str]:
             left = " and left out" if group["n"].max() < images else ", and counted like all others"
             lines.append(f"On {dataset}, {copies} of {images} images are copies of another{left}.")
     return lines
+
+
+def marked(frame: pd.DataFrame, name: str) -> pd.Series:
+    """A column of names, "mlp (not converged)" where the frame's column `converged` is false."""
+    return frame[name].where(frame["converged"], frame[name] + " (not converged)")

@@ -37,6 +37,7 @@ LAYERS = {  # imports go down only
     "data": {"numpy", "pandas", "pyarrow", "PIL", "simplejpeg", "sklearn", "tqdm", "lossmap.data"},
     "paper": {"pandas"},
     "codehash.py": set(),
+    "columns.py": set(),
     "console.py": set(),
     "seeds.py": set(),
     "dry_run.py": {"torch"},

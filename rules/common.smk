@@ -1,6 +1,7 @@
 """Named input functions, settings and code hashes of rules. Nothing scientific."""
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -18,15 +19,17 @@ from snakemake.settings.types import DeploymentMethod, ExecMode
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from lossmap.codehash import code_hash
+from lossmap.console import install as install_console
 from lossmap.data.miniature_files import ANNOTATIONS, FOLDERS, paths_in
 from lossmap.data.sources import MADE, files_digest, input_paths, sources_digest
-from lossmap.errors import LossmapError
+from lossmap.errors import STUDY_FILE, LossmapError
 from lossmap.study import (
     EXAMPLES,
     OWN,
     canonical,
     check_study,
     connectors_of,
+    default_study,
     examples_of,
     measured_datasets,
     most_neighbours,
@@ -35,6 +38,7 @@ from lossmap.study import (
     read_study,
 )
 from lossmap.study_checks import check_annotations, check_contents
+from lossmap.vlm.checkpoints import local_checkpoint
 
 
 def report_command():
@@ -58,6 +62,16 @@ prefix = (
 shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
 
 
+def name_study():
+    """Let every message name what a person edits to change a setting; jobs inherit it."""
+    files = [
+        path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        for path in map(Path, workflow.configfiles)
+    ]
+    given = ["what --config gives"] if workflow.config_settings.config else []
+    os.environ[STUDY_FILE] = " or ".join(map(str, [*files, *given]))
+
+
 def note_in_the_job():
     """A job on a node of a cluster notes itself what its outputs were made with. Snakemake leaves that to its main
     process: were that killed before, they would count as up to date whatever the settings are by then."""
@@ -73,9 +87,19 @@ def note_in_the_job():
 
 if workflow.remote_exec:
     note_in_the_job()
+else:
+    install_console(logger, workflow.output_settings)
+
+# A study given with --configfile replaces the default one; the two are never merged.
+if not workflow.overwrite_configfiles:
+
+    configfile: str(default_study())
+
+
+name_study()
 
 try:
-    for path in map(str, workflow.overwrite_configfiles or ["config.yaml"]):
+    for path in map(str, workflow.configfiles):
         if path.endswith((".yaml", ".yml")):  # no pipe, which can't be read twice
             read_study(path)  # what Snakemake has read holds the last of two equal keys
     config = check_study(config)
@@ -177,7 +201,7 @@ def dataset_files(wildcards):
 
 def files_of_checkpoint(model, *names):
     """Files of a checkpoint folder; nothing for a hub id, which its revision pins."""
-    folder = Path(config["models"][model]["checkpoint"])
+    folder = local_checkpoint(config["models"][model]["checkpoint"])
     return sorted(str(path) for name in names for path in folder.glob(name))
 
 
@@ -303,7 +327,7 @@ def table_settings(section):
 
 def retrieval_labels(wildcards):
     """What the report calls a retrieval table."""
-    name = {"table2": "Table 2: Euclidean distance", "table8": "Table 8: inner product"}[wildcards.table]
+    name = {"table2": "Table 2: Euclidean distance", "table8": "Table 8: cosine"}[wildcards.table]
     return {"result": name, "kind": "table"}
 
 
@@ -316,11 +340,10 @@ def figure2_settings():
     return canonical({"k": config["figure2"]["k"]})
 
 
-def captions():
-    """The texts of the report, as inputs: an edited one makes the report anew."""
-    return sorted(
-        str(path.relative_to(workflow.basedir)) for path in Path(workflow.basedir).glob("workflow/report/*.rst")
-    )
+def texts_digest():
+    """The texts of the report, wherever they lie: an edited one makes it anew."""
+    texts = sorted(Path(workflow.basedir).glob("workflow/report/*.rst"))
+    return sha256(canonical({path.name: path.read_text(encoding="utf-8") for path in texts}).encode()).hexdigest()
 
 
 def gallery_settings(wildcards):

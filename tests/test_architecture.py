@@ -37,6 +37,7 @@ LAYERS = {  # imports go down only
     "data": {"numpy", "pandas", "pyarrow", "PIL", "simplejpeg", "sklearn", "tqdm", "lossmap.data"},
     "paper": {"pandas"},
     "codehash.py": set(),
+    "console.py": set(),
     "seeds.py": set(),
     "dry_run.py": {"torch"},
 }
@@ -71,7 +72,7 @@ def test_imports_go_down_only(layer):
 def test_the_snakefile_needs_nothing_heavy():
     """What is imported while the DAG is built must not load torch, transformers, pandas or zarr."""
     code = (
-        "import sys, lossmap.study, lossmap.study_checks, lossmap.codehash; "
+        "import sys, lossmap.study, lossmap.study_checks, lossmap.codehash, lossmap.console; "
         "print([m for m in ('torch', 'transformers', 'pandas', 'zarr', 'numpy', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run(

@@ -185,7 +185,7 @@ def test_of_a_hub_model_only_small_files_are_downloaded(tmp_path, monkeypatch, c
     config = small(models={"far": {"checkpoint": "owner/model", "revision": "0" * 40}})
     status, out, _, _ = printed(capsys, write(tmp_path, config))
     assert status == 0
-    names = ["config.json", "preprocessor_config.json", "processor_config.json"]
+    names = ["config.json", "adapter_config.json", "preprocessor_config.json", "processor_config.json"]
     assert asked == [("owner/model", "0" * 40, names)]
     assert cells(out, "far")[0][2:4] == ["64 x 96", "16 x 96"]
 

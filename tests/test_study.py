@@ -165,7 +165,7 @@ def test_all_faults_stand_in_one_error():
 
 def test_a_checkpoint_of_unknown_family_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "blip-9"}')
-    with pytest.raises(LossmapError, match="model_type 'blip-9', which is not known .known: .*llava"):
+    with pytest.raises(LossmapError, match="model_type is 'blip-9', which Lossmap doesn't know.*Known families: llava"):
         check_study(changed(["models", "llava-mini", "checkpoint"], str(tmp_path)))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(LossmapError, match=r"config\.json can't be read"):

@@ -10,9 +10,9 @@ from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
 
 from lossmap.data.sources import MADE, entry_problems, input_paths
-from lossmap.errors import LossmapError
-from lossmap.vlm.checkpoints import check_files
-from lossmap.vlm.families import FAMILIES
+from lossmap.errors import LossmapError, study_file
+from lossmap.vlm.checkpoint_check import checkpoint_problems, configuration_problems
+from lossmap.vlm.checkpoints import CHECKOUT, SHIPPED, known_configuration, local_checkpoint
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 # What a model is asked about a dataset -> the formats whose datasets have what is needed to score it.
@@ -35,6 +35,12 @@ Strict = extend(
         lambda checker, value: isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value),
     ),
 )
+
+
+def default_study() -> Path:
+    """The study that is meant where none is given: config.yaml of the working folder, else that of this checkout."""
+    here = Path("config.yaml")
+    return here if here.is_file() else CHECKOUT / here
 
 
 def read_study(path: str | Path) -> dict:
@@ -63,10 +69,11 @@ class UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def check_study(config: dict, paths: bool = True) -> dict:
+def check_study(config: dict, paths: bool = True, source: str | None = None) -> dict:
     """Check a study against the schema and against itself, and fill in defaults.
 
-    Parameters: config, as read from the file; paths, whether the files of models and datasets must be there.
+    Parameters: config, as read from the file; paths, whether the files of models and datasets must be there;
+    source, what messages call the file, if not what the workflow was given.
     Returns: a new dict with every key present.
     Raises: LossmapError listing every fault: unknown, missing or ill-typed keys (with the nearest known key), unknown
     datasets, models, formats and families, checkpoints without revision, paths that don't exist.
@@ -81,6 +88,7 @@ def check_study(config: dict, paths: bool = True) -> dict:
                 for name, entry in config["datasets"].items()
                 for line in entry_problems(entry)
             ),
+            *_brace_problems(config),
             *_model_problems(config, paths),
             *_reference_problems(config),
         ]
@@ -90,7 +98,7 @@ def check_study(config: dict, paths: bool = True) -> dict:
         raise LossmapError.listing(
             f"The configuration of this study has {len(problems)} fault{'s' * (len(problems) > 1)}:",
             sorted(problems),
-            "Mend the file given with --configfile (without it: config.yaml), whose comments explain every key.",
+            f"Mend {source or study_file()}. The comments of the default study, config.yaml, explain every key.",
         )
     return config
 
@@ -206,39 +214,45 @@ def _with_defaults(value, schema: dict):
     return filled
 
 
+def _brace_problems(config: dict) -> list[str]:
+    """Paths that Snakemake would take for patterns."""
+    given = [(f"models: {name}: checkpoint", model["checkpoint"]) for name, model in config["models"].items()]
+    given += [
+        (f"datasets: {name}: {key}", value)
+        for name, entry in config["datasets"].items()
+        for key, value in entry.items()
+        if isinstance(value, str)
+    ]
+    return [
+        f"{place}: {path} holds {{ or }}, which Snakemake takes for a wildcard; rename it, or give a link to it"
+        for place, path in given
+        if set(path) & set("{}")
+    ]
+
+
 def _model_problems(config: dict, paths: bool) -> list[str]:
-    problems = []
+    problems, asked = [], any(config[section]["datasets"] for section in BEHAVIOUR)
     for name, model in config["models"].items():
-        checkpoint, folder = model["checkpoint"], Path(model["checkpoint"])
-        if not folder.is_dir():
-            hub_like = checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~"))
-            if not hub_like or checkpoint.startswith(("workflow/", MADE)):
-                problems += [f"models: {name}: checkpoint folder {checkpoint} does not exist"] * paths
-            elif "revision" not in model:
-                problems.append(
-                    f"models: {name}: {checkpoint} is no folder here; as a hub id it needs revision: a 40-digit commit "
-                    "hash, so that the study can be repeated"
-                )
+        checkpoint, side = model["checkpoint"], model.get("image_size")
+        folder = local_checkpoint(checkpoint)
+        if folder.is_dir():
+            if "revision" in model:
+                problems.append(f"models: {name}: revision means nothing to a folder; {checkpoint} is one")
+            if paths:
+                problems += [f"models: {name}: {line}" for line in checkpoint_problems(folder, side, asked)]
             continue
-        if "revision" in model:
-            problems.append(f"models: {name}: revision means nothing to a folder; {checkpoint} is one")
-        if not paths:
-            continue
-        try:
-            family = json.loads((folder / "config.json").read_text()).get("model_type")
-        except (OSError, ValueError, AttributeError) as error:
-            problems.append(f"models: {name}: {folder / 'config.json'} can't be read ({error})")
-            continue
-        if family not in FAMILIES:
+        hub_like = checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~"))
+        if folder.is_file():
+            problems.append(f"models: {name}: {checkpoint} is a file; give the folder that holds the whole checkpoint")
+        elif not hub_like or checkpoint.startswith((SHIPPED, MADE)):
+            problems += [f"models: {name}: checkpoint folder {checkpoint} does not exist"] * paths
+        elif "revision" not in model:
             problems.append(
-                f"models: {name}: {folder}/config.json says model_type {family!r}, which is not known "
-                f"(known: {', '.join(sorted(FAMILIES))})"
+                f"models: {name}: {checkpoint} is no folder here; as a hub id it needs revision: a 40-digit commit "
+                "hash, so that the study can be repeated"
             )
-            continue
-        try:
-            check_files(folder)
-        except LossmapError as error:
-            problems.append(f"models: {name}: {error}")
+        elif paths and (known := known_configuration(checkpoint, model["revision"])):
+            problems += [f"models: {name}: {line}" for line in configuration_problems(known, side, asked, checkpoint)]
     return problems
 
 

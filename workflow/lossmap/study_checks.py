@@ -11,7 +11,7 @@ from lossmap.data.contents import fewer_than
 from lossmap.data.counts import count_annotated
 from lossmap.data.formats.parsing import Problems
 from lossmap.data.sources import MADE, input_paths
-from lossmap.errors import LossmapError
+from lossmap.errors import LossmapError, study_file
 from lossmap.measures.vqa_accuracy import ENOUGH
 from lossmap.study import measured_datasets, neighbours_wanted
 from lossmap.vlm.prompts import LETTERS
@@ -67,7 +67,7 @@ def _raise(problems: list[str]) -> None:
         raise LossmapError.listing(
             f"The study's datasets don't hold what it asks of them; {len(problems)} fault{'s' * (len(problems) > 1)}:",
             problems,
-            "Mend these files, or the study's entries: the sections named here, or limit and sample of these datasets. "
+            f"Mend these files, or in {study_file()} the sections named here, or limit and sample of these datasets. "
             "Nothing was embedded.",
         )
 

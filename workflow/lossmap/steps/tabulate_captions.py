@@ -87,7 +87,7 @@ def _relations(rows: pd.DataFrame, checkpoints: dict) -> pd.DataFrame:
 
 def _readable_relations(table: pd.DataFrame) -> pd.DataFrame:
     """The table with intervals beside their values, without columns that hold nothing."""
-    columns = {**_names(table), "loss": table["loss"].str.replace("_", " ")}
+    columns = {**_names(table), "kind of loss": table["loss"].str.replace("_", " ")}
     columns |= correlations(table)
     columns["raw rho, paper's convention"] = _text(table["rho_paper_convention"], 3)
     columns["raw rho, reported"] = _text(table["spearman_reported"], 3)

@@ -69,7 +69,7 @@ def _readable(table: pd.DataFrame, within: bool) -> pd.DataFrame:
         "model": table["model"],
         "score": table["score"].map(SCORE_NAMES),
         "patches": table["region"],
-        "loss": table["loss"].str.replace("_", " "),
+        "kind of loss": table["loss"].str.replace("_", " "),
         **{title: table[name] for name, title in COUNTS.items()},
         "unscored": table["unscored"],
     }

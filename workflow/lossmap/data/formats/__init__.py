@@ -19,7 +19,7 @@ from lossmap.data.formats import (
 )
 from lossmap.data.formats.parsing import Annotations, ImageEntry, Problems, Question
 from lossmap.data.sources import check_entry
-from lossmap.errors import LossmapError
+from lossmap.errors import LossmapError, study_file
 
 if TYPE_CHECKING:
     from lossmap.data.images import ImageFacts
@@ -40,7 +40,7 @@ READERS = {
 def read_annotations(entry: dict, problems: Problems) -> Annotations:
     """Parse the annotations and choose images, with the captions and questions of the chosen ones only.
 
-    Parameters: entry, the dataset's in config.yaml (see sources.FORMATS); problems, to which faults are added.
+    Parameters: entry, the dataset's in the study's file (see sources.FORMATS); problems, to which faults are added.
     Raises: LossmapError if the entry or a file can't be read, or there is no image. No image is opened.
     """
     check_entry(entry)
@@ -144,5 +144,5 @@ def _error(entry: dict, problems: list[str]) -> LossmapError:
     return LossmapError.listing(
         f"The dataset in {entry['images']} (format {entry['format']}) has {count}:",
         problems,
-        "Mend the files, or the dataset's entry in config.yaml. Nothing is skipped and nothing was written.",
+        f"Mend the files, or the dataset's entry in {study_file()}. Nothing is skipped and nothing was written.",
     )

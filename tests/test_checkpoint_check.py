@@ -185,7 +185,7 @@ FORMATS = [
     (cut_short, "model.safetensors: is damaged or cut short: [0-9,]+ bytes, where its header speaks of [0-9,]+. Get"),
     (no_weights, "model.safetensors: can't be read as safetensors"),
     (another_family, "model_type is 'qwen2_5_vl_next', which Lossmap doesn't know .near: qwen2_5_vl.. Known"),
-    (language_model_alone, "model_type is 'llama'.* It names no vision_config, as of a language model alone"),
+    (language_model_alone, "model_type is 'llama'.* It has no vision_config: it may be a language model alone"),
     (quantised, "weights are quantised .awq., which Lossmap does not read"),
     (no_connector, "holds no weights of the connector .multi_modal_projector."),
     (no_tower, "holds no weights of the vision tower"),
@@ -233,6 +233,11 @@ def tokenizer_pointer(folder):
     (folder / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\n")
 
 
+def tokenizer_cut_short(folder):
+    content = (folder / "tokenizer.json").read_bytes()
+    (folder / "tokenizer.json").write_bytes(content[: len(content) // 2])
+
+
 def no_template(folder):
     (folder / "chat_template.jinja").unlink()
 
@@ -252,6 +257,7 @@ def language_left_out(folder):
         (no_tokenizer, ["has no tokenizer.json, which captions", "no tokenizer_config.json", "has no chat template"]),
         (sentencepiece_only, ["has no tokenizer.json.*save it anew with transformers' AutoTokenizer"]),
         (tokenizer_pointer, ["tokenizer.json: is a pointer that git left"]),
+        (tokenizer_cut_short, ["tokenizer.json: is damaged or cut short"]),
         (no_template, ["has no chat template .*by which llava is asked"]),
         (language_shard_missing, ["index.json names are missing: model-00002-of-00002.safetensors. Add them"]),
         (language_left_out, ["holds no weights of the language model"]),

@@ -190,6 +190,26 @@ def test_of_a_hub_model_only_small_files_are_downloaded(tmp_path, monkeypatch, c
     assert cells(out, "far")[0][2:4] == ["64 x 96", "16 x 96"]
 
 
+@pytest.mark.parametrize("hub", [False, True])
+def test_a_model_that_the_study_lacks_a_size_for_is_an_error_after_the_plan(tmp_path, monkeypatch, capsys, hub):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "workflow/zoo/qwen2_5_vl", "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    path = tmp_path / "model/processor_config.json"
+    content = json.loads(path.read_text())
+    content["image_processor"]["size"] = {"shortest_edge": 3136, "longest_edge": 12845056}
+    path.write_text(json.dumps(content))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *given, **how: "model")
+    model = {"checkpoint": "owner/model", "revision": "0" * 40} if hub else {"checkpoint": "model"}
+    status, out, notes, error = printed(capsys, write(tmp_path, small(models={"far": model})))
+    assert status == 1
+    assert cells(out, "photos")[0][2:4] == ["far", "?"]
+    assert "NOTE: far: not planned" in notes
+    assert re.search(
+        r"models: far: (owner/)?model \(qwen2_5_vl\): takes images of any size. Set the model's image_size", error
+    )
+    assert printed(capsys, write(tmp_path, small(models={"far": model | {"image_size": 64}})))[0] == 0
+
+
 def test_a_folder_without_weights_and_a_control_that_is_impossible(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "model"
@@ -273,9 +293,9 @@ def test_reconstruction_by_hand(memory):
     assert linear.reads == 100 * (pre + post + pre)
     assert sum(linear.outputs.values()) == 2 * (own.linear_disk + bent.linear_disk)
 
-    # An epoch is 7 batches of 75 images, then the 25 that are held out are looked at.
-    trained = 2 * sum(3 * 70 * one.training_flops + 3 * 25 * one.forward_flops for one in nets)
-    passed = 2 * (100 if memory else 3 * 70 + 3 * 25)
+    # An epoch is 7 batches of 75 images; the 25 that are held out are looked at before the 21 steps and after them.
+    trained = 2 * sum(3 * 70 * one.training_flops + 2 * 25 * one.forward_flops for one in nets)
+    passed = 2 * (100 if memory else 3 * 70 + 2 * 25)
     assert networks.flops == trained + passed * bent.flops
     assert networks.seconds == pytest.approx((trained + 16 * passed * bent.flops) / 1e9)
     assert networks.reads == passed * (pre + post + pre)

@@ -80,9 +80,9 @@ def test_the_given_configuration_is_left_as_it_was():
         (["reconstruction", "networks", "wide"], {"kind": "mlp", "width": 8}, "reconstruction: networks: wide"),
         (["reconstruction", "networks", "mlp-small", "models"], ["lava"], "'lava' is not among models"),
         (
-            ["reconstruction", "networks", "transformer-small", "heads"],
+            ["reconstruction", "networks", "transformer", "heads"],
             5,
-            "networks: transformer-small: width 32 isn't a multiple of heads, 5",
+            "networks: transformer: width 32 isn't a multiple of heads, 5",
         ),
         (["reconstruction", "controls", "identity", "rank"], 3, "controls: identity: kind: 'pca' was expected"),
         (["reconstruction", "controls", "pca", "slope"], 0.5, "controls: pca: kind: 'invertible_mlp' was expected"),
@@ -168,7 +168,7 @@ def test_a_checkpoint_of_unknown_family_is_named(tmp_path):
     with pytest.raises(LossmapError, match="model_type is 'blip-9', which Lossmap doesn't know.*Known families: llava"):
         check_study(changed(["models", "llava-mini", "checkpoint"], str(tmp_path)))
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(LossmapError, match=r"config\.json can't be read"):
+    with pytest.raises(LossmapError, match=r"config\.json: can't be read"):
         check_study(changed(["models", "llava-mini", "checkpoint"], str(tmp_path)))
 
 

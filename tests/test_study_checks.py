@@ -74,6 +74,15 @@ def test_what_a_dataset_holds_is_counted_by_hand():
     }  # fmt: skip
 
 
+def test_images_of_a_shape_that_a_model_refuses_are_named_with_it(default):
+    shapes = [["/photos/line.png", 400, 1], ["/photos/scroll.png", 60, 6000]]
+    found = problems("vqav2", default, long_shapes=shapes, images=400)
+    assert found == [
+        "vqav2 (400 images): models: qwen2.5-vl-mini: /photos/line.png: 400 x 1 pixels; image processors of qwen2_5_vl"
+        " take shapes up to 200:1. Crop the image, or take it out of the dataset."
+    ]
+
+
 def test_annotations_and_the_manifest_that_is_read_of_them_count_alike():
     images(f"{i}.png" for i in range(40))
     config = study({"caps": {"format": "coco", "annotations": coco(range(39)), "sample": 30}})
@@ -195,8 +204,8 @@ def test_geometry_needs_four_images_and_one_beyond_the_neighbours(default):
 
 def test_a_training_set_smaller_than_a_batch_is_refused(default):
     assert not problems("coco-train", default, images=80)  # a quarter of 64 training images is one batch of 16
-    (problem,) = problems("coco-train", default, images=79)
-    assert "25% of 63 training images are fewer than a batch of 16" in problem
+    (problem,) = problems("coco-train", default, images=76)
+    assert "25% of 61 training images are 15, fewer than a batch of 16" in problem
     default["reconstruction"] |= {"held_out": 0.001}
     (problem,) = problems("coco-train", default, images=100)
     assert "held_out: is less than one of these images" in problem

@@ -23,6 +23,7 @@ BEHAVIOUR = {
 }
 EXAMPLES = 4  # of each model, dataset and task, at least: highest and lowest loss of right and of wrong answers
 OWN = "own"  # the model's connector, among the controls
+ALL = "all"  # networks, of a control
 
 
 # JSON Schema calls 3.0 an integer and NaN a number; neither is meant here.
@@ -82,6 +83,8 @@ def check_study(config: dict, paths: bool = True, source: str | None = None) -> 
     problems = [_worded(error) for error in Strict(schema).iter_errors(config)]
     if not problems:
         config = _with_defaults(config, schema)
+        if "reconstruction" in config:
+            config["reconstruction"].setdefault("ladder", config["reconstruction"]["evaluate"][0])
         problems = [
             *(
                 f"datasets: {name}: {line}"
@@ -139,12 +142,11 @@ def connectors_of(reconstruction: dict) -> dict[str, dict]:
 
 def networks_of(reconstruction: dict, model: str, connector: str = OWN) -> list[str]:
     """The networks that are trained to undo a connector of a model."""
-    controls = reconstruction["controls"]
+    chosen = ALL if connector == OWN else reconstruction["controls"][connector].get("networks", [])
     return [
         name
         for name, network in reconstruction["networks"].items()
-        if model in network.get("models", [model])
-        and (connector == OWN or name in controls[connector].get("networks", []))
+        if model in network.get("models", [model]) and (chosen == ALL or name in chosen)
     ]
 
 
@@ -298,6 +300,7 @@ def _reconstruction_problems(config: dict) -> list[str]:
     wanted += [
         (f"controls: {name}: networks", "networks", control.get("networks", []))
         for name, control in reconstruction["controls"].items()
+        if control.get("networks") != ALL
     ]
     problems = [
         f"reconstruction: {key}: {name!r} is not among {kind}{_nearest(name, known[kind])}"

@@ -13,7 +13,10 @@ from lossmap.data.formats.parsing import Problems
 from lossmap.data.sources import MADE, input_paths
 from lossmap.errors import LossmapError, study_file
 from lossmap.measures.vqa_accuracy import ENOUGH
+from lossmap.reconstruct.sizes import share_sizes
 from lossmap.study import measured_datasets, neighbours_wanted
+from lossmap.vlm.checkpoints import known_configuration, local_checkpoint
+from lossmap.vlm.input_size import shape_problems
 from lossmap.vlm.prompts import LETTERS
 
 QUICK = 200_000_000  # bytes of annotations that are read in seconds, and held in Snakemake's own process for that long
@@ -53,7 +56,7 @@ def check_contents(config: dict, contents: dict[str, dict]) -> None:
 def all_problems(config: dict, contents: dict[str, dict]) -> list[str]:
     """A line for each thing that a dataset has not and the study asks of it."""
     checks = (_caption_problems, _answer_problems, _choice_problems, _mask_problems, _class_problems)
-    checks += (_neighbour_problems, _training_problems)
+    checks += (_neighbour_problems, _training_problems, _shape_problems)
     return [
         f"{dataset} ({found['images']} images): {problem}"
         for dataset, found in contents.items()
@@ -175,11 +178,24 @@ def _training_problems(config: dict, dataset: str, found: dict) -> list[str]:
     reconstruction = config.get("reconstruction")
     if not reconstruction or dataset != reconstruction["train"]:
         return []
-    held_out = round(reconstruction["held_out"] * found["images"])
-    batch, training = reconstruction["training"]["batch"], found["images"] - held_out
-    problems = [] if held_out else ["reconstruction: held_out: is less than one of these images"]
+    batch, held_out = reconstruction["training"]["batch"], reconstruction["held_out"]
+    count, shares = share_sizes(found["images"], held_out, reconstruction["shares"])
+    problems = [] if count else ["reconstruction: held_out: is less than one of these images"]
     return problems + [
-        f"reconstruction: shares: {share}% of {training} training images are fewer than a batch of {batch}"
-        for share in reconstruction["shares"]
-        if training * share // 100 < batch
+        f"reconstruction: shares: {share}% of {found['images'] - count} training images are {size}, fewer than "
+        + (f"a batch of {batch}" if batch else "one")
+        for share, size in shares.items()
+        if size < (batch or 1)
     ]
+
+
+def _shape_problems(config: dict, dataset: str, found: dict) -> list[str]:
+    """Images that a model's own processor refuses for their shape. Annotations don't tell it, manifests do."""
+    problems = []
+    for name, model in config["models"].items():
+        folder = local_checkpoint(model["checkpoint"])
+        if not folder.is_dir():
+            folder = known_configuration(model["checkpoint"], model.get("revision"))
+        if folder:
+            problems += [f"models: {name}: {line}" for line in shape_problems(folder, found.get("long_shapes", []))]
+    return problems

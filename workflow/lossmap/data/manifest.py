@@ -45,6 +45,8 @@ SCHEMAS = {
 }
 _DTYPES = {_TEXT: "str", _TEXTS: "object", pa.int64(): "int64"}
 
+LONG = 50  # long side over short, beyond which a shape is told in the summary; models refuse it from 200 or more
+
 
 @dataclass
 class Manifest:
@@ -70,9 +72,16 @@ class Manifest:
         return {
             "format": self.format,
             **contents,
+            "long_shapes": self._long_shapes(),
             "image_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
             "left_out": self.left_out,
         }
+
+    def _long_shapes(self) -> list[list]:
+        """Path, width and height of images so long and thin that a model may not take them."""
+        sides = self.images[["width", "height"]]
+        long = self.images[sides.max(axis=1) > LONG * sides.min(axis=1)]
+        return [list(row) for row in long[["path", "width", "height"]].itertuples(index=False, name=None)]
 
 
 def make_table(name: str, rows: list) -> pd.DataFrame:

@@ -70,6 +70,8 @@ def language_problems(folder: Path, model_type: str) -> list[str]:
         )
     pointers = [name for names in files for name in names if _begins(folder / name).startswith(POINTER)]
     problems += [_pointer(folder / name) for name in pointers]
+    if not pointers and ("tokenizer.json",) in files and not _ends_as_json(folder / "tokenizer.json"):
+        problems.append(f"{folder / 'tokenizer.json'}: is damaged or cut short. Get the file again.")
     if model_type not in PLAIN and not _has_template(folder):
         problems.append(
             f"{folder}: has no chat template (chat_template.jinja, chat_template.json, or chat_template in"
@@ -166,6 +168,13 @@ def _begins(path: Path) -> bytes:
             return file.read(len(POINTER))
     except OSError as error:
         raise LossmapError(f"{path}: can't be read ({error.strerror}). Mend the file or its permissions.") from None
+
+
+def _ends_as_json(path: Path) -> bool:
+    """A tokenizer's file is large, and read at each start: its end alone is looked at."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 64, 0))
+        return file.read().rstrip().endswith(b"}")
 
 
 def _pointer(path: Path) -> str:

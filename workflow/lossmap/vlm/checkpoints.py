@@ -60,11 +60,13 @@ def fetch_configuration(checkpoint: str | Path, revision: str | None = None) -> 
     return _snapshot(str(checkpoint), revision, ["config.json", ADAPTER, *PROCESSORS])
 
 
-def known_configuration(checkpoint: str, revision: str) -> Path | None:
+def known_configuration(checkpoint: str, revision: str | None) -> Path | None:
     """The folder with the configuration of a hub checkpoint's commit, if it is known without asking the hub: shipped
     with Lossmap, or in the hub's cache here."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    if not revision:
+        return None
     cached = Path(HF_HUB_CACHE) / f"models--{checkpoint.replace('/', '--')}" / "snapshots" / revision
     return next((folder for folder in (CONFIGURATIONS / checkpoint / revision, cached) if folder.is_dir()), None)
 

@@ -201,7 +201,7 @@ def read_family(folder: Path) -> tuple[str, Family]:
     if model_type not in FAMILIES:
         close = get_close_matches(str(model_type), FAMILIES, n=1)
         near = f" (near: {close[0]})" if close else ""
-        alone = "" if "vision_config" in content else " It names no vision_config, as of a language model alone."
+        alone = "" if "vision_config" in content else " It has no vision_config: it may be a language model alone."
         raise LossmapError(
             f"{path}: model_type is {model_type!r}, which Lossmap doesn't know{near}."
             f"{alone} Known families: {', '.join(FAMILIES)}."

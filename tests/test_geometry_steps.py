@@ -357,11 +357,19 @@ def test_a_token_wise_connector_sees_every_patch_as_its_own_jacobian(probed, tmp
     assert row["random"] == pytest.approx(wanted, rel=0.5)  # two directions only
 
 
+def test_an_image_that_is_there_twice_is_probed_towards_a_third(probed, tmp_path):
+    folder, _, _ = probed
+    pre = rng.normal(size=(3, 64, 32)).astype("f4")[[0, 1, 2, 0, 1, 2]]  # each image's partner is its copy
+    patches, _ = probe(folder, store(tmp_path, "twins", pre, pre, grid=(8, 8)), tmp_path, threads=1)
+    assert patches["towards"].notna().all()
+    assert (patches["towards"] > 0).all()
+
+
 def test_faults_of_the_probe_are_named(probed, tmp_path):
     folder, _, _ = probed
     same = np.tile(rng.normal(size=(1, 64, 32)).astype("f4"), (6, 1, 1))
     index = store(tmp_path, "twins", same, same, grid=(8, 8))
-    with pytest.raises(LossmapError, match="a patch of image image-. is the same in another image"):
+    with pytest.raises(LossmapError, match="every other image has a patch in common with image image-."):
         probe(folder, index, tmp_path)
     more = rng.normal(size=(9, 64, 32)).astype("f4")
     index = store(tmp_path, "more", more, more, grid=(8, 8))

@@ -48,15 +48,11 @@ def run(*, embeddings: list[Path], ladder: Path, csv: Path, html: Path, finding:
 def _input(preprocessing: dict) -> str:
     """What the model sees of an image, from its preprocessing as the store tells it."""
     if preprocessing.get("pad"):
-        return f"with margins to a square, resized to {_by(_input_size(preprocessing))} px"
+        return f"{_by(preprocessing['crop'] or preprocessing['size'])} px, between margins"
     if preprocessing["crop"]:
         return f"{_by(preprocessing['crop'])} px, centre crop"
-    shape = "squashed" if preprocessing["view"] in ("any", "longest") else "resized"
+    shape = "squashed" if preprocessing.get("view") in ("any", "longest") else "resized"
     return f"{shape} to {_by(preprocessing['size'])} px"
-
-
-def _input_size(preprocessing: dict) -> list[int]:
-    return preprocessing["crop"] or preprocessing["size"]
 
 
 def _by(sides: list[int]) -> str:

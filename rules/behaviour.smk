@@ -5,7 +5,7 @@ include: "common_behaviour.smk"
 
 
 wildcard_constraints:
-    task="captions|answers|choices",
+    task="captions|answers|choices|images",
 
 
 rule caption_images:
@@ -312,13 +312,10 @@ rule draw_figure5:
 rule choose_examples:
     """Examples of one model, dataset and task, by rule, with all that there is to show of them."""
     input:
+        unpack(example_texts),
         images="results/{study}/data/{dataset}/images.parquet",
-        references=example_references,
-        predictions="results/{study}/predictions/{dataset}/{model}/{task}.parquet",
-        scores="results/{study}/scores/{dataset}/{model}/{task}.parquet",
         patch_loss="results/{study}/patch_loss/{dataset}/{model}.zarr",
         embeddings="results/{study}/embeddings/{dataset}/{model}.json",
-        relevance=example_relevance,
     output:
         table="results/{study}/examples/{dataset}/{model}/{task}.parquet",
     log:
@@ -326,13 +323,12 @@ rule choose_examples:
     conda:
         "../envs/analysis.yaml"
     params:
-        relevance=lambda wildcards, input: ["--relevance", *input.relevance] if input.relevance else [],
+        texts=example_options,
         spec=example_settings,
         code=code_hash("choose_examples"),
     shell:
-        "python -m lossmap choose_examples --images {input.images:q} --references {input.references:q}"
-        " --predictions {input.predictions:q} --scores {input.scores:q} --patch-loss {input.patch_loss:q}"
-        " --embeddings {input.embeddings:q} --table {output.table:q} {params.relevance:q} --spec {params.spec:q} 2> {log:q}"
+        "python -m lossmap choose_examples --images {input.images:q} --patch-loss {input.patch_loss:q}"
+        " --embeddings {input.embeddings:q} --table {output.table:q} {params.texts:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule draw_examples:

@@ -24,11 +24,13 @@ from lossmap.data.miniature_files import ANNOTATIONS, FOLDERS, paths_in
 from lossmap.data.sources import MADE, files_digest, input_paths, sources_digest
 from lossmap.errors import STUDY_FILE, LossmapError
 from lossmap.study import (
+    EXAMPLES,
     OWN,
     canonical,
     check_study,
     connectors_of,
     default_study,
+    examples_of,
     measured_datasets,
     most_neighbours,
     networks_of,
@@ -134,14 +136,8 @@ if CAPTION_RELATIONS:
 if ANSWER_RELATIONS:
     FIGURES.append("figure5")
     TABLES += ["figure5", "within_image"]
-# The browser shows what was predicted where something was lost.
-EXAMPLES = [
-    (task, dataset)
-    for task in ("captions", "answers", "choices")
-    for dataset in config[task]["datasets"]
-    if dataset in EVALUATED
-]
-PAGES = [f"results/{config['study']}/browser.html"] if EXAMPLES else []
+FIGURES += [f"loss_maps-{dataset}-{model}" for dataset in EVALUATED for model in config["models"]]
+PAGES = [f"results/{config['study']}/browser.html"] if EVALUATED else []
 for figure in ("figure1", "figure7", "figure12"):
     if figure in config:
         FIGURES.append(figure)

@@ -2,6 +2,7 @@
 
 RECONSTRUCTION = config["reconstruction"]
 LINEAR_RUNGS = ["mean", "position_mean", "ridge"]
+IMAGES_AT_ONCE = 16  # that are reconstructed, where no batch is given
 
 
 def rungs_of(model, connector=OWN):
@@ -26,7 +27,7 @@ def linear_settings():
 
 def training_settings(wildcards):
     network = {key: value for key, value in RECONSTRUCTION["networks"][wildcards.network].items() if key != "models"}
-    split = {key: RECONSTRUCTION[key] for key in ("held_out", "seed", "training")}
+    split = {key: RECONSTRUCTION[key] for key in ("held_out", "shares", "seed", "training")}
     return canonical({"network": network, "share": int(wildcards.share), **split})
 
 
@@ -57,7 +58,7 @@ def ladder_files(wildcards):
 
 def ladder_settings(wildcards):
     rungs = {name: rungs_of(wildcards.model, name) for name in connectors_of(RECONSTRUCTION)}
-    how = {"shares": RECONSTRUCTION["shares"], "batch_size": RECONSTRUCTION["training"]["batch"]}
+    how = {"shares": RECONSTRUCTION["shares"], "batch_size": RECONSTRUCTION["training"]["batch"] or IMAGES_AT_ONCE}
     return canonical({"dataset": RECONSTRUCTION["ladder"], "model": wildcards.model, "connectors": rungs, **how})
 
 
@@ -66,7 +67,7 @@ def patch_loss_files(wildcards):
 
 
 def patch_loss_settings(wildcards):
-    how = {"share": max(RECONSTRUCTION["shares"]), "batch_size": RECONSTRUCTION["training"]["batch"]}
+    how = {"share": max(RECONSTRUCTION["shares"]), "batch_size": RECONSTRUCTION["training"]["batch"] or IMAGES_AT_ONCE}
     where = {"dataset": wildcards.dataset, "model": wildcards.model, "rungs": rungs_of(wildcards.model)}
     return settings("statistics", **where, **how)
 

@@ -86,10 +86,11 @@ rule fit_linear:
 
 
 rule train_reconstructor:
-    """One network of the ladder, trained to undo one connector on one share of the images."""
+    """One network of the ladder, trained from ridge on to undo one connector on one share of the images."""
     input:
         embeddings=training_store,
         statistics="results/{study}/reconstructors/{model}/{connector}/statistics.safetensors",
+        ridge="results/{study}/reconstructors/{model}/{connector}/ridge-{share}.safetensors",
     output:
         reconstructor="results/{study}/reconstructors/{model}/{connector}/{network}-{share}.safetensors",
         history="results/{study}/reconstructors/{model}/{connector}/{network}-{share}.history.csv",
@@ -110,7 +111,7 @@ rule train_reconstructor:
         code=code_hash("train_reconstructor"),
     shell:
         "python -m {params.launcher}lossmap train_reconstructor --embeddings {input.embeddings:q} --statistics {input.statistics:q}"
-        " --reconstructor {output.reconstructor:q} --history {output.history:q} --spec {params.spec:q} 2> {log:q}"
+        " --ridge {input.ridge:q} --reconstructor {output.reconstructor:q} --history {output.history:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule measure_patch_loss:

@@ -32,7 +32,7 @@ FUTURE, PAST = time.time() + 30 * 86_400, 86_400
 
 
 SPLIT = {"connectors": {"own": {"kind": "own"}, "turned": {"kind": "rotation"}}, "seed": 3}
-TRAINING = {"epochs": 2, "batch": 16, "learning_rate": 0.01, "warm_up": 0.1, "weight_decay": 0.01, "clip": 1.0}
+TRAINING = {"epochs": 2, "batch": 16, "learning_rate": 0.01, "weight_decay": 0.01, "clip": 1.0}
 TRAINING |= {"patience": 9, "accumulate": 1, "buffer": 64, "memory": 10**9, "threads": 1, "processes": 1}
 NETWORK = {"network": {"kind": "mlp", "widths": [512], "dropout": 0.0}, "share": 100, "held_out": 0.2, "seed": 3}
 LOSSES = {"dataset": "d", "model": "m", "rungs": ["mean", "ridge"], "share": 100, "batch_size": 16}
@@ -50,7 +50,8 @@ STEPS = {  # step -> its files, read from {material} and written to {disk}, and 
     ),
     "train_reconstructor": (
         "--embeddings {material}/toy.json --statistics {material}/made/own/statistics.safetensors"
-        " --reconstructor {disk}/r.safetensors --history {disk}/r.csv",
+        " --ridge {material}/made/own/ridge-100.safetensors --reconstructor {disk}/r.safetensors"
+        " --history {disk}/r.csv",
         {**NETWORK, "training": {**TRAINING, "checkpoint_minutes": 1e-9}},
     ),
     "measure_patch_loss": (

@@ -27,8 +27,8 @@ TRAINED = {
     "other-image-and-patch": ["mlp-32", "transformer"],
 }
 LINEAR = ["mean", "position_mean", "ridge"]
-TRAINING = {"epochs": 30, "batch": 16, "learning_rate": 0.01, "warm_up": 0.1, "weight_decay": 0.01, "clip": 1.0}
-TRAINING |= {"patience": 4, "accumulate": 1, "buffer": 4096, "memory": 2**30}
+TRAINING = {"epochs": None, "batch": 16, "learning_rate": None, "weight_decay": 0.01, "clip": 1.0}
+TRAINING |= {"patience": 3, "accumulate": 1, "buffer": 4096, "memory": 2**30}
 TRAINING |= {"threads": 1, "processes": 1, "checkpoint_minutes": 10}
 SPLIT = {"held_out": 0.2, "seed": 0}
 
@@ -49,9 +49,10 @@ def judged(tmp_path_factory):
             train_reconstructor.run(
                 embeddings=train,
                 statistics=out / connector / "statistics.safetensors",
+                ridge=out / connector / "ridge-100.safetensors",
                 reconstructor=out / connector / f"{name}-100.safetensors",
                 history=out / connector / f"{name}-100.history.csv",
-                spec={"network": NETWORKS[name], "share": 100, "training": TRAINING, **SPLIT},
+                spec={"network": NETWORKS[name], "share": 100, "shares": [100], "training": TRAINING, **SPLIT},
             )
     rungs = {name: [*LINEAR, *TRAINED[name]] for name in CONNECTORS}
     how = {"dataset": "test", "model": "toy", "connectors": rungs, "shares": [100], "batch_size": 64}

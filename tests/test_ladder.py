@@ -10,7 +10,7 @@ from scipy import stats
 
 from lossmap.errors import LossmapError
 from lossmap.measures.statistics import bootstrap_mean
-from lossmap.measures.unexplained import still_falls, unexplained, unexplained_difference
+from lossmap.measures.unexplained import growth, unexplained, unexplained_difference
 from lossmap.patch_loss_store import open_patch_losses
 from lossmap.reconstruct.networks import build_network
 from lossmap.reconstruct.pairs import pairs_of
@@ -96,17 +96,46 @@ def test_faulty_numbers_are_named():
         unexplained([1, 1], [1, 1], resamples=0)
 
 
-def test_a_curve_falls_if_its_last_step_counts_and_one_more_would_end_below_the_best():
-    assert still_falls([0.5, 0.3, 0.2], best=0.2, tolerance=0.01)
-    assert not still_falls([0.5, 0.205, 0.2], best=0.2, tolerance=0.01)
-    assert not still_falls([0.2, 0.3], best=0.1, tolerance=0.01)
-    assert not still_falls([0.03, 0.008], best=0.008, tolerance=0.01)  # less than the tolerance is left
-    assert still_falls([0.35, 0.31], best=0.30, tolerance=0.01)  # ridge at .30: one more step ends at .27
-    assert not still_falls([0.35, 0.31], best=0.10, tolerance=0.01)  # it falls, far above the best
-    with pytest.raises(ValueError, match=r"values: has shape \(1,\); wanted at least 2"):
-        still_falls([0.1], 0.1, 0.01)
-    with pytest.raises(ValueError, match="values: entry 1 is not finite"):
-        still_falls([0.1, np.nan], 0.1, 0.01)
+def test_growth_is_the_power_law_through_the_last_two_points():
+    law = growth([1, 10, 40], [0.9, 0.2, 0.1])
+    assert law.at(1) == law.end == 0.1
+    assert law.at(4) == pytest.approx(0.05)
+    assert law.at(0.25) == pytest.approx(0.2)
+    assert law.exponent == pytest.approx(0.5)
+    assert growth([1, 2], [0.1, 0.2]).exponent == growth([1, 2], [0.1, 0.1]).exponent == 0
+    assert growth([1, 2], [0.1, 0.0]).at(2) == 0
+
+
+def test_a_curve_falls_if_twice_the_size_promises_enough_below_the_best():
+    law = growth([1, 4], [0.2, 0.1])  # twice the size leaves .0707
+    assert law.falls(best=0.1, tolerance=0.029)
+    assert not law.falls(best=0.1, tolerance=0.03)
+    assert not law.falls(best=0.07, tolerance=0.01)  # it falls, above the best
+    assert not growth([1, 4], [0.03, 0.008]).falls(best=0.008, tolerance=0.01)  # less than the tolerance is left
+    assert not growth([1, 4], [0.2, 0.3]).falls(best=0.3, tolerance=0.01)
+
+
+def test_the_steps_of_a_ladder_do_not_matter_for_whether_it_falls():
+    """The same power law, seen in small steps and in large ones."""
+    laws = [growth([1, factor], [0.1 * factor**0.3, 0.1]) for factor in (2, 8, 100)]
+    assert [law.exponent for law in laws] == pytest.approx([0.3] * 3)
+
+
+def test_what_it_takes_until_a_curve_settles():
+    law = growth([1, 2], [0.2, 0.1])
+    assert law.needed(0.01) == pytest.approx(5)
+    later = law.at(law.needed(0.01))
+    assert later - later / 2 == pytest.approx(0.01)
+    assert law.needed(0.05) == 1
+
+
+def test_faulty_curves_are_named():
+    with pytest.raises(ValueError, match=r"losses: have shape \(1,\) at sizes \(1,\); wanted at least 2"):
+        growth([1], [0.1])
+    with pytest.raises(ValueError, match="losses: entry 1 is not finite"):
+        growth([1, 2], [0.1, np.nan])
+    with pytest.raises(ValueError, match=r"sizes: \[2.0, 2.0\]; wanted rising numbers above 0"):
+        growth([2, 2], [0.1, 0.2])
 
 
 RUNGS, SHARES, GRID = ["mean", "position_mean", "ridge", "mlp-small"], [50, 100], (2, 2)
@@ -249,7 +278,7 @@ def test_the_ladder_has_a_row_for_each_connector_rung_share_and_image(trained, t
     rungs = [(c, r) for c in CONNECTORS for r in RUNGS if c == "own" or r != "mlp-small"]
     assert list(groups.groups) == [(*which, share) for which in rungs for share in SHARES]
     assert groups.size().unique().tolist() == [23]
-    assert ladder.notna().drop(columns="known_fvu").all(axis=None)
+    assert ladder.notna().drop(columns=["known_fvu", "halfway_error", "passes", "learning_rate"]).all(axis=None)
     flat = ladder.groupby("connector").first()
     assert flat["lossless"].to_dict() == {"own": False, "identity": True, "rotation": True, "other_image": False}
     assert flat.loc["rotation", "known_fvu"] == 0

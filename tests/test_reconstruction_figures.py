@@ -8,7 +8,7 @@ import pytest
 from lossmap.figures.history import training_history
 from lossmap.figures.ladder import best_by_connector, ladder_by_rung
 from lossmap.figures.patch_losses import loss_histogram
-from lossmap.figures.style import use_style
+from lossmap.figures.style import NOT_CONVERGED, use_style
 from lossmap.steps import draw_history, draw_ladder, draw_patch_losses
 
 
@@ -27,6 +27,7 @@ def ladder_table(model="toy"):
             for share in (50, 100):
                 value = factor * fvu * (1.2 if share == 50 else 1)
                 row = {"model": model, "n": 9, "connector": connector, "kind": connector, "lossless": lossless}
+                row |= {"converged": not (connector == "own" and rung == "mlp" and share == 50)}
                 row |= {"rung": rung, "share": share, "fvu": value, "fvu_low": value - 0.01, "fvu_high": value + 0.01}
                 best = rung == ("mlp" if rungs == 3 else "ridge") and share == 100
                 rows.append(row | {"best": best, "known_fvu": 0 if lossless else np.nan})
@@ -60,6 +61,19 @@ def test_smaller_shares_are_hollow_and_the_best_is_ringed():
     assert [(*line.get_xdata(), *line.get_ydata()) for line in rings] == [(2, 0.1), (2, pytest.approx(0.01))]
 
 
+def crosses(axes):
+    return [(*line.get_xdata(), *line.get_ydata()) for line in axes.lines if line.get_color() == NOT_CONVERGED["color"]]
+
+
+def test_a_network_that_has_not_converged_is_crossed_out():
+    _, (ladder, learning) = plt.subplots(2)
+    ladder_by_rung(ladder, ladder_table())
+    assert (2, pytest.approx(0.12)) in crosses(ladder)
+    tables = [history(converged=name == "mlp").assign(network=name, share=50) for name in ("mlp", "big")]
+    training_history(learning, pd.concat(tables), ["mlp", "big"], [50])
+    assert crosses(learning) == [(400, 0.6)]
+
+
 def test_the_best_of_each_connector_is_told_in_numbers():
     _, axes = plt.subplots()
     best_by_connector(axes, ladder_table())
@@ -83,10 +97,10 @@ def test_a_histogram_holds_all_images_of_each_model():
     assert [line.get_xdata()[0] for line in axes.lines][:2] == [pytest.approx(0.3), pytest.approx(0.9)]
 
 
-def history(best=2):
+def history(best=2, converged=True):
     held_out = [0.9, 0.5, 0.4, 0.6][: best + 2]
     rows = {"step": range(1, len(held_out) + 1), "images": [100 * i for i in range(1, len(held_out) + 1)]}
-    return pd.DataFrame({**rows, "train_loss": 0.5, "held_out_loss": held_out})
+    return pd.DataFrame({**rows, "train_loss": 0.5, "held_out_loss": held_out, "converged": converged})
 
 
 def test_a_history_marks_the_weights_that_were_kept():
@@ -112,7 +126,7 @@ def test_steps_draw_a_panel_for_each_model_and_data_set(tmp_path, monkeypatch):
     assert [axes.get_title() for axes in shown[draw_ladder].axes] == ["one (n = 9)", "two (n = 9)", "", ""]
     labels = [text.get_text() for text in shown[draw_ladder].legends[0].get_texts()]
     assert labels[:2] == ["model's connector", "rotation (lossless)"]
-    assert labels[-2:] == ["fewer training images", "lowest held-out error"]
+    assert labels[-3:] == ["fewer training images", "lowest held-out error", "not converged, no evidence"]
 
     images, histories = [], []
     for model in ("one", "two"):
@@ -133,7 +147,7 @@ def test_steps_draw_a_panel_for_each_model_and_data_set(tmp_path, monkeypatch):
     assert labels == ["one", "two", "mean of the images", "predicting the mean patch"]
     draw_history.run(histories=histories, **out)
     labels = [text.get_text() for text in shown[draw_history].legends[0].get_texts()]
-    assert labels == ["mlp-small, 25%", "held-out images (mark: kept)", "training images"]
+    assert labels == ["mlp-small, 25%", "held-out images (mark: kept)", "training images", "not converged"]
     panels = shown[draw_history].axes
     assert [axes.get_title() for axes in panels] == ["one", "two", "", ""]
     assert [axes.get_ylabel() for axes in panels] == ["model's connector", "", "invertible mlp", ""]

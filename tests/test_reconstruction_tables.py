@@ -11,12 +11,13 @@ LLAVA = "llava-hf/llava-1.5-7b-hf"
 NETWORKS = ["mlp-3", "transformer"]
 
 
-def summary(path, dataset="coco-karpathy", n=5000, model="llava"):
+def summary(path, dataset="coco-karpathy", n=5000, model="llava", unfinished=None):
     rows = []
     for reconstructor, loss in (("ridge", 0.3), ("mlp-3", 0.1), ("transformer", 0.2)):
         row = {"dataset": dataset, "n": n, "model": model, "reconstructor": reconstructor, "parameters": 27_000_000}
         for name in ("loss", "fvu", "cosine_error", "norm_difference", "absolute_norm_difference"):
             row |= {name: loss, f"{name}_low": loss - 0.01, f"{name}_high": loss + 0.01}
+        row["converged"] = reconstructor != unfinished
         rows.append(row | {"loss_std": 0.02, "best": reconstructor == "mlp-3"})
     pd.DataFrame(rows).to_parquet(path)
     return path
@@ -68,6 +69,14 @@ def test_table6_holds_every_network_and_its_own_reported_loss(tmp_path):
     assert "0.100 [0.090, 0.110] on vizwiz (mlp-3), 0.200 [0.190, 0.210] on vizwiz (transformer)" in finding
     table, _, _ = tabulate(tmp_path, [summary(tmp_path / "a", "vizwiz", 1131)], "table6", "HuggingFaceM4/idefics2-8b")
     assert table["loss_mean_reported"].isna().all()
+
+
+def test_a_network_that_has_not_converged_is_marked(tmp_path):
+    path = summary(tmp_path / "a", "vizwiz", 1131, unfinished="transformer")
+    table, page, finding = tabulate(tmp_path, [path], "table6")
+    assert table["converged"].tolist() == [True, False]
+    assert "<td>transformer (not converged)</td>" in page
+    assert "on vizwiz (mlp-3), 0.200 [0.190, 0.210] on vizwiz (transformer (not converged))" in finding
 
 
 def toy_store(folder, preprocessing, tokens=2):

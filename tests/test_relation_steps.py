@@ -99,6 +99,8 @@ def test_what_the_length_of_the_references_explains_is_taken_out(tmp_path):
     design = np.stack([np.ones(N), *ranks[2:]], axis=1)
     rest = [side - design @ np.linalg.lstsq(design, side, rcond=None)[0] for side in ranks[:2]]
     assert first["rho_partial"] == pytest.approx(stats.pearsonr(*rest).statistic)
+    by_rest = losses["cider"].iloc[np.argsort(rest[0])]
+    assert first["partial_difference"] == pytest.approx(by_rest[: N // 4].mean() - by_rest[-N // 4 :].mean())
     html, _, finding = tabulate(tmp_path, [tmp_path / "one.parquet"], tabulate_captions, "table4")
     shown = f"{first['rho_partial']:.2f} [{first['partial_low']:.2f}, {first['partial_high']:.2f}]"
     raw = f"{first['rho']:.2f} [{first['low']:.2f}, {first['high']:.2f}]"

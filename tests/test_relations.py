@@ -15,6 +15,7 @@ from lossmap.measures.relations import (
     partial_spearman,
     permutation_p,
     quarters,
+    rank_residuals,
     relate,
     spearman_rho,
 )
@@ -303,6 +304,18 @@ def test_groups_that_cannot_be_compared_are_nan_and_say_why(a, b, reason):
     found = difference_of_means(a, b, **FAST)
     assert np.isnan([found.difference, found.difference_low, found.difference_high, found.difference_p]).all()
     assert found.difference_reason == reason
+
+
+def test_rank_residuals_do_not_go_with_the_controls():
+    rest = rank_residuals(X, [CONFOUNDER, ACCURACY])
+    for control in (CONFOUNDER, ACCURACY, np.ones(N)):
+        assert abs(rest @ stats.rankdata(control)) < 1e-6 * N**3
+    assert stats.pearsonr(rest, rank_residuals(Y, [CONFOUNDER, ACCURACY])).statistic == pytest.approx(
+        slow_partial(X, Y, [CONFOUNDER, ACCURACY])
+    )
+    assert rank_residuals([3.0, 1, 2], []).tolist() == [1, -1, 0]
+    with pytest.raises(ValueError, match="x has 200 values and control 0 199"):
+        rank_residuals(X, [Y[1:]])
 
 
 def test_quarters_counted_by_hand():

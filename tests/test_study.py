@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lossmap.errors import LossmapError
-from lossmap.study import canonical, check_study, most_neighbours, read_study
+from lossmap.study import canonical, check_study, examples_of, most_neighbours, read_study
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -80,9 +80,9 @@ def test_the_given_configuration_is_left_as_it_was():
         (["reconstruction", "networks", "wide"], {"kind": "mlp", "width": 8}, "reconstruction: networks: wide"),
         (["reconstruction", "networks", "mlp-small", "models"], ["lava"], "'lava' is not among models"),
         (
-            ["reconstruction", "networks", "transformer-small", "heads"],
+            ["reconstruction", "networks", "transformer", "heads"],
             5,
-            "networks: transformer-small: width 32 isn't a multiple of heads, 5",
+            "networks: transformer: width 32 isn't a multiple of heads, 5",
         ),
         (["reconstruction", "controls", "identity", "rank"], 3, "controls: identity: kind: 'pca' was expected"),
         (["reconstruction", "controls", "pca", "slope"], 0.5, "controls: pca: kind: 'invertible_mlp' was expected"),
@@ -108,6 +108,7 @@ def test_the_given_configuration_is_left_as_it_was():
             "vqav2",
             "figure7: dataset: 'vqav2' must be among answers: datasets and reconstruction",
         ),
+        (["browser", "examples"], 59, "59 are too few: at least 4 .* of which there are 15; wanted 60"),
         (["geometry", "quantiles"], [0.5, 1], "geometry: quantiles: 1"),
         (["study"], "a/b", "study: 'a/b' does not match"),
         (["models"], {}, "models: .*non-empty"),
@@ -208,6 +209,14 @@ def test_neighbours_are_searched_as_far_as_anything_needs_them():
     assert most_neighbours(few, "seedbench") == 2  # the intrinsic dimension's
     few["retrieval"] |= {"overlap_k": 2}
     assert most_neighbours(few, "cub") == 5  # galleries: shown
+
+
+def test_the_browser_shows_images_alone_where_nothing_was_asked_about_them():
+    alone = changed(["answers", "datasets"], [], changed(["figure1"], KeyError, changed(["figure7"], KeyError)))
+    assert ("images", "vizwiz") in examples_of(alone)
+    assert ("answers", "vizwiz") in examples_of(DEFAULT)
+    assert "images" not in dict(examples_of(DEFAULT))
+    assert examples_of(check_study(MINIMAL)) == []
 
 
 def test_equal_settings_have_one_spelling():

@@ -204,8 +204,8 @@ def test_geometry_needs_four_images_and_one_beyond_the_neighbours(default):
 
 def test_a_training_set_smaller_than_a_batch_is_refused(default):
     assert not problems("coco-train", default, images=80)  # a quarter of 64 training images is one batch of 16
-    (problem,) = problems("coco-train", default, images=79)
-    assert "25% of 63 training images are fewer than a batch of 16" in problem
+    (problem,) = problems("coco-train", default, images=76)
+    assert "25% of 61 training images are 15, fewer than a batch of 16" in problem
     default["reconstruction"] |= {"held_out": 0.001}
     (problem,) = problems("coco-train", default, images=100)
     assert "held_out: is less than one of these images" in problem
@@ -239,6 +239,14 @@ def test_faulty_annotations_of_two_datasets_stand_in_one_error():
     assert "two: text.json: its outermost value is the text 'no list'" in str(caught.value)
 
 
+def test_a_split_without_images_is_found_before_anything_is_read():
+    os.mkdir("images")
+    records = [{"split": "train", "filename": "a.png", "sentences": [{"raw": "a dog"}]}]
+    entry = {"format": "karpathy", "annotations": write("k.json", {"images": records}), "split": "test"}
+    with pytest.raises(LossmapError, match="flickr: k.json: holds no image of split 'test'; it leaves out 1 images"):
+        check_annotations(study({"flickr": entry}, overlap={"datasets": ["flickr"], "k": [1]}))
+
+
 def test_what_was_read_since_it_changed_is_left_to_its_manifest():
     os.mkdir("images")
     config = study({"caps": {"format": "coco", "annotations": coco([])}}, overlap={"datasets": ["caps"], "k": [40]})
@@ -248,6 +256,13 @@ def test_what_was_read_since_it_changed_is_left_to_its_manifest():
     os.utime(manifest, (1, 1))
     with pytest.raises(LossmapError, match="40 neighbours are too many"):
         check_annotations(config)
+
+
+def test_annotations_that_take_long_to_read_are_left_to_the_manifest(monkeypatch):
+    os.mkdir("images")
+    config = study({"caps": {"format": "coco", "annotations": coco([])}}, overlap={"datasets": ["caps"], "k": [40]})
+    monkeypatch.setattr("lossmap.study_checks.QUICK", os.path.getsize("captions.json") - 1)
+    check_annotations(config)
 
 
 def test_a_dry_run_of_the_readmes_study_says_what_sixty_images_are_too_few_for(tmp_path):

@@ -52,7 +52,7 @@ def test_a_header_says_unit_direction_and_meaning(tmp_path):
     [(0.0002, True, "<= 0.0002"), (0.0123, False, "0.012"), (1.0, False, "1"), (np.nan, False, "–")],
 )
 def test_a_p_at_its_floor_is_an_upper_bound(p, at_floor, text):
-    assert p_value(p, at_floor) == text
+    assert p_value(p, at_floor=at_floor) == text
 
 
 def test_adjusted_p_values_are_bounds_where_what_they_adjust_is(tmp_path):

@@ -50,12 +50,16 @@ def test_every_result_of_the_study_is_there(study):
     }
     for table in tables:
         assert len(pd.read_csv(results / f"tables/{table}.csv")) > 0
-        assert "</table>" in (results / f"tables/{table}.html").read_text()
+        page = (results / f"tables/{table}.html").read_text()
+        assert "</table>" in page
+        # lossmap.columns says what each column means
+        assert not re.findall(r"<th(?: class=\"number\")?>(.*?)</th>", page), table
     figures = {path.stem for path in (results / "figures").glob("*.pdf")}
     assert figures == {
         *("figure1", "figure2", "figure3", "figure5", "figure6", "figure7", "figure12"),
         *("ladder", "patch_losses", "history", "margins", "planner", "probe"),
         *(f"galleries-{dataset}-{model}" for dataset in ("seedbench", "cub") for model in MODELS),
+        *(f"loss_maps-{name}-{model}" for name in ("coco-karpathy", "vizwiz", "seedbench") for model in MODELS),
     }
     for figure in figures:
         assert (results / f"figures/{figure}.pdf").read_bytes().startswith(b"%PDF")

@@ -48,7 +48,9 @@ def write_store(folder: Path, n: int) -> Path:
 def seconds(batches: Batches, held_out: HeldOut, architecture: dict, folder: Path) -> float:
     """How long a training takes."""
     network = build_network(architecture, SHAPE, SHAPE, [[patch] for patch in range(SHAPE[0])])
-    schedule = Schedule(steps=EPOCHS * len(batches), round=len(batches), whiten=False)
+    schedule = Schedule(
+        steps=EPOCHS * len(batches), round=len(batches), patience=EPOCHS + 1, learning_rate=1e-3, whiten=False
+    )
     accelerator = Accelerator(cpu=True)
     start = time.perf_counter()
     train(network, batches, held_out, schedule, 0, accelerator, folder / "work", {})

@@ -77,7 +77,8 @@ class Console(logging.Handler):
         """Leave the console as lines alone."""
         self.closed.set()
         with self.lock:
-            self.terminal = self._erase()
+            self._erase()
+            self.terminal = False
         super().close()
 
     def _text(self, record: logging.LogRecord) -> str | None:
@@ -102,7 +103,7 @@ class Console(logging.Handler):
                 message = record.getMessage()
                 if message.startswith(COMMAND_FAILED):
                     return None
-                if message.startswith("Exiting because a job execution failed"):
+                if message.startswith("Exiting because a job execution failed") and self.failed:
                     return self._all_failures()
                 return message if record.levelno >= logging.ERROR or not message.startswith(ITS_OWN) else None
             case _ if event not in UNSHOWN:
@@ -130,13 +131,11 @@ class Console(logging.Handler):
                 self._draw()
                 self.stream.flush()
 
-    def _erase(self) -> bool:
-        """Take away what runs. Returns False: nothing is drawn."""
+    def _erase(self) -> None:
         if self.drawn:
             up = f"\x1b[{self.drawn - 1}A" if self.drawn > 1 else ""
             self.stream.write(f"\r{up}\x1b[J")
         self.drawn = 0
-        return False
 
     def _draw(self) -> None:
         if not (self.terminal and self.jobs):

@@ -1,14 +1,16 @@
 """One model's ladder in numbers: what each rung leaves of each connector, where it still falls, and the verdict."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from lossmap.errors import LossmapError
-from lossmap.measures.unexplained import still_falls, unexplained, unexplained_difference
-from lossmap.verdict import Fall, Interval, Reached, Untested, Verdict
+from lossmap.measures.unexplained import Growth, growth, unexplained, unexplained_difference
+from lossmap.verdict import Fall, Interval, Reached, Unfinished, Untested, Verdict
 
+FURTHER = 10  # times the parameters and images: so far curves are followed beyond the ladder
 PER_IMAGE = ["image_id", "squared_error", "cosine_error", "variance"]
 
 
@@ -17,7 +19,8 @@ class Ladder:
 
     table: a row for each of them, as measure_ladder names them, with n, the number of images, and mse, fvu and
     cosine_error with their intervals (<name>_low, <name>_high); best: whether it is its connector's rung with the
-    lowest held-out error at the largest share. dataset, model: names. errors and variances: (images, rows of table).
+    lowest held-out error at the largest share, of those that converged: others are no evidence. dataset, model: names.
+    errors and variances: (images, rows of table).
 
     Parameters: rows, a table of measure_ladder; path, where it came from; resamples, confidence and seed of intervals.
     Raises: LossmapError if the rows are not of the same images throughout.
@@ -47,16 +50,20 @@ class Ladder:
             self.table[[name, f"{name}_low", f"{name}_high"]] = found
         self.table["best"] = self.table.index.isin([self.best(name) for name in self.table["connector"].unique()])
 
+    def evidence(self, connector: str) -> pd.DataFrame:
+        """The rows of a connector that converged."""
+        return self.table[(self.table["connector"] == connector) & self.table["converged"]]
+
     def best(self, connector: str) -> int:
         """The row of a connector's lowest held-out error at the largest share."""
-        rows = self.table[self.table["connector"] == connector]
+        rows = self.evidence(connector)
         return int(rows.loc[rows["share"] == rows["share"].max(), "held_out_error"].idxmin())
 
     def reached(self, row: int) -> Reached:
         """A row of the table, as the verdict takes it."""
         at = self.table.loc[row]
         fvu = Interval(*(float(at[name]) for name in ("fvu", "fvu_low", "fvu_high")))
-        return Reached(at["connector"], at["rung"], fvu, int(at["post_numbers"]))
+        return Reached(at["connector"], at["rung"], fvu, int(at["post_numbers"]), self.reach(at["connector"], FURTHER))
 
     def difference(self, row: int, other: int) -> Interval:
         """FVU of one row less that of another, with its interval, paired over images."""
@@ -68,26 +75,56 @@ class Ladder:
 
         Of several that fall in one of these ways, the one that ends lowest stands for them.
         """
-        rows = self.table[self.table["connector"] == connector]
-        best = self.table.loc[self.best(connector), "fvu"]
+        rows, best = self.evidence(connector), self.table.loc[self.best(connector), "fvu"]
         found = []
         for by, curves in (("capacity", _capacities(rows)), ("data", _shares(rows))):
-            falling = [curve for curve in curves if still_falls(curve["fvu"], best, tolerance)]
+            falling = [curve for curve in curves if _growth(curve, by).falls(best, tolerance)]
             if falling:
-                before, after = min(falling, key=lambda curve: curve["fvu"].iloc[-1]).iloc[-2:].to_dict("records")
+                curve = min(falling, key=lambda curve: curve["fvu"].iloc[-1])
+                before, after = curve.iloc[-2:].to_dict("records")
                 names = [before["rung"], after["rung"]]
                 if by == "data":
                     names = [f"{row['rung']} at {row['share']}% of the images" for row in (before, after)]
-                found.append(Fall(connector, by, *names, before["fvu"], after["fvu"]))
+                grown = _growth(curve, by)
+                needed = grown.needed(tolerance)
+                found.append(Fall(connector, by, *names, before["fvu"], after["fvu"], needed, grown.at(needed)))
         return found
+
+    def reach(self, connector: str, factor: float) -> float:
+        """FVU that the best would leave with `factor` times the parameters and images, if its curves went on.
+
+        0 where it has no curve by one of them: then nothing is known.
+        """
+        rows, best = self.evidence(connector), self.table.loc[self.best(connector)]
+        value = float(best["fvu"])
+        for by, curves in (("capacity", _capacities(rows)), ("data", _shares(rows))):
+            of = "architecture" if by == "capacity" else "rung"
+            mine = [curve for curve in curves if curve[of].iloc[0] == best[of]] or curves
+            if not mine:
+                return 0.0
+            value *= factor ** -max(_growth(curve, by).exponent for curve in mine)
+        return value
 
     def untested(self, connector: str, tolerance: float) -> list[Untested]:
         """What would have to be tried on a connector of which the ladder leaves more than the tolerance."""
-        rows = self.table[self.table["connector"] == connector]
         if self.table.loc[self.best(connector), "fvu"] <= tolerance:
             return []
+        rows = self.evidence(connector)
         ways = (("capacity", _capacities), ("data", _shares))
         return [Untested(connector, by) for by, curves in ways if not curves(rows)]
+
+    def unfinished(self, connector: str, tolerance: float) -> list[Unfinished]:
+        """The networks of a connector that have not converged."""
+        rows = self.table[(self.table["connector"] == connector) & ~self.table["converged"]]
+        return [
+            Unfinished(connector, f"{row.rung} at {row.share}% of the images", row.passes, self._passes(row, tolerance))
+            for row in rows.itertuples()
+        ]
+
+    def _passes(self, row, tolerance: float) -> float:
+        """How many times its passes a network needs by its own curve; nan if it never fell, so that it has none."""
+        curve = growth([0.5, 1], [row.halfway_error, row.held_out_error])
+        return max(curve.needed(tolerance), 2.0) if curve.exponent else math.nan
 
     def verdict(self, tolerance: float) -> Verdict:
         """The model's connector against its controls, each by its best rung. tolerance: a fall of FVU that counts."""
@@ -108,19 +145,24 @@ class Ladder:
             for row in best.index[best["kind"] == kind][:1]:
                 told[name] = self.reached(row)
         judged = [told[name].connector for name in ("own", "hardest") if name in told]
-        told["falls"] = tuple(fall for name in judged for fall in self.falls(name, tolerance))
-        told["untested"] = tuple(lack for name in judged for lack in self.untested(name, tolerance))
+        for name in ("falls", "untested", "unfinished"):
+            told[name] = tuple(each for connector in judged for each in getattr(self, name)(connector, tolerance))
         return Verdict(self.model, self.dataset, len(self.errors), **told)
 
 
 def _capacities(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """At the largest share, the networks of each architecture that has several sizes, smallest first."""
-    rows = rows[rows["share"] == rows["share"].max()]
-    curves = [curve.sort_values("parameters") for _, curve in rows.groupby("architecture", sort=False)]
-    return [curve for curve in curves if curve["parameters"].nunique() > 1]
+    rows = rows[rows["share"] == rows["share"].max()].sort_values(["parameters", "fvu"])
+    curves = [curve.drop_duplicates("parameters") for _, curve in rows.groupby("architecture", sort=False)]
+    return [curve for curve in curves if len(curve) > 1]
 
 
 def _shares(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Each rung on growing shares of the training images, where there are several."""
     curves = [curve.sort_values("share") for _, curve in rows.groupby("rung", sort=False)]
     return [curve for curve in curves if len(curve) > 1]
+
+
+def _growth(curve: pd.DataFrame, by: str) -> Growth:
+    """FVU over parameters ("capacity") or over images ("data")."""
+    return growth(curve["parameters" if by == "capacity" else "share"], curve["fvu"])

@@ -7,6 +7,7 @@ from lossmap.data.counts import Count
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.cost import ConnectorCost, NetworkCost, connector_cost, network_cost
 from lossmap.reconstruct.linear import LINEAR as LINEAR_RUNGS
+from lossmap.reconstruct.sizes import batch_size, round_steps, share_sizes, step_limit
 from lossmap.study import OWN, connectors_of, measured_datasets, networks_of, part_ranges
 from lossmap.vlm.cost import LanguageCost, VisionCost
 from lossmap.vlm.prompts import ANSWER_TOKENS, caption_prompt
@@ -148,10 +149,10 @@ class Ladder:
         return self.connectors[connector].ridge_flops + sum(one.forward_flops for one in self.of(connector))
 
 
-def ladder_cost(reconstruction: dict, name: str, model: VisionCost) -> Ladder:
-    """Raises: LossmapError if a control or a network is impossible for this model."""
+def ladder_cost(reconstruction: dict, name: str, model: VisionCost, batch: int) -> Ladder:
+    """Parameters: batch, images in one. Raises: LossmapError if a control or a network is impossible for this model."""
     settings, connectors, networks = reconstruction["training"], {}, {}
-    images_at_once = -(-settings["batch"] // (settings["processes"] * settings["accumulate"]))
+    images_at_once = -(-batch // (settings["processes"] * settings["accumulate"]))
     for connector, spec in connectors_of(reconstruction).items():
         cost = connector_cost(spec, model.pre_grid, model.pre_shape, model.post_shape, model.post_grid)
         connectors[connector] = cost
@@ -168,7 +169,8 @@ def plan_reconstruction(
     how = config["reconstruction"]
     if any(counts[dataset].images is None for dataset in {how["train"], how["ladder"], *how["evaluate"]}):
         return []
-    ladder, (pre, post) = ladder_cost(how, name, model), stored_bytes(config, model)
+    batch, _ = _training(how, counts[how["train"]].images)
+    ladder, (pre, post) = ladder_cost(how, name, model, batch), stored_bytes(config, model)
     read = {at: pre + post * connector.reads_post for at, connector in ladder.connectors.items()}
     return [
         _linear_rungs(config, counts, name, ladder, read, rates),
@@ -197,18 +199,27 @@ def _linear_rungs(config, counts, name, ladder, read, rates):
     )
 
 
+def _training(reconstruction: dict, images: int) -> tuple[int, int]:
+    """Images in a batch, and steps of a training at most."""
+    given = reconstruction["training"]
+    held_out, shares = share_sizes(images, reconstruction["held_out"], reconstruction["shares"])
+    batch = given["batch"] or batch_size(min(shares.values()))
+    return batch, step_limit((images - held_out) // batch, given["epochs"])
+
+
 def _networks(config, counts, name, ladder, read, model, rates):
     how, settings = config["reconstruction"], config["reconstruction"]["training"]
-    images, epochs, shares = counts[how["train"]].images, settings["epochs"], len(how["shares"])
-    held_out = round(how["held_out"] * images)
-    # All shares take as many steps: those of the whole training set.
-    steps = epochs * ((images - held_out) // settings["batch"])
+    images, shares = counts[how["train"]].images, len(how["shares"])
+    held_out, _ = share_sizes(images, how["held_out"], how["shares"])
+    # All shares may take as many steps: those of the whole training set. Most come to rest earlier.
+    batch, steps = _training(how, images)
+    looks = 1 + -(-steps // round_steps(held_out, batch))
     trained, mapped, reads = 0, 0, 0
     for (at, _), one in ladder.networks.items():
         connector = ladder.connectors[at]
-        trained += shares * (steps * settings["batch"] * one.training_flops + epochs * held_out * one.forward_flops)
+        trained += shares * (steps * batch * one.training_flops + looks * held_out * one.forward_flops)
         held = 4 * (prod(connector.post_shape) + prod(model.pre_shape)) * images <= settings["memory"]
-        passed = shares * (images if held else steps * settings["batch"] + epochs * held_out)
+        passed = shares * (images if held else steps * batch + looks * held_out)
         mapped, reads = mapped + passed * connector.flops, reads + passed * read[at]
     if not ladder.networks:
         return []

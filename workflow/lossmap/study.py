@@ -21,7 +21,9 @@ BEHAVIOUR = {
     "answers": ("vizwiz_grounding", "vqav2"),
     "choices": ("seedbench", "foodieqa"),
 }
+EXAMPLES = 4  # of each model, dataset and task, at least: highest and lowest loss of right and of wrong answers
 OWN = "own"  # the model's connector, among the controls
+ALL = "all"  # networks, of a control
 
 
 # JSON Schema calls 3.0 an integer and NaN a number; neither is meant here.
@@ -81,6 +83,8 @@ def check_study(config: dict, paths: bool = True, source: str | None = None) -> 
     problems = [_worded(error) for error in Strict(schema).iter_errors(config)]
     if not problems:
         config = _with_defaults(config, schema)
+        if "reconstruction" in config:
+            config["reconstruction"].setdefault("ladder", config["reconstruction"]["evaluate"][0])
         problems = [
             *(
                 f"datasets: {name}: {line}"
@@ -118,6 +122,15 @@ def measured_datasets(config: dict) -> list[str]:
     )
 
 
+def examples_of(config: dict) -> list[tuple[str, str]]:
+    """Task and dataset of each table of examples: what was predicted where losses are measured; the images alone where
+    nothing was."""
+    measured = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
+    told = [(task, dataset) for task in BEHAVIOUR for dataset in config[task]["datasets"] if dataset in measured]
+    asked = {dataset for _, dataset in told}
+    return told + [("images", dataset) for dataset in measured if dataset not in asked]
+
+
 def connectors_of(reconstruction: dict) -> dict[str, dict]:
     """Name -> settings: a model's own connector and the controls."""
     controls = {
@@ -129,12 +142,11 @@ def connectors_of(reconstruction: dict) -> dict[str, dict]:
 
 def networks_of(reconstruction: dict, model: str, connector: str = OWN) -> list[str]:
     """The networks that are trained to undo a connector of a model."""
-    controls = reconstruction["controls"]
+    chosen = ALL if connector == OWN else reconstruction["controls"][connector].get("networks", [])
     return [
         name
         for name, network in reconstruction["networks"].items()
-        if model in network.get("models", [model])
-        and (connector == OWN or name in controls[connector].get("networks", []))
+        if model in network.get("models", [model]) and (chosen == ALL or name in chosen)
     ]
 
 
@@ -259,6 +271,7 @@ def _reference_problems(config: dict) -> list[str]:
     problems += _reconstruction_problems(config)
     problems += _head_problems(config)
     problems += _behaviour_problems(config)
+    problems += _browser_problems(config)
     figure2 = config.get("figure2")
     if figure2:
         for key in ("dataset", "model"):
@@ -287,6 +300,7 @@ def _reconstruction_problems(config: dict) -> list[str]:
     wanted += [
         (f"controls: {name}: networks", "networks", control.get("networks", []))
         for name, control in reconstruction["controls"].items()
+        if control.get("networks") != ALL
     ]
     problems = [
         f"reconstruction: {key}: {name!r} is not among {kind}{_nearest(name, known[kind])}"
@@ -347,6 +361,16 @@ def _behaviour_problems(config: dict) -> list[str]:
         if model is not None and model not in config["models"]:
             problems.append(f"{figure}: model: {model!r} is not among models{_nearest(model, [*config['models']])}")
     return problems
+
+
+def _browser_problems(config: dict) -> list[str]:
+    tables, most = len(examples_of(config)) * len(config["models"]), config["browser"]["examples"]
+    if EXAMPLES * tables <= most:
+        return []
+    return [
+        f"browser: examples: {most} are too few: at least {EXAMPLES} are shown of each model, dataset and task, of "
+        f"which there are {tables}; wanted {EXAMPLES * tables}"
+    ]
 
 
 def _missing_paths(config: dict) -> list[str]:

@@ -11,13 +11,15 @@ from lossmap.data.contents import fewer_than
 from lossmap.data.counts import count_annotated
 from lossmap.data.formats.parsing import Problems
 from lossmap.data.sources import MADE, input_paths
-from lossmap.errors import LossmapError
+from lossmap.errors import LossmapError, study_file
 from lossmap.measures.vqa_accuracy import ENOUGH
+from lossmap.reconstruct.sizes import share_sizes
 from lossmap.study import measured_datasets, neighbours_wanted
 from lossmap.vlm.checkpoints import known_configuration, local_checkpoint
 from lossmap.vlm.input_size import shape_problems
 from lossmap.vlm.prompts import LETTERS
 
+QUICK = 200_000_000  # bytes of annotations that are read in seconds, and held in Snakemake's own process for that long
 LEAST_IMAGES = 4  # of geometry: two halves, each with a deviation; debiased CKA
 
 
@@ -25,7 +27,8 @@ def check_annotations(config: dict) -> None:
     """Check the datasets that have not been read since they last changed, by their annotations: this takes seconds, and
     reading them, with all their images, may take an hour.
 
-    Parameters: config, from `check_study`, with all defaults. Files that the workflow makes itself are not looked at.
+    Parameters: config, from `check_study`, with all defaults. Files that the workflow makes itself are not looked at,
+        nor are annotations of more than QUICK bytes: `check_contents` sees them before anything is embedded, too.
     Raises: LossmapError, one for all faults of the annotations, and of what the study asks of them.
     """
     faults, contents = [], {}
@@ -67,15 +70,17 @@ def _raise(problems: list[str]) -> None:
         raise LossmapError.listing(
             f"The study's datasets don't hold what it asks of them; {len(problems)} fault{'s' * (len(problems) > 1)}:",
             problems,
-            "Mend these files, or the study's entries: the sections named here, or limit and sample of these datasets. "
+            f"Mend these files, or in {study_file()} the sections named here, or limit and sample of these datasets. "
             "Nothing was embedded.",
         )
 
 
 def _to_be_read(config: dict, dataset: str) -> bool:
-    """Whether a dataset's files are there, and newer than its manifest or without one."""
+    """Whether a dataset's files are there, small, and newer than its manifest or without one."""
     paths = input_paths(config["datasets"][dataset])
     if any(path.startswith(MADE) for path in paths) or not all(map(os.path.exists, paths)):
+        return False
+    if sum(os.path.getsize(path) for path in paths if os.path.isfile(path)) > QUICK:
         return False
     manifest = Path("results") / config["study"] / "data" / dataset / "manifest.json"
     read = manifest.stat().st_mtime if manifest.is_file() else 0
@@ -173,13 +178,14 @@ def _training_problems(config: dict, dataset: str, found: dict) -> list[str]:
     reconstruction = config.get("reconstruction")
     if not reconstruction or dataset != reconstruction["train"]:
         return []
-    held_out = round(reconstruction["held_out"] * found["images"])
-    batch, training = reconstruction["training"]["batch"], found["images"] - held_out
-    problems = [] if held_out else ["reconstruction: held_out: is less than one of these images"]
+    batch, held_out = reconstruction["training"]["batch"], reconstruction["held_out"]
+    count, shares = share_sizes(found["images"], held_out, reconstruction["shares"])
+    problems = [] if count else ["reconstruction: held_out: is less than one of these images"]
     return problems + [
-        f"reconstruction: shares: {share}% of {training} training images are fewer than a batch of {batch}"
-        for share in reconstruction["shares"]
-        if training * share // 100 < batch
+        f"reconstruction: shares: {share}% of {found['images'] - count} training images are {size}, fewer than "
+        + (f"a batch of {batch}" if batch else "one")
+        for share, size in shares.items()
+        if size < (batch or 1)
     ]
 
 

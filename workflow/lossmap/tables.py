@@ -73,7 +73,7 @@ def interval_text(value: float, low: float, high: float, digits: int) -> str:
     return "–" if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def p_value(p: float, at_floor: bool = False) -> str:
+def p_value(p: float, *, at_floor: bool) -> str:
     """A p-value in two digits: "0.013"; "<= 0.0002" at the floor of its test, of which it is an upper bound; "–"."""
     return "–" if pd.isna(p) else f"{'<= ' * bool(at_floor)}{p:.2g}"
 
@@ -85,4 +85,11 @@ def p_values(frame: pd.DataFrame, name: str, at_floor: str | None = None) -> pd.
     what bounds one bounds the other.
     """
     pairs = zip(frame[name], frame[at_floor or f"{name}_at_floor"], strict=True)
-    return pd.Series([None if pd.isna(p) else p_value(p, flag) for p, flag in pairs], index=frame.index, dtype=object)
+    return pd.Series(
+        [None if pd.isna(p) else p_value(p, at_floor=flag) for p, flag in pairs], index=frame.index, dtype=object
+    )
+
+
+def marked(frame: pd.DataFrame, name: str) -> pd.Series:
+    """A column of names, "mlp (not converged)" where the frame's column `converged` is false."""
+    return frame[name].where(frame["converged"], frame[name] + " (not converged)")

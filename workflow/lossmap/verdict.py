@@ -8,6 +8,7 @@ leaves is its own fault. While the ladder still falls the bound holds, but neith
 from dataclasses import dataclass
 
 KNOWS_NOTHING = 0.98  # FVU that a control without any information must reach
+CARRIES = 100  # times the last size: further than that, no curve of few points is followed
 
 
 @dataclass(frozen=True)
@@ -21,17 +22,26 @@ class Interval:
 
 @dataclass(frozen=True)
 class Reached:
-    """The best that the ladder reaches on a connector: by which rung, its FVU, and how many numbers a post has."""
+    """The best that the ladder reaches on a connector: by which rung, its FVU, and how many numbers a post has.
+
+    further: the FVU that ten times the parameters and images would leave, if the ladder's curves went on as they fell;
+    0 where it has no such curves.
+    """
 
     connector: str
     rung: str
     fvu: Interval
     numbers: int
+    further: float = 0.0
 
 
 @dataclass(frozen=True)
 class Fall:
-    """A curve of FVU that may yet end below the best known, and its last step. by: "capacity" or "data"."""
+    """A curve of FVU that may yet end below the best known, and its last step. by: "capacity" or "data".
+
+    needed: how many times the last size it would take, if the curve went on as a power law, until twice as much lowers
+    it by no more than the tolerance; then: the FVU that it would have reached.
+    """
 
     connector: str
     by: str
@@ -39,6 +49,19 @@ class Fall:
     end: str
     before: float
     after: float
+    needed: float = 1.0
+    then: float = 0.0
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A network that has not converged, after so many passes; needed: how many times as many it would take by its own
+    curve, nan where it never fell below ridge and has none."""
+
+    connector: str
+    network: str
+    passes: float
+    needed: float
 
 
 @dataclass(frozen=True)
@@ -56,8 +79,8 @@ class Verdict:
     own: the model's connector; lossless: the controls without loss, of which hardest has the highest held-out error;
     difference: own less hardest. linear: the control that keeps the leading principal components of each block of
     patches; linear_difference: own less linear. position: the output for another image. nothing: for another image and
-    patch. falls and untested: where own or hardest may yet fall, and where that can't be told. tolerance: what a fall
-    must exceed, as a share of the variance.
+    patch. falls, unfinished and untested: where own or hardest may yet fall, and where that can't be told. tolerance:
+    what a fall by twice the size must exceed, as a share of the variance.
     """
 
     model: str
@@ -74,12 +97,28 @@ class Verdict:
     nothing: Reached | None = None
     falls: tuple[Fall, ...] = ()
     untested: tuple[Untested, ...] = ()
+    unfinished: tuple[Unfinished, ...] = ()
     tolerance: float = 0.01
 
     @property
     def settled(self) -> str:
         """ "yes", "no", or "not tested"."""
-        return "no" if self.falls else "not tested" if self.untested else "yes"
+        return "no" if self.falls or self.unfinished else "not tested" if self.untested else "yes"
+
+    @property
+    def lost(self) -> tuple[float, float]:
+        """Between what share of the variance and what: from what ten times the ladder would leave to the bound.
+
+        This, not the bootstrap interval, is what studies of more or fewer images of the same model have in common.
+        """
+        return min(self.own.further, self.own.fvu.low), self.own.fvu.high
+
+    @property
+    def beyond(self) -> tuple[float, float]:
+        """Between what difference to hardest and what, with ten times the ladder on either side."""
+        low, high = self.lost
+        least, most = min(self.hardest.further, self.hardest.fvu.low), self.hardest.fvu.high
+        return min(low - most, self.difference.low), max(high - least, self.difference.high)
 
 
 def sentences(verdict: Verdict) -> str:
@@ -191,26 +230,67 @@ def _nothing(verdict: Verdict) -> str:
 def _settled(verdict: Verdict) -> str:
     text = []
     if verdict.falls:
-        each = [
-            f"{_named(verdict, fall.connector)} with {fall.by} "
-            f"({fall.start} {percent(fall.before)}, {fall.end} {percent(fall.after)})"
-            for fall in verdict.falls
-        ]
         text.append(
-            f"But the ladder still falls, on {_listed(each)}: one more such step would end below its best. "
+            f"But the ladder still falls, on {_listed([_fall(verdict, fall) for fall in verdict.falls])}. "
             f"{_consequence(verdict)}"
         )
+    text += [_unfinished(verdict, network) for network in verdict.unfinished]
     more = {"capacity": "a larger network", "data": "a larger share of the images"}
     text += [
         f"Whether {more[lack.by]} would do better on {_named(verdict, lack.connector)} was not tested."
         for lack in verdict.untested
     ]
     if not text:
-        settled = (
-            f"Neither more capacity nor more data promises to lower this by more than {points(verdict.tolerance)}."
+        text.append(
+            "Neither a network twice as large nor twice the images promises to lower this by more than "
+            f"{points(verdict.tolerance)}."
         )
-        text.append(settled)
+    if verdict.own.fvu.value < 1:
+        text.append(_range(verdict))
     return " ".join(text)
+
+
+def _fall(verdict: Verdict, fall: Fall) -> str:
+    """A curve that falls, and what it would take until it no longer does, by its power law."""
+    sizes = {"capacity": "parameters", "data": "images"}[fall.by]
+    takes = f"about {_times(fall.needed)} the {sizes} would settle it, near {percent(fall.then)}"
+    if fall.needed > CARRIES:
+        takes = f"it would take over {CARRIES} times the {sizes}, further than two points carry"
+    return (
+        f"{_named(verdict, fall.connector)} with {fall.by} ({fall.start} {percent(fall.before)}, {fall.end} "
+        f"{percent(fall.after)}; if it goes on so, {takes})"
+    )
+
+
+def _unfinished(verdict: Verdict, network: Unfinished) -> str:
+    """A network that is no evidence, and what would make it one."""
+    where = f"{network.network}, on {_named(verdict, network.connector)}, has not converged and is no evidence"
+    if network.needed != network.needed:
+        return f"{where}: it never fell below ridge. Leave learning_rate out, and it is found by trial."
+    takes = f"about {_times(network.needed)}" if network.needed <= CARRIES else f"over {CARRIES} times"
+    return f"{where}: its error still fell after {network.passes:,.0f} passes. By its curve it takes {takes} as many."
+
+
+def _range(verdict: Verdict) -> str:
+    low, high = verdict.lost
+    if low <= 0:
+        text = f"Nothing excludes that less is lost, down to none: between 0 and {percent(high)}."
+    else:
+        text = (
+            "If these curves go on as power laws, a rough guide, ten times the parameters and images would leave "
+            f"{percent(low)}: between that and {percent(high)} is lost"
+        )
+        text += "." if verdict.hardest is None else f", {_beyond(verdict)} of it beyond the control."
+    return text
+
+
+def _beyond(verdict: Verdict) -> str:
+    low, high = (100 * value for value in verdict.beyond)
+    return f"{low:.1f} to {high:.1f} points"
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.2g} times" if factor < 10 else f"{factor:.0f} times"
 
 
 def _named(verdict: Verdict, connector: str) -> str:

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from lossmap.figures.style import COLOURS, MARKERS
+from lossmap.figures.style import COLOURS, MARKERS, NOT_CONVERGED
 
 LINES = ("-", "--", ":", "-.")
 
@@ -15,15 +15,17 @@ def kinds_of_lines() -> dict[str, Line2D]:
     return {
         "held-out images (mark: kept)": Line2D([], [], color="grey", linewidth=1.3),
         "training images": Line2D([], [], color="grey", linewidth=0.8, alpha=0.4),
+        "not converged": Line2D([], [], **NOT_CONVERGED),
     }
 
 
 def training_history(axes: plt.Axes, table: pd.DataFrame, networks: list[str], shares: list[int]) -> None:
     """Held-out error by images seen, a line per network and share; the training loss as a faint line of the same kind.
 
-    A mark stands where the held-out error was lowest: those weights were kept.
-    table: the networks of one connector, with columns network, share, images, train_loss, held_out_loss. networks,
-    shares: all that are drawn in this or another panel, so that each looks the same in all.
+    A mark stands where the held-out error was lowest: those weights were kept. A cross at the end: the network has
+    not converged. Lines begin at ridge.
+    table: the networks of one connector, with columns network, share, images, train_loss, held_out_loss, converged.
+    networks, shares: all that are drawn in this or another panel, so that each looks the same in all.
     """
     for (network, share), rows in table.groupby(["network", "share"], sort=False):
         which = networks.index(network)
@@ -33,6 +35,8 @@ def training_history(axes: plt.Axes, table: pd.DataFrame, networks: list[str], s
         axes.plot(rows["images"], rows["train_loss"], color=colour, linestyle=line, linewidth=0.8, alpha=0.4)
         axes.plot(rows["images"], rows["held_out_loss"], color=colour, linestyle=line, linewidth=1.3)
         axes.plot(best["images"], best["held_out_loss"], color=colour, marker=marker, markersize=5)
+        if not rows["converged"].iloc[-1]:
+            axes.plot(*rows[["images", "held_out_loss"]].iloc[-1], **NOT_CONVERGED)
         # For the legend: line and mark say which it is, where colours can't be told apart.
         axes.plot([], [], color=colour, linestyle=line, marker=marker, label=f"{network}, {share}%")
     axes.set_yscale("log")

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from lossmap.figures.style import COLOURS, MARKERS, points_with_intervals
+from lossmap.figures.style import COLOURS, MARKERS, NOT_CONVERGED, points_with_intervals
 
 KINDS = {
     "own": {"color": "black", "marker": "o"},
@@ -17,7 +17,8 @@ def hollow_marks() -> dict[str, Line2D]:
     """What the hollow marks of `ladder_by_rung` mean, for a legend."""
     marks = {"linestyle": "none", "color": "grey", "marker": "o", "fillstyle": "none"}
     sizes = {"fewer training images": 5, "lowest held-out error": 11}
-    return {label: Line2D([], [], markersize=size, **marks) for label, size in sizes.items()}
+    hollow = {label: Line2D([], [], markersize=size, **marks) for label, size in sizes.items()}
+    return hollow | {"not converged, no evidence": Line2D([], [], **NOT_CONVERGED)}
 
 
 def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame) -> None:
@@ -25,7 +26,9 @@ def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame) -> None:
 
     Of lossless controls those are drawn that were given all the rungs of the connector. Hollow marks: smaller shares.
     Bars: intervals over images. A ring marks the rung with the lowest held-out error.
-    table: one model of table ladder, with columns connector, kind, lossless, rung, share, fvu, fvu_low, fvu_high, best.
+    A cross marks a network that has not converged.
+    table: one model of table ladder, with columns connector, kind, lossless, rung, share, fvu, fvu_low, fvu_high, best,
+    converged.
     """
     rungs = list(table.loc[table["kind"] == "own", "rung"].unique())
     controls = 0
@@ -49,6 +52,8 @@ def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame) -> None:
         best = full[full["best"]]
         ring = {"marker": "o", "fillstyle": "none", "markersize": size + 6, "linestyle": "none", "zorder": 4}
         axes.plot(best["place"], best["fvu"], color=how["color"], **ring)
+        unfinished = rows[~rows["converged"]]
+        axes.plot(unfinished["place"], unfinished["fvu"], zorder=5, **NOT_CONVERGED)
     axes.set_xticks(range(len(rungs)), [_words(rung) for rung in rungs], rotation=40, ha="right")
     axes.axhline(1, color="grey", linewidth=0.8, linestyle="--", zorder=1)
     axes.set_ylim(bottom=0)

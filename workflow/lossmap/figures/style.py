@@ -13,6 +13,7 @@ from matplotlib.container import ErrorbarContainer
 # Colours that stay apart for every common colour vision, and markers so that colour is never the only sign.
 COLOURS = sns.color_palette("colorblind").as_hex()
 MARKERS = "osD^vPX*"
+NOT_CONVERGED = {"linestyle": "none", "marker": "x", "color": COLOURS[3], "markersize": 9, "markeredgewidth": 1.5}
 KEPT, LOST = COLOURS[0], COLOURS[1]
 
 

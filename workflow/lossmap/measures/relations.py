@@ -312,6 +312,19 @@ def partial_difference(values, first, controls, resamples=2000, permutations=999
     return MeanDifference(*interval, *partial_permutation_p(values, first, columns, permutations, seed))
 
 
+def rank_residuals(x, controls):
+    """What the ranks of controls leave of the ranks of x, by linear regression.
+
+    Parameters: x (n,), real; controls: list of vectors (n,), real. Returns: (n,) float64, mean 0, in ranks; without
+        controls the ranks less their mean.
+    Raises: ValueError if lengths differ or a value is not finite (the first is named).
+    """
+    x = checked_vector(x, "x")
+    columns = [_paired(x, control, "x", f"control {i}")[1] for i, control in enumerate(controls)]
+    ranks, basis = stats.rankdata(x) - (len(x) + 1) / 2, _basis(columns, len(x))
+    return ranks - basis @ (basis.T @ ranks)
+
+
 def quarters(loss):
     """The quarter of the items with the highest and that with the lowest loss.
 

@@ -1,4 +1,4 @@
-"""Fraction of variance unexplained (FVU) of a set of images, with bootstrap intervals; whether a ladder still falls."""
+"""Fraction of variance unexplained (FVU) of a set of images, with bootstrap intervals; how it falls with size."""
 
 from typing import NamedTuple
 
@@ -46,22 +46,51 @@ def unexplained_difference(errors, others, variances, resamples=2000, confidence
     return Intervals(ratios.value - rest.value, *np.quantile(resampled, interval_tails(confidence), axis=0))
 
 
-def still_falls(values, best, tolerance) -> bool:
-    """Whether a curve of losses over growing capacity or data may yet end below the best loss that is known.
+class Growth(NamedTuple):
+    """A loss over growing size (parameters, images or passes) as a power law, end * (size / last size) ** -exponent.
 
-    It may if its last step fell by more than the tolerance, one more step of that size would end below the best, and
-    the best is more than the tolerance. A curve that falls far above the best does not unsettle it.
-    Parameters: values (k,), losses at growing capacity or data, k >= 2; best, the lowest loss of the whole ladder;
-        tolerance, >= 0, in the unit of the losses.
-    Raises: ValueError if there are fewer than 2 values, or one is not finite.
+    Of a curve's last two points; it goes to zero, which a loss that no size undoes does not.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or len(values) < 2:
-        raise ValueError(f"values: has shape {values.shape}; wanted at least 2 in a row")
-    if not np.isfinite(values).all():
-        raise ValueError(f"values: entry {np.isfinite(values).argmin()} is not finite")
-    fall = values[-2] - values[-1]
-    return bool(fall > tolerance and values[-1] - fall < best and best > tolerance)
+
+    end: float  # the last loss
+    exponent: float  # 0 where the last step did not fall
+
+    def at(self, factor: float) -> float:
+        """The loss at so many times the last size."""
+        return self.end * factor**-self.exponent
+
+    def falls(self, best: float, tolerance: float) -> bool:
+        """Whether twice the size promises a loss lower by more than the tolerance and below the best that is known.
+
+        It does not where the best is within the tolerance of 0, and a curve far above the best does not count.
+        """
+        twice = self.at(2)
+        return bool(self.end - twice > tolerance and twice < best and best > tolerance)
+
+    def needed(self, tolerance: float) -> float:
+        """How many times the last size it takes until twice as much promises no more than the tolerance; 1: none."""
+        gain = self.end - self.at(2)
+        return 1.0 if gain <= tolerance else (gain / tolerance) ** (1 / self.exponent)
+
+
+def growth(sizes, losses) -> Growth:
+    """The power law through the last two points of a curve.
+
+    Parameters: sizes (k,), rising, > 0; losses (k,), >= 0; k >= 2.
+    Raises: ValueError if there are fewer than 2 points, one is not finite, or the sizes don't rise.
+    """
+    sizes, losses = (np.asarray(values, dtype=np.float64) for values in (sizes, losses))
+    if losses.ndim != 1 or len(losses) < 2 or sizes.shape != losses.shape:
+        raise ValueError(
+            f"losses: have shape {losses.shape} at sizes {sizes.shape}; wanted at least 2 in a row of both"
+        )
+    if not np.isfinite(losses).all():
+        raise ValueError(f"losses: entry {np.isfinite(losses).argmin()} is not finite")
+    if not (np.diff(sizes) > 0).all() or sizes[0] <= 0:
+        raise ValueError(f"sizes: {sizes.tolist()}; wanted rising numbers above 0")
+    (before, after), (small, large) = losses[-2:], sizes[-2:]
+    falls = 0 < after < before
+    return Growth(float(after), float(np.log(before / after) / np.log(large / small)) if falls else 0.0)
 
 
 class _Ratios:

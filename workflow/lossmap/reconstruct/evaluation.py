@@ -1,5 +1,6 @@
 """Reconstructors on disk, run on the images of a store that trained nothing."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,12 @@ from lossmap.reconstruct.statistics import Statistics
 
 @dataclass(frozen=True)
 class Reconstructor:
-    """A rung of the ladder, trained on one share of the images. held_out_error: mean squared error, standardised."""
+    """A rung of the ladder, trained on one share of the images.
+
+    parameters: of a network, its own; ridge, to which it adds, has more. held_out_error: mean squared error,
+    standardised. converged and the rest: see `training.Training`; what is solved in closed form has converged, and
+    has no passes nor rate (nan).
+    """
 
     path: Path
     rung: str
@@ -25,6 +31,10 @@ class Reconstructor:
     kind: str
     parameters: int
     held_out_error: float
+    converged: bool
+    halfway_error: float
+    passes: float
+    learning_rate: float
     module: nn.Module
 
 
@@ -35,15 +45,17 @@ def load_rungs(
 
     Raises: LossmapError if a file can't be read, belongs to other statistics, or doesn't say its held-out error.
     """
-    found = []
+    found, ridges = [], {}
     for rung in rungs:
         for share in shares:
             path = folder / f"{rung}-{share}.safetensors"
-            module, architecture = load_reconstructor(path, statistics.digest)
+            module, architecture = load_reconstructor(path, statistics.digest, ridges)
             if "held_out_error" not in architecture:
                 raise LossmapError(f"{path}: doesn't say its held-out error. Delete it and run again.")
-            about = rung, share, architecture["kind"], parameters(module), architecture["held_out_error"]
-            found.append(Reconstructor(path, *about, module.to(device).eval()))
+            about = rung, share, architecture["kind"], parameters(getattr(module, "network", module))
+            how = [architecture["held_out_error"], architecture.get("converged", True)]
+            how += [architecture.get(name, math.nan) for name in ("halfway_error", "passes", "learning_rate")]
+            found.append(Reconstructor(path, *about, *how, module.to(device).eval()))
     return found
 
 

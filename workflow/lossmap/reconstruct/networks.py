@@ -1,8 +1,13 @@
-"""The networks of the ladder: post (B, tokens, width) -> pre (B, patches, features), both standardised."""
+"""The networks of the ladder: post (B, tokens, width) -> pre (B, patches, features), both standardised.
+
+A network adds to what ridge makes of the same tokens (`BeyondRidge`), and begins with adding nothing: so what it leaves
+unexplained is ridge's at first, and the best of its training is no worse. Where ridge has too few images for its
+inputs, the network learns alone: what ridge has learned by heart would stay in all that the two put out.
+"""
 
 from itertools import pairwise
 
-from torch import Tensor, arange, as_tensor, empty, equal, nn
+from torch import Tensor, arange, as_tensor, autocast, empty, equal, nn
 
 from lossmap.errors import LossmapError
 
@@ -16,7 +21,8 @@ def build_network(architecture: dict, pre_shape, post_shape, blocks=None) -> nn.
         "width", "layers", "heads", "dropout"} (see `SequenceTransformer`). pre_shape (patches, features), what it puts
         out; post_shape (tokens, width), what it reads. blocks (tokens, patches per token), which raster patches each
         token stands for; None where tokens have no place. A transformer learns places and doesn't look at blocks.
-    Returns: a module, (B, tokens, width) -> (B, patches, features), whose `first` is the linear layer that post meets.
+    Returns: a module, (B, tokens, width) -> (B, patches, features), whose `first` is the linear layer that post meets
+        and `last` the one that gives the patches.
     Raises: LossmapError if the architecture is unknown or impossible, or blocks don't hold each patch once.
     """
     settings = dict(architecture)
@@ -34,6 +40,32 @@ def build_network(architecture: dict, pre_shape, post_shape, blocks=None) -> nn.
 def parameters(module: nn.Module) -> int:
     """How many numbers were learned: those of the module's state that are no indices."""
     return sum(values.numel() for values in module.state_dict().values() if values.is_floating_point())
+
+
+class BeyondRidge(nn.Module):
+    """What ridge makes of post, plus what a network does. Ridge stays as it was fitted; the network alone learns.
+
+    Parameters: ridge, `linear.Ridge` fitted on the same images; network, of `build_network` for the same shapes. alone:
+        whether it is, for now, the network without ridge.
+    """
+
+    def __init__(self, ridge: nn.Module, network: nn.Module, alone: bool = False):
+        super().__init__()
+        self.ridge, self.network, self.alone = ridge, network, alone
+
+    def silence(self) -> "BeyondRidge":
+        """Let the network add nothing: its last layer becomes zero, and learns from there."""
+        for values in self.network.last.parameters():
+            nn.init.zeros_(values)
+        return self
+
+    def forward(self, post: Tensor) -> Tensor:
+        """post (B, tokens, width) -> (B, patches, features)."""
+        learned = self.network(post)
+        if self.alone:
+            return learned
+        with autocast(post.device.type, enabled=False):  # bfloat16 would spoil a solution in closed form
+            return self.ridge(post.float()) + learned
 
 
 class TokenMLP(nn.Module):
@@ -72,6 +104,10 @@ class TokenMLP(nn.Module):
         for before, after in pairwise(widths[1:]):
             layers += [nn.LayerNorm(before), nn.GELU(), nn.Dropout(dropout), nn.Linear(before, after)]
         self.rest = nn.Sequential(*layers)
+
+    @property
+    def last(self) -> nn.Linear:
+        return self.rest[-1] if len(self.rest) else self.first
 
     def forward(self, post: Tensor) -> Tensor:
         """post (B, tokens, width) -> (B, patches, features)."""
@@ -113,6 +149,10 @@ class SequenceTransformer(nn.Module):
         )
         self.across = _pair(tokens, 2 * patches, patches)
         self.write = _pair(width, 2 * width, features)
+
+    @property
+    def last(self) -> nn.Linear:
+        return self.write[-1]
 
     def forward(self, post: Tensor) -> Tensor:
         """post (B, tokens, D) -> (B, patches, features)."""

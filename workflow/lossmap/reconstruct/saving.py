@@ -1,5 +1,6 @@
 """Weights on disk: safetensors with a JSON description inside, written whole or not at all, never pickled."""
 
+import hashlib
 import json
 import os
 import re
@@ -11,9 +12,11 @@ from torch import Tensor, device, nn
 
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.linear import LINEAR, build_linear
-from lossmap.reconstruct.networks import build_network
+from lossmap.reconstruct.networks import BeyondRidge, build_network
 
 FORMAT = "lossmap-reconstructor/1"
+# Told beside what builds a network: what it begins from, and how its training went.
+TOLD = ("held_out_error", "halfway_error", "passes", "learning_rate", "trials", "converged")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], description: dict) -> None:
@@ -50,21 +53,34 @@ def save_reconstructor(module: nn.Module, architecture: dict, statistics_digest:
     """Write a reconstructor: its weights, how to build it, and which statistics its embeddings were standardised with.
 
     Parameters: architecture, JSON: what `build_network` or, for a linear rung, `build_linear` takes, and "pre_shape",
-        "post_shape", "blocks" (lists; None where tokens have no place) and "held_out_error", its mean squared error on
-        the held-out images; statistics_digest, `Statistics.digest`.
+        "post_shape", "blocks" (lists; None where tokens have no place), "held_out_error", its mean squared error on the
+        held-out images, and of a `BeyondRidge` "ridge", {"file": name in the same folder, "sha256": of its content};
+        statistics_digest, `Statistics.digest`. Of a `BeyondRidge` the network alone is written: ridge has its own file.
     """
     description = {"format": FORMAT, "architecture": architecture, "statistics": statistics_digest}
-    save_tensors(path, module.state_dict(), description)
+    learned = module.network if isinstance(module, BeyondRidge) else module
+    save_tensors(path, learned.state_dict(), description)
 
 
-def load_reconstructor(path: Path, statistics_digest: str | None = None) -> tuple[nn.Module, dict]:
-    """Read a reconstructor.
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_reconstructor(
+    path: Path, statistics_digest: str | None = None, ridges: dict[str, nn.Module] | None = None
+) -> tuple[nn.Module, dict]:
+    """Read a reconstructor, and the ridge file that it begins from, if it does.
 
     Parameters: statistics_digest, of the statistics that its input is standardised with and its output is compared in.
+        ridges, by digest of their files: those that were read before; ridge can take gigabytes, so those who read
+        several networks give one dict, which is filled.
     Returns: the module in eval mode, (B, tokens, width) -> (B, patches, features), and its architecture.
-    Raises: LossmapError if the file can't be read, was made with other statistics, or its weights don't fit the
-        architecture that it states.
+    Raises: LossmapError if a file can't be read, was made with other statistics, its weights don't fit the
+        architecture that it states, or its ridge is not the one that it was trained with.
     """
+    path = Path(path)
     tensors, description = load_tensors(path)
     if description.get("format") != FORMAT:
         raise LossmapError(f"{path}: its format is {description.get('format')!r}, wanted {FORMAT}. Make it anew.")
@@ -82,7 +98,24 @@ def load_reconstructor(path: Path, statistics_digest: str | None = None) -> tupl
         raise LossmapError(
             f"{path}: its weights are not those of its architecture: {error} Delete it and run again."
         ) from None
+    if "ridge" in architecture:
+        ridges = {} if ridges is None else ridges
+        wanted = architecture["ridge"]["sha256"]
+        if wanted not in ridges:
+            ridges[wanted] = _ridge(path, architecture["ridge"], statistics_digest)
+        module = BeyondRidge(ridges[wanted], module)
     return module.eval(), architecture
+
+
+def _ridge(path, ridge, statistics_digest):
+    """The ridge that the network at a path begins from."""
+    beside = path.with_name(ridge["file"])
+    if not beside.is_file() or file_digest(beside) != ridge["sha256"]:
+        found = "has another content" if beside.is_file() else "is missing"
+        raise LossmapError(
+            f"{path}: was trained from {beside}, which {found}. Put the file back, or delete {path} and run again."
+        )
+    return load_reconstructor(beside, statistics_digest)[0]
 
 
 def _build(architecture: dict) -> nn.Module:
@@ -90,6 +123,7 @@ def _build(architecture: dict) -> nn.Module:
     shapes = [settings.pop(name) for name in ("pre_shape", "post_shape", "blocks")]
     if settings["kind"] in LINEAR:
         return build_linear(settings, *shapes)
-    settings.pop("held_out_error", None)
+    for told in ("ridge", *TOLD):
+        settings.pop(told, None)
     with device("meta"):  # no random weights, which take long for large networks
         return build_network(settings, *shapes)

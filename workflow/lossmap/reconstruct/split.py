@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lossmap.errors import LossmapError
+from lossmap.reconstruct.sizes import share_sizes
 from lossmap.seeds import seed_for
 
 
@@ -28,9 +29,9 @@ def split_images(n: int, held_out: float, shares: list[int], seed: int) -> Split
     if not shares or len(set(shares)) != len(shares) or not all(1 <= share <= 100 for share in shares):
         raise LossmapError(f"shares is {shares}; wanted different percentages from 1 to 100, like [25, 100].")
     order = np.random.default_rng(seed_for(seed, "split_images")).permutation(n)
-    count = round(n * held_out)
+    count, sizes = share_sizes(n, held_out, shares)
     rest = order[count:]
-    parts = {share: rest[: round(len(rest) * share / 100)] for share in shares}
+    parts = {share: rest[:size] for share, size in sizes.items()}
     counts = {"the held-out part": count} | {f"a share of {share}%": len(part) for share, part in parts.items()}
     for name, images in counts.items():
         if not images:

@@ -1,9 +1,17 @@
-"""Train a network to undo a connector: AdamW, warm-up and cosine decay, early stopping, and no work lost to a kill."""
+"""Train a network to undo a connector: AdamW at a rate found by trial, early stopping, and no work lost to a kill.
+
+A network begins as its linear decoder (see `networks.BeyondRidge`), and the start is the first candidate for the
+weights that are kept; one that learns alone ends as its linear decoder if it does not come below it. Training goes in
+stages of falling learning rate. A stage ends when the held-out error no longer falls; the next one goes on from the
+best weights. Training is at rest, and has converged, when a whole stage gained next to nothing. If the limit of steps
+comes first, the network has not converged.
+"""
 
 import json
 import math
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,49 +25,104 @@ from tqdm import tqdm
 
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.batches import Batches, HeldOut
+from lossmap.reconstruct.networks import BeyondRidge
 from lossmap.reconstruct.saving import load_tensors, save_tensors
 from lossmap.reconstruct.whitening import fold, measure_whitening, whiten
 from lossmap.seeds import seed_for
+
+RATES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001)  # that are tried
+TRIAL = 25  # steps for which a rate is tried
+NEARLY = 0.8  # of the best rate's gain: the highest rate that gains so much is taken
+CUT = 0.3  # of the learning rate, from one stage to the next
+STAGES = 8  # at most: the last has a rate of 1/5,000 of the first
+FALL = 0.005  # of the held-out error: a smaller fall in `patience` rounds ends a stage, but for the first
+REST = 0.01  # of the held-out error: a stage that gains less ends the training
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How to train.
 
-    steps: optimiser steps in all. round: steps between two looks at the held-out images. patience: rounds without a
-    lower held-out error until training stops. learning_rate: at its peak. warm_up: part of all steps in which the rate
-    rises to it in a line; from there it falls to 0 along a cosine. weight_decay: AdamW's. clip: the gradient's largest
+    steps: optimiser steps, at most. round: steps between two looks at the held-out images. patience: rounds without a
+    fall of the held-out error until a stage ends. learning_rate: of the first stage, to which it rises in a line in the
+    first round; None: the one of `RATES` that does best in a trial. weight_decay: AdamW's. clip: the gradient's largest
     norm. whiten: see `whitening`. accumulate: pieces in which a process takes its slice of a batch, where memory is
     short.
     """
 
     steps: int
     round: int
-    patience: int = 5
-    learning_rate: float = 1e-4
-    warm_up: float = 0.05
+    patience: int = 3
+    learning_rate: float | None = None
     weight_decay: float = 0.01
     clip: float = 1.0
     whiten: bool = True
     accumulate: int = 1
 
-    def rate(self, step: int) -> float:
-        """Learning rate of step 0, 1, ..."""
-        rising = max(1, round(self.warm_up * self.steps))
-        if step < rising:
-            return self.learning_rate * (step + 1) / rising
-        return self.learning_rate * (1 + math.cos(math.pi * (step - rising) / (self.steps - rising))) / 2
+    def rate(self, progress: "Progress") -> float:
+        """Learning rate of the next step."""
+        rising = min(1, (progress.step + 1) / self.round) if progress.stage == 0 else 1
+        return progress.learning_rate * CUT**progress.stage * rising
 
 
 @dataclass
 class Progress:
     """Where a run stands, between two steps."""
 
+    trials: list[list[float]] = field(default_factory=list)  # rates tried, and the held-out error that each reached
+    learning_rate: float | None = None  # of the first stage, once it is known
+    linear: float = math.inf  # held-out error of ridge
+    stage: int = 0
     step: int = 0
     best: float = math.inf  # lowest held-out error so far
-    rounds_since_best: int = 0
+    stage_start: float = math.inf  # the best when this stage began
+    fallen_to: float = math.inf  # the best when it last fell by enough
+    rounds_since_fall: int = 0
+    ended: bool = False  # of itself, not by the limit of steps
     losses: list[float] = field(default_factory=list)  # of the steps since the last round
     history: list[dict] = field(default_factory=list)
+
+    @property
+    def start(self) -> float:
+        """The held-out error before the first step."""
+        return self.history[0]["held_out_loss"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a training went.
+
+    history: a row for each look at the held-out images: step, epoch (passes over the training images), learning_rate,
+    train_loss (mean since the row before; None at the start), held_out_loss, images (seen so far). linear_error: held
+    out, of ridge, or of the network's start where it has none. alone: whether the network learned without ridge.
+    learning_rate: of the first stage. trials: [rate, held-out error] of each that was tried; none where the rate was
+    given. converged: whether the held-out error came to rest before the limit of steps. A network that never fell below
+    ridge has converged only if it began there and the rate was found by trial: else the rate, or learning alone, may be
+    why.
+    """
+
+    history: list[dict]
+    linear_error: float
+    alone: bool
+    learning_rate: float
+    trials: list[list[float]]
+    converged: bool
+
+    @property
+    def held_out_error(self) -> float:
+        """Of the weights that were kept, which are ridge's if none were better."""
+        return min(self.linear_error, *(row["held_out_loss"] for row in self.history))
+
+    @property
+    def halfway_error(self) -> float:
+        """The lowest held-out error of the first half of the steps: where it stood with half the passes."""
+        half = self.history[-1]["step"] / 2
+        return min(row["held_out_loss"] for row in self.history if row["step"] <= half)
+
+    @property
+    def passes(self) -> float:
+        """Over the training images."""
+        return self.history[-1]["epoch"]
 
 
 class Run:
@@ -69,10 +132,10 @@ class Run:
     """
 
     def __init__(self, network: nn.Module):
-        self.weights = dict(network.named_parameters())
+        self.weights = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
         self.mean = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
         self.square = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
-        self.best: dict[str, Tensor] = {}
+        self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self.count = [torch.zeros((), device=weight.device) for weight in self.weights.values()]
         self.progress = Progress()
 
@@ -100,19 +163,45 @@ class Run:
             weight.grad = None
         self.progress.step += 1
 
-    def end_round(self, row: dict) -> None:
-        """Take note of a round's row of the history; keep the weights if its held-out error is the lowest."""
-        progress = self.progress
+    def end_round(self, row: dict, schedule: Schedule) -> None:
+        """Take note of a round's row of the history; keep its weights, begin the next stage or end, as it asks for."""
+        progress, error = self.progress, row["held_out_loss"]
         progress.history.append(row)
-        progress.losses, progress.rounds_since_best = [], progress.rounds_since_best + 1
-        if row["held_out_loss"] < progress.best:
-            progress.best, progress.rounds_since_best = row["held_out_loss"], 0
+        progress.losses, progress.rounds_since_fall = [], progress.rounds_since_fall + 1
+        if error < progress.best:
+            progress.best = error
             self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        # Of a rate that is too low every round gains a little, so in the first stage any fall counts.
+        if progress.best < progress.fallen_to * (1 - (FALL if progress.stage else 0)):
+            progress.fallen_to, progress.rounds_since_fall = progress.best, 0
+        if progress.rounds_since_fall >= schedule.patience:
+            gained = progress.best < progress.stage_start * (1 - REST)
+            below_start = progress.best < progress.start
+            last = progress.stage + 1 == STAGES
+            progress.ended = (progress.stage > 0 and below_start and not gained) or last
+            if not progress.ended:
+                self.begin_stage(progress.stage + 1)
+
+    def begin_stage(self, stage: int) -> None:
+        """Go on from the best weights with new moments."""
+        self.to_best()
+        for values in (*self.mean.values(), *self.square.values(), *self.count):
+            values.zero_()
+        progress = self.progress
+        progress.stage, progress.rounds_since_fall = stage, 0
+        progress.stage_start = progress.fallen_to = progress.best
+
+    def to_best(self) -> None:
+        """The best weights so far become the network's."""
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.copy_(self.best[name])
 
     def save(self, path: Path, binding: dict) -> None:
         """Everything that the next step depends on, in one file. binding: what must be the same to go on from it."""
         groups = {"weights": self.weights, "mean": self.mean, "square": self.square, "best": self.best}
         tensors = {f"{group}/{name}": values for group, named in groups.items() for name, values in named.items()}
+        tensors["count"] = self.count[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         save_tensors(path, tensors, {"binding": binding, "progress": asdict(self.progress)})
 
@@ -131,13 +220,11 @@ class Run:
         self.progress = Progress(**description["progress"])
         with torch.no_grad():
             for name, weight in self.weights.items():
-                weight.copy_(tensors[f"weights/{name}"])
-                self.mean[name].copy_(tensors[f"mean/{name}"])
-                self.square[name].copy_(tensors[f"square/{name}"])
-                if self.progress.history:
-                    self.best[name] = tensors[f"best/{name}"].to(weight.device)
+                for group, values in (("weights", weight), ("mean", self.mean[name]), ("square", self.square[name])):
+                    values.copy_(tensors[f"{group}/{name}"])
+                self.best[name].copy_(tensors[f"best/{name}"])
         for taken in self.count:
-            taken.fill_(self.progress.step)
+            taken.copy_(tensors["count"])
 
 
 def train(
@@ -150,84 +237,187 @@ def train(
     work: Path,
     binding: dict,
     checkpoint_minutes: float = 5.0,
-) -> list[dict]:
+) -> Training:
     """Train a network in place, to least squared error on standardised pre; it ends with its best weights.
 
     A run that was killed goes on from `work` and ends in the same weights, bit by bit on the same kind of machine and
     number of threads. Several processes (`accelerate launch`) do what one does, each on its slice of every batch; only
     dropout draws other noise.
 
-    Parameters: network, (b, tokens, width) -> (b, patches, features); batches and held_out, with the part of this
-        process; seed, of dropout; work, a folder for what a killed run goes on from, brought up to date every
-        `checkpoint_minutes`; binding, JSON: what the run depends on. A work folder of another binding is not used.
-    Returns: the history: step, epoch (passes over the training images), learning_rate, train_loss (mean since the row
-        before), held_out_loss, images (seen so far), a row for each round.
+    Parameters: network, (b, tokens, width) -> (b, patches, features), a `BeyondRidge` or one of `build_network`; what
+        needs no gradient is left as it is. batches and held_out, with the part of this process; seed, of dropout; work,
+        a folder for what a killed run goes on from, brought up to date every `checkpoint_minutes`; binding, JSON: what
+        the run depends on. A work folder of another binding is not used.
     Raises: LossmapError if the loss or its gradient is not finite; the weights before that step are kept in `work`.
     """
     network.to(accelerator.device)
+    learner = network.network if isinstance(network, BeyondRidge) else network
     if schedule.whiten:
-        whiten(network, measure_whitening(batches, accelerator))
-    # Alone and in full precision there is nothing to prepare, and accelerate would import a second's worth to find out.
-    alone = accelerator.num_processes == 1 and accelerator.mixed_precision == "no"
-    module = network if alone else accelerator.prepare_model(network)
-    run, path = Run(network), Path(work) / "run.safetensors"
-    run.resume(path, binding)
-    accelerator.wait_for_everyone()  # the first process may write as soon as the last has read
-    saved = time.monotonic()
-    progress = run.progress
-    network.train()
-    with tqdm(total=schedule.steps, initial=progress.step, unit="step", disable=not accelerator.is_main_process) as bar:
-        for inputs, targets in batches.steps(progress.step, schedule.steps):
-            if progress.rounds_since_best >= schedule.patience:
-                break
-            rate = schedule.rate(progress.step)
-            loss, norm = _gradient(module, inputs, targets, batches.batch, schedule, seed, progress.step, accelerator)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                if accelerator.is_main_process:
-                    run.save(path, binding)
-                raise LossmapError(
-                    f"Step {progress.step + 1}, learning rate {rate:.3g}: the training loss is {loss:g}, the norm of"
-                    f" its gradient {norm:g}. The weights before this step are in {path}. Set a lower learning_rate, a"
-                    " longer warm_up or a smaller clip."
-                )
-            run.update(rate, schedule.weight_decay)
-            progress.losses.append(loss)
-            bar.update()
-            if progress.step % schedule.round == 0 or progress.step == schedule.steps:
-                row = _round(network, batches, held_out, progress, rate, accelerator)
-                run.end_round(row)
-                bar.set_postfix(held_out=f"{row['held_out_loss']:.4f}", best=f"{progress.best:.4f}")
-            if accelerator.is_main_process and time.monotonic() - saved >= 60 * checkpoint_minutes:
-                run.save(path, binding)
-                saved = time.monotonic()
-    with torch.no_grad():
-        for name, weight in run.weights.items():
-            weight.copy_(run.best[name])
+        whiten(learner, measure_whitening(batches, accelerator))
+    trainer = _Trainer(network, batches, held_out, schedule, seed, accelerator, Path(work), binding, checkpoint_minutes)
+    trainer.begin()
+    if trainer.run.progress.learning_rate is None:
+        trainer.find_rate()
+    trainer.go_on()
     if schedule.whiten:
-        fold(network)
-    return progress.history
+        fold(learner)
+    progress = trainer.run.progress
+    below = progress.best < progress.linear
+    if trainer.alone and not below:
+        network.silence().alone = False
+    converged = progress.ended and (below or not (trainer.alone or schedule.learning_rate))
+    how = progress.linear, trainer.alone, progress.learning_rate, progress.trials
+    return Training(progress.history, *how, converged)
 
 
-def _round(network, batches, held_out, progress, rate, accelerator) -> dict:
-    """The row of the history that ends here."""
-    error = held_out_error(network, held_out, accelerator)
-    if not math.isfinite(error):
-        raise LossmapError(
-            f"Step {progress.step}, learning rate {rate:.3g}: the held-out error is {error:g}. Check the embeddings of"
-            " the training store, or set a lower learning_rate."
-        )
-    return {
-        "step": progress.step,
-        "epoch": progress.step / len(batches),
-        "learning_rate": rate,
-        "train_loss": math.fsum(progress.losses) / len(progress.losses),
-        "held_out_loss": error,
-        "images": progress.step * batches.batch,
-    }
+class _Trainer:
+    """A run, with all that its steps need; see `train`."""
+
+    def __init__(self, network, batches, held_out, schedule, seed, accelerator, work, binding, checkpoint_minutes):
+        # Alone and in full precision there is nothing to prepare, and accelerate would import a second's worth to see.
+        alone = accelerator.num_processes == 1 and accelerator.mixed_precision == "no"
+        self.module = network if alone else accelerator.prepare_model(network)
+        self.network, self.batches, self.held_out, self.schedule = network, batches, held_out, schedule
+        self.seed, self.accelerator = seed, accelerator
+        self.path, self.binding, self.every = work / "run.safetensors", binding, 60 * checkpoint_minutes
+        self.alone = isinstance(network, BeyondRidge) and network.alone
+        self.run, self.saved = Run(network), time.monotonic()
+
+    def begin(self) -> None:
+        """Go on from the work folder, or look at the held-out images once before the first step."""
+        self.run.resume(self.path, self.binding)
+        self.accelerator.wait_for_everyone()  # the first process may write as soon as the last has read
+        progress = self.run.progress
+        if not progress.history:
+            progress.learning_rate = self.schedule.learning_rate
+            error = progress.linear = self.held_out_error("Before the first step")
+            if self.alone:
+                self.network.alone = False
+                progress.linear = self.held_out_error("Before the first step")
+                self.network.alone = True
+            progress.best = progress.stage_start = progress.fallen_to = error
+            progress.history.append(self.row(error, rate=0.0, train_loss=None))
+
+    def find_rate(self) -> None:
+        """Try the rates, highest first, each from the start for a few steps, until a lower one gains much less."""
+        progress = self.run.progress
+        while len(progress.trials) < len(RATES) and not _enough(progress):
+            rate = RATES[len(progress.trials)]
+            progress.trials.append([rate, self.trial(rate)])
+            progress.step = 0
+            self.run.begin_stage(0)
+            self.checkpoint()
+        progress.learning_rate = _chosen(progress)
+        if progress.learning_rate is None:
+            raise LossmapError(
+                f"At every learning rate from {RATES[0]:g} to {RATES[-1]:g}, the loss is not finite within {TRIAL}"
+                " steps. Check the embeddings of the training store, or choose another network."
+            )
+
+    def trial(self, rate: float) -> float | None:
+        """The held-out error that a rate reaches, rising in a line in the first half; None if it is not finite."""
+        for inputs, targets in self.batches.steps(0, TRIAL):
+            if not all(map(math.isfinite, self.gradient(inputs, targets))):
+                return None
+            self.run.update(rate * min(1, 2 * (self.run.progress.step + 1) / TRIAL), self.schedule.weight_decay)
+        error = held_out_error(self.network, self.held_out, self.accelerator)
+        return error if math.isfinite(error) else None
+
+    def go_on(self) -> None:
+        """Train to the end; the network is left with its best weights."""
+        schedule, progress = self.schedule, self.run.progress
+        self.network.train()
+        quiet = not self.accelerator.is_main_process
+        with tqdm(total=schedule.steps, initial=progress.step, unit="step", disable=quiet) as bar:
+            for inputs, targets in self.batches.steps(progress.step, 0 if progress.ended else schedule.steps):
+                rate = schedule.rate(progress)
+                loss, norm = self.gradient(inputs, targets)
+                if not (math.isfinite(loss) and math.isfinite(norm)):
+                    self.checkpoint(due=True)
+                    raise LossmapError(
+                        f"Step {progress.step + 1}, learning rate {rate:.3g}: the training loss is {loss:g}, the norm"
+                        f" of its gradient {norm:g}. The weights before this step are in {self.path}. Set a lower"
+                        " learning_rate or a smaller clip."
+                    )
+                self.run.update(rate, schedule.weight_decay)
+                progress.losses.append(loss)
+                bar.update()
+                if progress.step % schedule.round == 0 or progress.step == schedule.steps:
+                    error = self.held_out_error(f"Step {progress.step}, learning rate {rate:.3g}")
+                    train_loss = math.fsum(progress.losses) / len(progress.losses)
+                    self.run.end_round(self.row(error, rate, train_loss), schedule)
+                    bar.set_postfix(held_out=f"{error:.4f}", best=f"{progress.best:.4f}")
+                self.checkpoint()
+                if progress.ended:
+                    break
+        self.run.to_best()
+
+    def checkpoint(self, due: bool = False) -> None:
+        """Bring the work folder up to date, if it is time."""
+        if self.accelerator.is_main_process and (due or time.monotonic() - self.saved >= self.every):
+            self.run.save(self.path, self.binding)
+            self.saved = time.monotonic()
+
+    def row(self, error: float, rate: float, train_loss: float | None) -> dict:
+        """The row of the history that ends here."""
+        step = self.run.progress.step
+        return {
+            "step": step,
+            "epoch": step / len(self.batches),
+            "learning_rate": rate,
+            "train_loss": train_loss,
+            "held_out_loss": error,
+            "images": step * self.batches.batch,
+        }
+
+    def held_out_error(self, when: str) -> float:
+        error = held_out_error(self.network, self.held_out, self.accelerator)
+        if not math.isfinite(error):
+            raise LossmapError(
+                f"{when}: the held-out error is {error:g}. Check the embeddings of the training store, or set a lower"
+                " learning_rate."
+            )
+        return error
+
+    def gradient(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+        """Loss of a whole batch, over all processes, and the norm of its gradient, left clipped in the weights."""
+        schedule, accelerator, module = self.schedule, self.accelerator, self.module
+        step = str(self.run.progress.step)
+        torch.manual_seed(seed_for(self.seed, "dropout", step, str(accelerator.process_index)))
+        entries = self.batches.batch * targets[0].numel()
+        pieces = min(schedule.accumulate, len(inputs))
+        total = torch.zeros((), device=targets.device)
+        for i, (x, y) in enumerate(zip(inputs.tensor_split(pieces), targets.tensor_split(pieces), strict=True)):
+            # Gradients are summed over processes once, with the last piece.
+            with accelerator.no_sync(module) if i + 1 < pieces else nullcontext():
+                loss = mse_loss(module(x), y, reduction="sum") / entries
+                accelerator.backward(loss * accelerator.num_processes)  # which takes the mean over processes
+            total += loss.detach()
+        norm = nn.utils.clip_grad_norm_(self.run.weights.values(), schedule.clip)
+        return float(accelerator.reduce(total, "sum")), float(norm)
 
 
-def held_out_error(network: nn.Module, held_out: HeldOut, accelerator: Accelerator) -> float:
-    """Mean squared error over all held-out images, patches and features."""
+def _gains(progress: Progress) -> list[float]:
+    """By how much each rate that was tried lowered the held-out error."""
+    return [progress.start - error if error is not None else -math.inf for _, error in progress.trials]
+
+
+def _enough(progress: Progress) -> bool:
+    """Whether a rate helped, and the last, lower one helped less than half as much."""
+    gains = _gains(progress)
+    return bool(gains) and max(gains) > 0 and gains[-1] < max(gains) / 2
+
+
+def _chosen(progress: Progress) -> float | None:
+    """The highest rate that gains nearly as much as the best: what is high for a few steps is low for many."""
+    gains = _gains(progress)
+    enough = max(gains) * NEARLY if max(gains) > 0 else max(gains)
+    rates = (rate for (rate, _), gain in zip(progress.trials, gains, strict=True) if gain >= enough > -math.inf)
+    return next(rates, None)
+
+
+def held_out_error(network: nn.Module, held_out: Iterable, accelerator: Accelerator) -> float:
+    """Mean squared error over all images, patches and features of some pairs, which other processes have parts of."""
     total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
     network.eval()
     with torch.inference_mode():
@@ -237,19 +427,3 @@ def held_out_error(network: nn.Module, held_out: HeldOut, accelerator: Accelerat
     network.train()
     squared, entries = accelerator.reduce(total, "sum").tolist()
     return squared / entries
-
-
-def _gradient(module, inputs, targets, batch, schedule, seed, step, accelerator) -> tuple[float, float]:
-    """Loss of a whole batch, over all processes, and the norm of its gradient, which is left clipped in the weights."""
-    torch.manual_seed(seed_for(seed, "dropout", str(step), str(accelerator.process_index)))
-    entries = batch * targets[0].numel()
-    pieces = min(schedule.accumulate, len(inputs))
-    total = torch.zeros((), device=targets.device)
-    for i, (x, y) in enumerate(zip(inputs.tensor_split(pieces), targets.tensor_split(pieces), strict=True)):
-        # Gradients are summed over processes once, with the last piece.
-        with accelerator.no_sync(module) if i + 1 < pieces else nullcontext():
-            loss = mse_loss(module(x), y, reduction="sum") / entries
-            accelerator.backward(loss * accelerator.num_processes)  # which takes the mean over processes
-        total += loss.detach()
-    norm = nn.utils.clip_grad_norm_(module.parameters(), schedule.clip)
-    return float(accelerator.reduce(total, "sum")), float(norm)

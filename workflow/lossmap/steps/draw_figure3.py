@@ -21,7 +21,7 @@ def run(*, table: Path, pdf: Path, png: Path) -> None:
     for panel, (dataset, group) in zip(axes[0], datasets, strict=True):
         overlap_by_k(panel, group)
         panel.set_title(f"{dataset} (n = {group['n'].iloc[0]:,})")
-    axes[0, 0].set_ylabel(f"overlap (KNOR), by {METRICS[metric]}")
+    axes[0, 0].set_ylabel(f"overlap (KNOR),\nby {METRICS[metric]}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     legend_below(figure, dict(zip(labels, handles, strict=True)), 4)
     figure.tight_layout()

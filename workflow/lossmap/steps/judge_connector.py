@@ -7,7 +7,7 @@ import pandas as pd
 
 from lossmap.ladder import Ladder
 from lossmap.seeds import seed_for
-from lossmap.tables import with_interval, write_csv, write_html
+from lossmap.tables import marked, with_interval, write_csv, write_html
 from lossmap.verdict import Interval, Verdict, percent, percent_within, points, points_within, sentences
 
 LADDER_NOTE = (
@@ -16,7 +16,10 @@ LADDER_NOTE = (
     "fraction of variance unexplained, squared error over variance summed over images; 1 is predicting the mean. "
     "Share: percentage of the training images used. Known: what theory says the best linear reconstruction leaves, on "
     "the training images. Best: the lowest held-out error at the largest share, chosen without the images of this "
-    "table. In brackets: bootstrap interval over images."
+    "table. Networks add to ridge, whose parameters are not counted among theirs, and begin as it; learning rate: of "
+    "their first stage. Not converged: the held-out error still fell when the limit of passes was reached, or never "
+    "fell below ridge at a learning rate that the study sets: no evidence, so never the best. In brackets: bootstrap "
+    "interval over images."
 )
 VERDICT_NOTE = (
     "Unexplained: share of the variance that the best reconstructor leaves after the model's connector; an upper bound "
@@ -25,10 +28,13 @@ VERDICT_NOTE = (
     "what is put down to the connector, in percentage points; an estimate, which holds if the connector's map is no "
     "harder to undo than the control's. Linear compression: what the ladder leaves of the leading principal components "
     "of each block of patches, as many numbers as the connector puts out or fewer. Place alone: of another image's "
-    "output. Settled: neither in capacity nor in data did the last step lower the connector's or the control's share "
-    "by more than {tolerance}, where one more such step would end below the best. Every feature counts alike, "
-    "whatever the language model makes of it. In brackets: bootstrap interval over images, the same images on both "
-    "sides of a difference; it does not cover another training run."
+    "output. Settled: all networks converged, and neither twice the parameters nor twice the images promises to lower "
+    "the connector's or the control's share by more than {tolerance}, by a power law through the last two points of "
+    "each curve. Ten times the ladder: from what ten times the parameters and images would leave, by the same curves, "
+    "to the upper end of what is left now; 0 where the ladder has no such curve. Ladders of more or fewer images and "
+    "networks should agree within this range. Every feature counts alike, whatever the language model makes of it. In "
+    "brackets: bootstrap interval over images, the same images on both sides of a difference; it does not cover "
+    "another training run, nor a larger ladder."
 )
 
 
@@ -68,7 +74,10 @@ def _row(verdict: Verdict) -> dict:
         row |= _flat(name, reached and reached.fvu)
     for name in ("difference", "linear_difference"):
         row |= _flat(name, getattr(verdict, name))
+    row["lost_low"], row["lost_high"] = verdict.lost
+    row["beyond_low"], row["beyond_high"] = verdict.beyond if verdict.hardest else (np.nan, np.nan)
     row["falls"] = "; ".join(f"{f.connector} by {f.by}: {f.start} to {f.end}" for f in verdict.falls)
+    row["unfinished"] = "; ".join(f"{each.connector}: {each.network}" for each in verdict.unfinished)
     return row | {"untested": "; ".join(f"{lack.connector} by {lack.by}" for lack in verdict.untested)}
 
 
@@ -91,6 +100,8 @@ def _cells(verdict: Verdict) -> dict:
         "numbers, in to out": f"{verdict.pre_numbers:,} to {verdict.own.numbers:,}",
         "linear compression": linear and percent_within(linear.fvu),
         "connector less linear": verdict.linear_difference and points_within(verdict.linear_difference),
+        "ten times the ladder": f"{percent(verdict.lost[0])} to {percent(verdict.lost[1])}",
+        "difference there": hardest and "{:.1f} to {:.1f} points".format(*(100 * share for share in verdict.beyond)),
         "place alone": position and percent(position.fvu.value),
         "settled": verdict.settled,
     }
@@ -98,8 +109,11 @@ def _cells(verdict: Verdict) -> dict:
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
     """The ladder with intervals beside their values."""
-    columns = {name: table[name] for name in ("model", "connector", "rung", "share", "parameters")}
+    columns = {name: table[name] for name in ("model", "connector")} | {"rung": marked(table, "rung")}
+    columns |= {name: table[name] for name in ("share", "parameters")}
     for title, name in (("FVU", "fvu"), ("squared error", "mse"), ("cosine error", "cosine_error")):
         columns[title] = with_interval(table, name, f"{name}_low", f"{name}_high", 3)
     columns |= {"known": table["known_fvu"], "held-out error": table["held_out_error"]}
+    columns["learning rate"] = table["learning_rate"].map("{:g}".format, na_action="ignore")
+    columns["passes"] = table["passes"].map("{:.1f}".format, na_action="ignore")
     return pd.DataFrame(columns | {"best": table["best"].map({True: "best", False: ""})})

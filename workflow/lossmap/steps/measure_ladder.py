@@ -13,6 +13,8 @@ from lossmap.reconstruct.evaluation import evaluate, load_rungs
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.statistics import Statistics
 
+TRAINED = ["held_out_error", "converged", "halfway_error", "passes", "learning_rate"]  # how a rung came to be
+
 
 def run(*, embeddings: Path, reconstructors: Path, ladder: Path, spec: dict, threads: int = 1) -> None:
     """Measure one model's ladder on one data set: a row per connector, rung, share of the training images, and image.
@@ -43,7 +45,8 @@ def run(*, embeddings: Path, reconstructors: Path, ladder: Path, spec: dict, thr
             which = {"rung": rung.rung, "architecture": rung.kind, "share": rung.share, "parameters": rung.parameters}
             losses = dict(zip(("squared_error", "cosine_error", "variance"), values, strict=True))
             image_ids = store["image_id"].values
-            columns = {**about, **which, "held_out_error": rung.held_out_error, "image_id": image_ids, **losses}
+            how = {name: getattr(rung, name) for name in TRAINED}
+            columns = {**about, **which, **how, "image_id": image_ids, **losses}
             frames.append(pd.DataFrame(columns).astype({"known_fvu": "float64"}))
         del rungs, rung  # they can take gigabytes, and so can the next connector's
     pd.concat(frames).to_parquet(ladder, index=False)

@@ -33,7 +33,7 @@ def run(
     statistics = Statistics.load(reconstructors / "own" / "statistics.safetensors")
     pairs = pairs_of(open_embeddings(embeddings, device), statistics, device)
     rungs = load_rungs(reconstructors / "own", spec["rungs"], [spec["share"]], statistics, device)
-    best = min(rungs, key=lambda rung: rung.held_out_error).rung
+    best = min((rung for rung in rungs if rung.converged), key=lambda rung: rung.held_out_error).rung
     image_ids, about = pairs.store["image_id"].values.tolist(), pairs.store.attrs
     how = {key: spec[key] for key in ("rungs", "share")} | {"statistics": statistics.digest, "device": device}
     provenance = {"embeddings": about["provenance"], **how, "code": code_hash("measure_patch_loss")}
@@ -73,7 +73,7 @@ def _summary(rung, values: dict, variance: np.ndarray, spec: dict) -> dict:
     how = {"resamples": spec["resamples"], "confidence": spec["confidence"], "seed": seed}
     about = dataclasses.asdict(dataclasses.replace(rung, module=None))
     row = {"dataset": spec["dataset"], "n": len(variance), "model": spec["model"], "reconstructor": rung.rung}
-    row |= {key: about[key] for key in ("kind", "share", "parameters", "held_out_error")}
+    row |= {key: about[key] for key in ("kind", "share", "parameters", "held_out_error", "converged")}
     for name, column in (("loss", "squared_error"), *((name, name) for name in values if name != "squared_error")):
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), bootstrap_mean(values[column], **how), strict=True))
     row["loss_std"] = values["squared_error"].std()

@@ -10,8 +10,8 @@ from lossmap.errors import LossmapError
 from lossmap.measures.relations import (
     LOSSES,
     difference_of_means,
-    partial_difference,
     quarters,
+    rank_residuals,
     relate,
     spearman_rho,
 )
@@ -73,18 +73,23 @@ def _controls(table: pd.DataFrame) -> list[pd.Series]:
 
 
 def _quarters(table: pd.DataFrame, loss: str, how: dict, spec: dict) -> dict:
-    """Mean CIDEr of the quarters of the images with the highest and the lowest loss, and lowest less highest."""
-    highest, lowest = quarters(table[loss]) if len(table) >= 4 else (np.empty(0, int), np.empty(0, int))
-    row = {"quarter": len(highest)}
+    """Mean CIDEr of the quarters of the images with the highest and the lowest loss, and lowest less highest.
+
+    Partial: the quarters of what norm and words leave of the loss. A regression within the raw quarters would not do:
+    being chosen by loss, they hardly have a norm in common.
+    """
+    enough, how = len(table) >= 4, {**how, "permutations": spec["permutations"]}
+    cider, none = table["cider"].to_numpy(), (np.empty(0, int),) * 2
+    highest, lowest = quarters(table[loss]) if enough else none
+    row = {"quarter": len(highest)} | asdict(difference_of_means(cider[lowest], cider[highest], **how))
+    given = quarters(rank_residuals(table[loss], _controls(table))) if enough else none
+    partial = difference_of_means(cider[given[1]], cider[given[0]], **how)
+    row |= {f"partial_{name}": value for name, value in asdict(partial).items()}
+    del how["permutations"]
     for name, images in (("cider_high_loss", highest), ("cider_low_loss", lowest)):
         row |= _with_bounds(name, table["cider"].iloc[images], how)
         row[f"{name}_paper_convention"] = table["cider_raw"].iloc[images].mean()
-    cider = table["cider"].to_numpy()
-    how = {**how, "permutations": spec["permutations"]}
-    apart = difference_of_means(cider[lowest], cider[highest], **how)
-    both = table.iloc[np.concatenate([lowest, highest])]
-    partial = partial_difference(both["cider"], np.arange(len(both)) < len(lowest), _controls(both), **how)
-    return row | asdict(apart) | {f"partial_{name}": value for name, value in asdict(partial).items()}
+    return row
 
 
 def _with_bounds(name: str, values: pd.Series, how: dict) -> dict:

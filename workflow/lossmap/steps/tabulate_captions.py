@@ -20,13 +20,14 @@ CIDER_NOTE = (
 RELATION_NOTE = (
     "Partial: given the mean norm of an image's patches before the connector and the mean number of words of its "
     "references, since images with more to see take more words, lose more and score less; this is the finding. Raw: "
-    "without that, as in the paper. rho: Spearman's rank correlation of loss and CIDEr; negative: images that lost more"
-    " are described worse. CIDEr of the quarters of the images with the highest and with the lowest loss; gain: lowest "
-    "less highest, partial: by regression on the ranks of norm and words. In brackets: bootstrap interval over images. "
-    "p: by permutation, two-sided; <=: no permutation came as far, so that p is an upper bound; adjusted: "
-    "Benjamini-Hochberg, the family being all tests of that column. Loss: mean over patches, by the best reconstructor;"
-    " the norm difference by its absolute value. Unscored: images with a loss but without a scored caption. Paper's "
-    "convention: CIDEr on raw strings. Reported: the paper's value, where the study has its model and dataset."
+    "without that, as in the paper. rho: Spearman's rank correlation of loss and CIDEr; negative: images that lost "
+    "more are described worse. CIDEr of the quarters of the images with the highest and with the lowest loss; gain: "
+    "lowest less highest, partial: of the quarters by what the ranks of norm and words leave of the loss. In brackets: "
+    "bootstrap interval over images. p: by permutation, two-sided; <=: no permutation came as far, so that p is an "
+    "upper bound; adjusted: Benjamini-Hochberg, the family being all tests of that column. Loss: mean over patches, by "
+    "the best reconstructor; the norm difference by its absolute value. Unscored: images with a loss but without a "
+    "scored caption. Paper's convention: CIDEr on raw strings. Reported: the paper's value, where the study has its "
+    "model and dataset."
 )
 
 
@@ -110,7 +111,7 @@ def _relation_sentences(table: pd.DataFrame) -> list[str]:
         if pd.isna(row.rho_partial):
             lines.append(f"{start}no partial rank correlation of squared error and CIDEr: {row.reason}.")
             continue
-        p = p_value(row.partial_p_adjusted, row.partial_p_at_floor)
+        p = p_value(row.partial_p_adjusted, at_floor=row.partial_p_at_floor)
         gain = interval_text(row.partial_difference, row.partial_difference_low, row.partial_difference_high, 1)
         lines.append(
             f"{start}given patch norm and the references' words, squared error and CIDEr correlate by "

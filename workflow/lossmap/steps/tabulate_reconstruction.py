@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from lossmap.paper import beside
-from lossmap.tables import with_interval, write_csv, write_html
+from lossmap.tables import marked, with_interval, write_csv, write_html
 
 TITLES = {
     "table3": "Table 3: reconstruction loss on captioned images",
@@ -20,9 +20,10 @@ NOTE = (
     "(standardised with the training set's statistics), patches and images; 1 is what predicting the mean scores on "
     "the training set. Std: its spread over images. FVU: fraction of variance unexplained on these very images, 1 for "
     "the mean. Cosine error: 1 - cosine of patch and reconstruction. Norm difference: length of the patch less that of "
-    "its reconstruction. In brackets: bootstrap interval over images. Reported: the paper's loss, where the study has "
-    "its model, dataset and number of images. The paper standardises each set differently, and its Qwen2.5-VL losses "
-    "are of a network whose trained weights were never loaded."
+    "its reconstruction. Not converged: the network's held-out error had not come to rest, so its loss says little of "
+    "what could be recovered; it is never the best. In brackets: bootstrap interval over images. Reported: the paper's "
+    "loss, where the study has its model, dataset and number of images. The paper standardises each set differently, "
+    "and its Qwen2.5-VL losses are of a network whose trained weights were never loaded."
 )
 
 
@@ -48,7 +49,7 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
     """The table with intervals beside their values."""
     columns = {"dataset": table["dataset"], "images": table["n"], "model": table["model"]}
-    columns |= {"reconstructor": table["reconstructor"], "parameters": table["parameters"]}
+    columns |= {"reconstructor": marked(table, "reconstructor"), "parameters": table["parameters"]}
     columns["loss"] = with_interval(table, "loss", "loss_low", "loss_high", 3)
     columns["reported"] = table["loss_mean_reported"]
     columns |= {"std": table["loss_std"], "std, reported": table["loss_std_reported"]}
@@ -61,7 +62,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
 
 def _sentences(table: pd.DataFrame, spec: dict) -> str:
     """One line per model, for the report: its loss on each data set, and by each network where there are several."""
-    lines = []
+    lines, table = [], table.assign(reconstructor=marked(table, "reconstructor"))
     for model, group in table.groupby("model", sort=False):
         each = ", ".join(
             f"{row.loss:.3f} [{row.loss_low:.3f}, {row.loss_high:.3f}] on {row.dataset} ({row.reconstructor})"

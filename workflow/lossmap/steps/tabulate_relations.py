@@ -97,7 +97,7 @@ def _correlations(table: pd.DataFrame) -> list[str]:
                 each.append(f"undefined in {row.region} patches ({row.reason})")
                 continue
             partial = interval_text(row.rho_partial, row.partial_low, row.partial_high, 2)
-            p = p_value(row.partial_p_adjusted, row.partial_p_at_floor)
+            p = p_value(row.partial_p_adjusted, at_floor=row.partial_p_at_floor)
             raw = interval_text(row.rho, row.low, row.high, 2)
             each.append(f"{partial} in {row.region} patches (n = {row.n}, adjusted p {p}; raw: {raw})")
         lines.append(
@@ -117,6 +117,7 @@ def _correlations(table: pd.DataFrame) -> list[str]:
 
 def _away_from_zero(table: pd.DataFrame, low: str, high: str) -> str:
     """How many intervals of each region leave out 0: "3 of 9 in relevant patches, 2 of 9 in irrelevant patches"."""
+    table = table.dropna(subset=[low, high])
     away = (table[low] > 0) | (table[high] < 0)
     groups = away.groupby(table["region"], sort=False)
     return ", ".join(f"{group.sum()} of {len(group)} in {region} patches" for region, group in groups)
@@ -135,7 +136,8 @@ def _contrasts(table: pd.DataFrame) -> list[str]:
             continue
         low, high = row.partial_difference_low, row.partial_difference_high
         partial = interval_text(row.partial_difference, low, high, 3)
-        p = p_value(row.partial_difference_p_adjusted, row.partial_difference_p_at_floor)
+        flag = row.partial_difference_p_at_floor
+        p = p_value(row.partial_difference_p_adjusted, at_floor=flag)
         raw = interval_text(row.difference, row.difference_low, row.difference_high, 3)
         lines.append(f"{start}{partial}, given difference in norm and mask area (adjusted p {p}; raw: {raw}).")
     tests = int(table["partial_difference_p_adjusted"].notna().sum())

@@ -1,7 +1,8 @@
-"""Training store, statistics -> a network that reconstructs pre from post, and the history of its training."""
+"""Training store, statistics, ridge -> a network that reconstructs pre from post, and the history of its training."""
 
 import csv
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -11,26 +12,28 @@ from lossmap.codehash import code_hash
 from lossmap.embeddings import open_embeddings
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.batches import Batches, HeldOut
-from lossmap.reconstruct.networks import build_network
+from lossmap.reconstruct.linear import has_enough
+from lossmap.reconstruct.networks import BeyondRidge, build_network
 from lossmap.reconstruct.pairs import pairs_of
-from lossmap.reconstruct.saving import save_reconstructor
+from lossmap.reconstruct.saving import TOLD, file_digest, load_reconstructor, save_reconstructor
+from lossmap.reconstruct.sizes import batch_size, round_steps, step_limit
 from lossmap.reconstruct.split import split_images
 from lossmap.reconstruct.statistics import Statistics
-from lossmap.reconstruct.training import Schedule, train
+from lossmap.reconstruct.training import TRIAL, Schedule, Training, train
 from lossmap.seeds import seed_for
 
 
-def run(*, embeddings: Path, statistics: Path, reconstructor: Path, history: Path, spec: dict) -> None:
+def run(*, embeddings: Path, statistics: Path, ridge: Path, reconstructor: Path, history: Path, spec: dict) -> None:
     """Train one network on one share of the images, to undo the connector that the statistics are of.
 
-    spec: network (kind, sizes, dropout), share, held_out, seed, training (epochs, batch, learning_rate, warm_up,
-    weight_decay, clip, patience, whiten, accumulate, buffer, memory, threads, processes, checkpoint_minutes). An epoch
-    is as many steps as one pass over all training images takes: a smaller share is passed over more often, and all
-    shares get the same number of steps. Threads and processes come from the spec, for the weights depend on them. Runs
-    on the GPU where there is one; where processes is more than 1, start it with `python -m torch.distributed.run
-    --standalone --nproc-per-node <processes> -m lossmap train_reconstructor ...`: each takes a GPU of its own, if there
-    are any, and its slice of every batch. A killed run goes on from <reconstructor>.partial/, which is removed in the
-    end.
+    ridge: the linear decoder fitted on the same share, in the folder of the reconstructor; the network begins as it.
+    spec: network (kind, sizes, dropout), share, shares, held_out, seed, training (epochs, batch and learning_rate, each
+    None where it is to be found; weight_decay, clip, patience, whiten, accumulate, buffer, memory, threads, processes,
+    checkpoint_minutes). A smaller share is passed over more often: all shares may take the same number of steps.
+    Threads and processes come from the spec, for the weights depend on them. Runs on the GPU where there is one; where
+    processes is more than 1, start it with `python -m torch.distributed.run --standalone --nproc-per-node <processes>
+    -m lossmap train_reconstructor ...`: each takes a GPU of its own, if there are any, and its slice of every batch. A
+    killed run goes on from <reconstructor>.partial/, which is removed in the end.
     """
     how = dict(spec["training"])
     names = ("epochs", "batch", "buffer", "memory", "threads", "processes", "checkpoint_minutes")
@@ -46,7 +49,8 @@ def run(*, embeddings: Path, statistics: Path, reconstructor: Path, history: Pat
     measured = Statistics.load(statistics)
     measured.check_store(embeddings)
     pairs = pairs_of(open_embeddings(embeddings, accelerator.device), measured, accelerator.device)
-    split = split_images(len(pairs), spec["held_out"], [spec["share"]], spec["seed"])
+    split = split_images(len(pairs), spec["held_out"], spec["shares"], spec["seed"])
+    batch = batch or batch_size(min(map(len, split.train.values())))
     seed = seed_for(spec["seed"], "train_reconstructor")
     part = accelerator.process_index, accelerator.num_processes
     batches = Batches(pairs, split.train[spec["share"]], batch, seed, buffer, memory, part)
@@ -54,20 +58,38 @@ def run(*, embeddings: Path, statistics: Path, reconstructor: Path, history: Pat
     blocks = pairs.connector.blocks
     shapes = {"pre_shape": list(pairs.pre_shape), "post_shape": list(pairs.post_shape)}
     shapes["blocks"] = None if blocks is None else blocks.tolist()
+    start = {"file": ridge.name, "sha256": file_digest(ridge)}
+    linear, _ = load_reconstructor(ridge, measured.digest)
     torch.manual_seed(seed)
-    network = build_network(spec["network"], **shapes)
-    round_steps = (len(pairs) - len(split.held_out)) // batch
-    schedule = Schedule(steps=epochs * round_steps, round=round_steps, **how)
-    binding = {"spec": spec, "statistics": measured.digest, "code": code_hash("train_reconstructor")}
+    alone = not has_enough(len(batches.images), pairs.post_shape, blocks)
+    network = BeyondRidge(linear, build_network(spec["network"], **shapes), alone).silence()
+    steps = step_limit((len(pairs) - len(split.held_out)) // batch, epochs)
+    schedule = Schedule(steps=steps, round=round_steps(len(split.held_out), batch), **how)
+    binding = {"spec": spec, "statistics": measured.digest, "ridge": start, "code": code_hash("train_reconstructor")}
     binding["torch"] = torch.__version__
     work = reconstructor.with_name(f"{reconstructor.name}.partial")
-    rows = train(network, batches, held_out, schedule, seed, accelerator, work, binding, minutes)
+    done = train(network, batches, held_out, schedule, seed, accelerator, work, binding, minutes)
     if accelerator.is_main_process:
-        architecture = {**spec["network"], **shapes, "held_out_error": min(row["held_out_loss"] for row in rows)}
+        told = {name: getattr(done, name) for name in TOLD}
+        architecture = {**spec["network"], **shapes, **told} | ({} if network.alone else {"ridge": start})
         save_reconstructor(network, architecture, measured.digest, reconstructor)
         with history.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+            writer = csv.DictWriter(file, [*done.history[0], "converged"], lineterminator="\n")
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(row | {"converged": done.converged} for row in done.history)
+        print(_told(done, schedule, batch), file=sys.stderr)
         shutil.rmtree(work, ignore_errors=True)
     accelerator.end_training()
+
+
+def _told(done: Training, schedule: Schedule, batch: int) -> str:
+    """How the training went, for the log."""
+    how = "as the study sets it"
+    if done.trials:
+        tried = ", ".join(f"{rate:g}: {'not finite' if e is None else format(e, '.4g')}" for rate, e in done.trials)
+        how = f"found by the held-out error after {TRIAL} steps ({tried})"
+    rest = "came to rest" if done.converged else "has NOT CONVERGED"
+    steps = f"{done.history[-1]['step']:,} of at most {schedule.steps:,} steps of {batch} images"
+    error = f"Held-out error {done.linear_error:.4g} of ridge, then {done.held_out_error:.4g}"
+    alone = ", without ridge, which has too few images for its inputs" * done.alone
+    return f"Learning rate {done.learning_rate:g}, {how}. {error}{alone}: {rest} in {steps}."

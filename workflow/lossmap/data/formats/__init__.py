@@ -62,7 +62,7 @@ def read_annotations(entry: dict, problems: Problems) -> Annotations:
 def read(entry: dict, workers: int = 1) -> "Manifest":
     """Parse the annotations, choose images, decode every chosen image and mask.
 
-    Parameters: entry, the dataset's in config.yaml (see sources.FORMATS); workers, how many processes decode.
+    Parameters: entry, the dataset's in the study's file (see sources.FORMATS); workers, how many processes decode.
     Returns: the manifest, images in annotation order, with the captions and questions of the chosen images only.
     Raises: one LossmapError for all faults of the annotations and the chosen images. Nothing is left out for a fault.
     """

@@ -1,5 +1,7 @@
 """Tables say the same thing in each of their forms, and the paper's numbers stand beside the right rows."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,9 @@ from lossmap.neighbour_lists import NeighbourLists, read_lists, write_lists
 from lossmap.paper import MODELS, beside
 from lossmap.seeds import seed_for
 from lossmap.steps import tabulate_overlap, tabulate_retrieval
-from lossmap.tables import about_copies, p_value, p_values, write_csv, write_html
+from lossmap.tables import VIEW, about_copies, p_value, p_values, write_csv, write_html
+
+ROOT = Path(__file__).parents[1]
 
 FRAME = pd.DataFrame({"model": ["a<b", "c"], "n": [3, 1200], "overlap": [1 / 3, np.nan]})
 
@@ -25,6 +29,12 @@ def test_a_page_shows_every_cell_and_escapes_text(tmp_path):
     for part in ("Title &amp; more", "What it means.", "a&lt;b", ">0.333<", ">1200<", ">–<"):
         assert part in page
     assert page.count("<tr>") == 3
+    assert f"<p>{VIEW}</p>" in page
+
+
+def test_the_reports_first_page_says_what_models_see_in_the_words_of_the_tables():
+    page = (ROOT / "workflow/report/workflow.rst").read_text()
+    assert VIEW in " ".join(page.split())
 
 
 def test_a_header_says_unit_direction_and_meaning(tmp_path):

@@ -34,7 +34,8 @@ FUTURE, PAST = time.time() + 30 * 86_400, 86_400
 SPLIT = {"connectors": {"own": {"kind": "own"}, "turned": {"kind": "rotation"}}, "seed": 3}
 TRAINING = {"epochs": 2, "batch": 16, "learning_rate": 0.01, "weight_decay": 0.01, "clip": 1.0}
 TRAINING |= {"patience": 9, "accumulate": 1, "buffer": 64, "memory": 10**9, "threads": 1, "processes": 1}
-NETWORK = {"network": {"kind": "mlp", "widths": [512], "dropout": 0.0}, "share": 100, "held_out": 0.2, "seed": 3}
+NETWORK = {"network": {"kind": "mlp", "widths": [512], "dropout": 0.0}, "share": 100}
+NETWORK |= {"shares": [100], "held_out": 0.2, "seed": 3}
 LOSSES = {"dataset": "d", "model": "m", "rungs": ["mean", "ridge"], "share": 100, "batch_size": 16}
 LOSSES |= {"confidence": 0.95, "resamples": 50, "seed": 0}
 EXTRACTION = {"checkpoint": str(ROOT / "workflow/zoo/llava"), "revision": None, "image_size": None, "batch_size": 2}
@@ -50,7 +51,8 @@ STEPS = {  # step -> its files, read from {material} and written to {disk}, and 
     ),
     "train_reconstructor": (
         "--embeddings {material}/toy.json --statistics {material}/made/own/statistics.safetensors"
-        " --ridge {material}/made/own/ridge-100.safetensors --reconstructor {disk}/r.safetensors --history {disk}/r.csv",
+        " --ridge {material}/made/own/ridge-100.safetensors --reconstructor {disk}/r.safetensors"
+        " --history {disk}/r.csv",
         {**NETWORK, "training": {**TRAINING, "checkpoint_minutes": 1e-9}},
     ),
     "measure_patch_loss": (

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lossmap.errors import LossmapError
-from lossmap.study import canonical, check_dataset, check_study, most_neighbours, read_study
+from lossmap.study import canonical, check_dataset, check_study, most_neighbours, networks_of, read_study
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -54,6 +54,21 @@ def test_a_training_set_smaller_than_a_batch_is_an_error_before_anything_is_embe
     check_dataset(config, "coco-train", images=80, classes=0)  # a quarter of 64 training images is one batch of 16
     with pytest.raises(LossmapError, match="25% of 61 training images are 15, fewer than a batch of 16"):
         check_dataset(config, "coco-train", images=76, classes=0)
+
+
+def test_two_keys_are_enough_for_a_ladder_with_controls():
+    two = {key: DEFAULT["reconstruction"][key] for key in ("train", "evaluate")}
+    config = check_study(changed(["reconstruction"], two))
+    filled = config["reconstruction"]
+    assert filled["ladder"] == "coco-karpathy"
+    for connector in ("own", "invertible-mlp"):
+        assert networks_of(filled, "llava-mini", connector) == ["mlp-small", "mlp-large"]
+    assert networks_of(filled, "llava-mini", "pca") == []
+    assert [filled["training"][name] for name in ("batch", "learning_rate", "epochs")] == [None] * 3
+    for images in (60, 100_000):
+        check_dataset(config, "coco-train", images=images, classes=0)
+    with pytest.raises(LossmapError, match="held_out: 0.2 of 2 images are none"):
+        check_dataset(config, "coco-train", images=2, classes=0)
 
 
 def test_more_neighbours_than_images_are_an_error_for_geometry_too():

@@ -5,11 +5,6 @@ published dataset -> manifest -> embeddings -> measures -> tables, figures -> re
                                     \\-> captions, answers -> scores -----/
 """
 
-# A study given with --configfile replaces the default one; the two are never merged.
-if not workflow.overwrite_configfiles:
-
-    configfile: "config.yaml"
-
 
 report: "workflow/report/workflow.rst"
 

@@ -5,7 +5,7 @@ include: "common_behaviour.smk"
 
 
 wildcard_constraints:
-    task="captions|answers|choices",
+    task="captions|answers|choices|images",
 
 
 rule caption_images:
@@ -27,8 +27,8 @@ rule caption_images:
         checkpoint=digest_of(language_files),
         code=code_hash("caption_images"),
     shell:
-        "python -m lossmap caption_images --embeddings {input.embeddings} --captions {output.captions}"
-        " --spec {params.spec:q} --threads {threads} 2> {log}"
+        "python -m lossmap caption_images --embeddings {input.embeddings:q} --captions {output.captions:q}"
+        " --spec {params.spec:q} --threads {threads} 2> {log:q}"
 
 
 rule answer_questions:
@@ -51,8 +51,8 @@ rule answer_questions:
         checkpoint=digest_of(language_files),
         code=code_hash("answer_questions"),
     shell:
-        "python -m lossmap answer_questions --embeddings {input.embeddings} --questions {input.questions}"
-        " --answers {output.answers} --spec {params.spec:q} --threads {threads} 2> {log}"
+        "python -m lossmap answer_questions --embeddings {input.embeddings:q} --questions {input.questions:q}"
+        " --answers {output.answers:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"
 
 
 rule choose_options:
@@ -75,8 +75,8 @@ rule choose_options:
         checkpoint=digest_of(language_files),
         code=code_hash("choose_options"),
     shell:
-        "python -m lossmap choose_options --embeddings {input.embeddings} --questions {input.questions}"
-        " --choices {output.choices} --spec {params.spec:q} --threads {threads} 2> {log}"
+        "python -m lossmap choose_options --embeddings {input.embeddings:q} --questions {input.questions:q}"
+        " --choices {output.choices:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"
 
 
 rule score_captions:
@@ -95,12 +95,12 @@ rule score_captions:
         spec=named_settings("statistics"),
         code=code_hash("score_captions"),
     shell:
-        "python -m lossmap score_captions --predictions {input.predictions} --references {input.references}"
-        " --scores {output.scores} --summary {output.summary} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap score_captions --predictions {input.predictions:q} --references {input.references:q}"
+        " --scores {output.scores:q} --summary {output.summary:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule score_answers:
-    """VQA accuracy of each answer and of all."""
+    """VQA accuracy, or exact match, of each answer and of all."""
     input:
         predictions="results/{study}/predictions/{dataset}/{model}/answers.parquet",
         questions="results/{study}/data/{dataset}/questions.parquet",
@@ -112,11 +112,11 @@ rule score_answers:
     conda:
         "../envs/analysis.yaml"
     params:
-        spec=named_settings("statistics"),
+        spec=answer_score_settings,
         code=code_hash("score_answers"),
     shell:
-        "python -m lossmap score_answers --predictions {input.predictions} --questions {input.questions}"
-        " --scores {output.scores} --summary {output.summary} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap score_answers --predictions {input.predictions:q} --questions {input.questions:q}"
+        " --scores {output.scores:q} --summary {output.summary:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule score_choices:
@@ -135,8 +135,8 @@ rule score_choices:
         spec=named_settings("statistics"),
         code=code_hash("score_choices"),
     shell:
-        "python -m lossmap score_choices --predictions {input.predictions} --questions {input.questions}"
-        " --scores {output.scores} --summary {output.summary} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap score_choices --predictions {input.predictions:q} --questions {input.questions:q}"
+        " --scores {output.scores:q} --summary {output.summary:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule measure_relevance:
@@ -153,8 +153,8 @@ rule measure_relevance:
     params:
         code=code_hash("measure_relevance"),
     shell:
-        "python -m lossmap measure_relevance --questions {input.questions} --embeddings {input.embeddings}"
-        " --relevance {output.relevance} 2> {log}"
+        "python -m lossmap measure_relevance --questions {input.questions:q} --embeddings {input.embeddings:q}"
+        " --relevance {output.relevance:q} 2> {log:q}"
 
 
 rule relate_captions:
@@ -174,8 +174,8 @@ rule relate_captions:
         spec=relation_settings(),
         code=code_hash("relate_captions"),
     shell:
-        "python -m lossmap relate_captions --scores {input.scores} --patch-loss {input.patch_loss}"
-        " --maps {input.maps} --losses {output.losses} --relations {output.relations} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap relate_captions --scores {input.scores:q} --patch-loss {input.patch_loss:q}"
+        " --maps {input.maps:q} --losses {output.losses:q} --relations {output.relations:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule relate_answers:
@@ -195,9 +195,9 @@ rule relate_answers:
         spec=relation_settings("threshold", "right"),
         code=code_hash("relate_answers"),
     shell:
-        "python -m lossmap relate_answers --scores {input.scores} --relevance {input.relevance}"
-        " --patch-loss {input.patch_loss} --losses {output.losses} --relations {output.relations}"
-        " --spec {params.spec:q} 2> {log}"
+        "python -m lossmap relate_answers --scores {input.scores:q} --relevance {input.relevance:q}"
+        " --patch-loss {input.patch_loss:q} --losses {output.losses:q} --relations {output.relations:q}"
+        " --spec {params.spec:q} 2> {log:q}"
 
 
 rule tabulate_captions:
@@ -226,8 +226,8 @@ rule tabulate_captions:
         spec=relation_table_settings,
         code=code_hash("tabulate_captions"),
     shell:
-        "python -m lossmap tabulate_captions --relations {input.relations} --csv {output.csv} --html {output.html}"
-        " --finding {output.finding} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap tabulate_captions --relations {input.relations:q} --csv {output.csv:q} --html {output.html:q}"
+        " --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule tabulate_scores:
@@ -252,8 +252,8 @@ rule tabulate_scores:
         spec=canonical({"confidence": config["statistics"]["confidence"]}),
         code=code_hash("tabulate_scores"),
     shell:
-        "python -m lossmap tabulate_scores --summaries {input.summaries} --csv {output.csv} --html {output.html}"
-        " --finding {output.finding} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap tabulate_scores --summaries {input.summaries:q} --csv {output.csv:q} --html {output.html:q}"
+        " --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule tabulate_relations:
@@ -282,8 +282,8 @@ rule tabulate_relations:
         spec=relation_table_settings,
         code=code_hash("tabulate_relations"),
     shell:
-        "python -m lossmap tabulate_relations --relations {input.relations} --csv {output.csv} --html {output.html}"
-        " --finding {output.finding} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap tabulate_relations --relations {input.relations:q} --csv {output.csv:q} --html {output.html:q}"
+        " --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule draw_figure5:
@@ -306,19 +306,16 @@ rule draw_figure5:
     params:
         code=code_hash("draw_figure5"),
     shell:
-        "python -m lossmap draw_figure5 --table {input.table} --pdf {output.pdf} --png {output.png} 2> {log}"
+        "python -m lossmap draw_figure5 --table {input.table:q} --pdf {output.pdf:q} --png {output.png:q} 2> {log:q}"
 
 
 rule choose_examples:
     """Examples of one model, dataset and task, by rule, with all that there is to show of them."""
     input:
+        unpack(example_texts),
         images="results/{study}/data/{dataset}/images.parquet",
-        references=example_references,
-        predictions="results/{study}/predictions/{dataset}/{model}/{task}.parquet",
-        scores="results/{study}/scores/{dataset}/{model}/{task}.parquet",
         patch_loss="results/{study}/patch_loss/{dataset}/{model}.zarr",
         embeddings="results/{study}/embeddings/{dataset}/{model}.json",
-        relevance=example_relevance,
     output:
         table="results/{study}/examples/{dataset}/{model}/{task}.parquet",
     log:
@@ -326,13 +323,12 @@ rule choose_examples:
     conda:
         "../envs/analysis.yaml"
     params:
-        relevance=lambda wildcards, input: ["--relevance", *input.relevance] if input.relevance else [],
+        texts=example_options,
         spec=example_settings,
         code=code_hash("choose_examples"),
     shell:
-        "python -m lossmap choose_examples --images {input.images} --references {input.references}"
-        " --predictions {input.predictions} --scores {input.scores} --patch-loss {input.patch_loss}"
-        " --embeddings {input.embeddings} --table {output.table} {params.relevance} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap choose_examples --images {input.images:q} --patch-loss {input.patch_loss:q}"
+        " --embeddings {input.embeddings:q} --table {output.table:q} {params.texts:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule draw_examples:
@@ -359,8 +355,8 @@ rule draw_examples:
     params:
         code=code_hash("draw_examples"),
     shell:
-        "python -m lossmap draw_examples --examples {input.examples} --pdf {output.pdf} --png {output.png}"
-        " --finding {output.finding} 2> {log}"
+        "python -m lossmap draw_examples --examples {input.examples:q} --pdf {output.pdf:q} --png {output.png:q}"
+        " --finding {output.finding:q} 2> {log:q}"
 
 
 if "figure12" in config:
@@ -385,8 +381,8 @@ if "figure12" in config:
         params:
             code=code_hash("draw_captions"),
         shell:
-            "python -m lossmap draw_captions --examples {input.examples} --pdf {output.pdf} --png {output.png}"
-            " --finding {output.finding} 2> {log}"
+            "python -m lossmap draw_captions --examples {input.examples:q} --pdf {output.pdf:q} --png {output.png:q}"
+            " --finding {output.finding:q} 2> {log:q}"
 
 
 rule make_browser:
@@ -414,4 +410,4 @@ rule make_browser:
         ),
         code=code_hash("make_browser"),
     shell:
-        "python -m lossmap make_browser --examples {input.examples} --page {output.page} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap make_browser --examples {input.examples:q} --page {output.page:q} --spec {params.spec:q} 2> {log:q}"

@@ -1,6 +1,7 @@
 """Named input functions, settings and code hashes of rules. Nothing scientific."""
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -13,26 +14,31 @@ from unittest.mock import patch
 
 from snakemake.exceptions import WorkflowError
 from snakemake.persistence import PersistenceBase
-from snakemake.settings.types import DeploymentMethod
+from snakemake.settings.types import DeploymentMethod, ExecMode
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from lossmap.codehash import code_hash
+from lossmap.console import install as install_console
 from lossmap.data.miniature_files import ANNOTATIONS, FOLDERS, paths_in
 from lossmap.data.sources import MADE, files_digest, input_paths, sources_digest
-from lossmap.errors import LossmapError
+from lossmap.errors import STUDY_FILE, LossmapError
 from lossmap.study import (
+    EXAMPLES,
     OWN,
     canonical,
-    check_dataset,
     check_study,
     connectors_of,
+    default_study,
+    examples_of,
     measured_datasets,
     most_neighbours,
     networks_of,
     part_ranges,
     read_study,
 )
+from lossmap.study_checks import check_annotations, check_contents
+from lossmap.vlm.checkpoints import local_checkpoint
 
 
 def report_command():
@@ -56,6 +62,16 @@ prefix = (
 shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
 
 
+def name_study():
+    """Let every message name what a person edits to change a setting; jobs inherit it."""
+    files = [
+        path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        for path in map(Path, workflow.configfiles)
+    ]
+    given = ["what --config gives"] if workflow.config_settings.config else []
+    os.environ[STUDY_FILE] = " or ".join(map(str, [*files, *given]))
+
+
 def note_in_the_job():
     """A job on a node of a cluster notes itself what its outputs were made with. Snakemake leaves that to its main
     process: were that killed before, they would count as up to date whatever the settings are by then."""
@@ -71,12 +87,24 @@ def note_in_the_job():
 
 if workflow.remote_exec:
     note_in_the_job()
+else:
+    install_console(logger, workflow.output_settings)
+
+# A study given with --configfile replaces the default one; the two are never merged.
+if not workflow.overwrite_configfiles:
+
+    configfile: str(default_study())
+
+
+name_study()
 
 try:
-    for path in map(str, workflow.overwrite_configfiles or ["config.yaml"]):
+    for path in map(str, workflow.configfiles):
         if path.endswith((".yaml", ".yml")):  # no pipe, which can't be read twice
             read_study(path)  # what Snakemake has read holds the last of two equal keys
     config = check_study(config)
+    if workflow.exec_mode == ExecMode.DEFAULT:  # once, not in every job
+        check_annotations(config)
 except LossmapError as error:
     raise WorkflowError(error)
 
@@ -108,14 +136,8 @@ if CAPTION_RELATIONS:
 if ANSWER_RELATIONS:
     FIGURES.append("figure5")
     TABLES += ["figure5", "within_image"]
-# The browser shows what was predicted where something was lost.
-EXAMPLES = [
-    (task, dataset)
-    for task in ("captions", "answers", "choices")
-    for dataset in config[task]["datasets"]
-    if dataset in EVALUATED
-]
-PAGES = [f"results/{config['study']}/browser.html"] if EXAMPLES else []
+FIGURES += [f"loss_maps-{dataset}-{model}" for dataset in EVALUATED for model in config["models"]]
+PAGES = [f"results/{config['study']}/browser.html"] if EVALUATED else []
 for figure in ("figure1", "figure7", "figure12"):
     if figure in config:
         FIGURES.append(figure)
@@ -179,7 +201,7 @@ def dataset_files(wildcards):
 
 def files_of_checkpoint(model, *names):
     """Files of a checkpoint folder; nothing for a hub id, which its revision pins."""
-    folder = Path(config["models"][model]["checkpoint"])
+    folder = local_checkpoint(config["models"][model]["checkpoint"])
     return sorted(str(path) for name in names for path in folder.glob(name))
 
 
@@ -241,17 +263,16 @@ def versions(*packages):
 
 def parts(wildcards):
     """The parts of a store, by fixed ranges. Planned only once every dataset that is measured has been read and checked."""
-    images = {}
+    contents = {}
     for dataset in dict.fromkeys([*measured_datasets(config), wildcards.dataset]):
         read = checkpoints.read_dataset.get(study=wildcards.study, dataset=dataset)
-        summary = json.loads(Path(read.output.summary).read_text())
-        images[dataset] = summary["images"]
-        try:
-            check_dataset(config, dataset, summary["images"], summary["classes"])
-        except LossmapError as error:
-            raise WorkflowError(error)
+        contents[dataset] = json.loads(Path(read.output.summary).read_text())
+    try:
+        check_contents(config, contents)
+    except LossmapError as error:
+        raise WorkflowError(error)
     folder = f"results/{wildcards.study}/embeddings/{wildcards.dataset}/{wildcards.model}"
-    ranges = part_ranges(images[wildcards.dataset], config["extraction"]["part_size"])
+    ranges = part_ranges(contents[wildcards.dataset]["images"], config["extraction"]["part_size"])
     return [f"{folder}/{name}" for _, _, name in ranges]
 
 
@@ -306,7 +327,7 @@ def table_settings(section):
 
 def retrieval_labels(wildcards):
     """What the report calls a retrieval table."""
-    name = {"table2": "Table 2: Euclidean distance", "table8": "Table 8: inner product"}[wildcards.table]
+    name = {"table2": "Table 2: Euclidean distance", "table8": "Table 8: cosine"}[wildcards.table]
     return {"result": name, "kind": "table"}
 
 
@@ -319,11 +340,10 @@ def figure2_settings():
     return canonical({"k": config["figure2"]["k"]})
 
 
-def captions():
-    """The texts of the report, as inputs: an edited one makes the report anew."""
-    return sorted(
-        str(path.relative_to(workflow.basedir)) for path in Path(workflow.basedir).glob("workflow/report/*.rst")
-    )
+def texts_digest():
+    """The texts of the report, wherever they lie: an edited one makes it anew."""
+    texts = sorted(Path(workflow.basedir).glob("workflow/report/*.rst"))
+    return sha256(canonical({path.name: path.read_text(encoding="utf-8") for path in texts}).encode()).hexdigest()
 
 
 def gallery_settings(wildcards):

@@ -22,6 +22,11 @@ def language_files(wildcards):
     return files_of_checkpoint(wildcards.model, "*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 
 
+def answer_score_settings(wildcards):
+    how = {"dataset": wildcards.dataset, "model": wildcards.model, "score": config["answers"]["score"]}
+    return settings("statistics", **how)
+
+
 def relation_settings(*keys):
     """Settings of a relation between score and loss."""
     told = {key: config["answers"][key] for key in keys}
@@ -45,26 +50,40 @@ def example_settings(wildcards):
             "model": wildcards.model,
             "dataset": wildcards.dataset,
             "task": wildcards.task,
-            "number": max(4, config["browser"]["examples"] // len(example_tables())),
+            "number": max(EXAMPLES, config["browser"]["examples"] // len(example_tables())),
             "right": config["answers"]["right"],
             "relevance_threshold": config["answers"]["threshold"],
         }
     )
 
 
-def example_references(wildcards):
+def example_texts(wildcards):
+    """What was predicted and how it was scored, what people said, and which patches hold the answer, where a dataset has
+    masks: nothing where nothing was asked."""
+    if wildcards.task == "images":
+        return {}
     name = "captions" if wildcards.task == "captions" else "questions"
-    return f"results/{wildcards.study}/data/{wildcards.dataset}/{name}.parquet"
+    what = f"{wildcards.dataset}/{wildcards.model}"
+    texts = {
+        "references": f"results/{wildcards.study}/data/{wildcards.dataset}/{name}.parquet",
+        "predictions": f"results/{wildcards.study}/predictions/{what}/{wildcards.task}.parquet",
+        "scores": f"results/{wildcards.study}/scores/{what}/{wildcards.task}.parquet",
+    }
+    if name == "questions" and "masks" in config["datasets"][wildcards.dataset]:
+        texts["relevance"] = f"results/{wildcards.study}/scores/{what}/relevance.parquet"
+    return texts
 
 
-def example_relevance(wildcards):
-    """Which patches hold the answer, where a dataset has masks."""
-    if wildcards.task == "captions" or "masks" not in config["datasets"][wildcards.dataset]:
-        return []
-    return [f"results/{wildcards.study}/scores/{wildcards.dataset}/{wildcards.model}/relevance.parquet"]
+def example_options(wildcards):
+    """The same as options of the command."""
+    return [word for name, path in example_texts(wildcards).items() for word in (f"--{name}", path)]
 
 
 def example_tables():
     """Examples of every model, dataset and task whose losses are measured."""
     folder = f"results/{config['study']}/examples"
-    return [f"{folder}/{dataset}/{model}/{task}.parquet" for task, dataset in EXAMPLES for model in config["models"]]
+    return [
+        f"{folder}/{dataset}/{model}/{task}.parquet"
+        for task, dataset in examples_of(config)
+        for model in config["models"]
+    ]

@@ -20,6 +20,6 @@ checkpoint read_dataset:
         sources=source_state,
         code=code_hash("read_dataset"),
     shell:
-        "python -m lossmap read_dataset --images {output.images} --captions {output.captions}"
-        " --questions {output.questions} --summary {output.summary}"
-        " --spec {params.spec:q} --threads {threads} 2> {log}"
+        "python -m lossmap read_dataset --images {output.images:q} --captions {output.captions:q}"
+        " --questions {output.questions:q} --summary {output.summary:q}"
+        " --spec {params.spec:q} --threads {threads} 2> {log:q}"

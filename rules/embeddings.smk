@@ -26,8 +26,8 @@ rule extract:
         checkpoint=digest_of(checkpoint_files),
         code=code_hash("extract"),
     shell:
-        "python -m lossmap extract --images {input.images} --part {output.part} --first {params.first}"
-        " --stop {params.stop} --spec {params.spec:q} --threads {threads} 2> {log}"
+        "python -m lossmap extract --images {input.images:q} --part {output.part:q} --first {params.first}"
+        " --stop {params.stop} --spec {params.spec:q} --threads {threads} 2> {log:q}"
 
 
 rule index_embeddings:
@@ -43,4 +43,4 @@ rule index_embeddings:
     params:
         code=code_hash("index_embeddings"),
     shell:
-        "python -m lossmap index_embeddings --parts {input.parts} --index {output.index} 2> {log}"
+        "python -m lossmap index_embeddings --parts {input.parts:q} --index {output.index:q} 2> {log:q}"

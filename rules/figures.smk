@@ -23,8 +23,8 @@ if "figure2" in config:
             spec=figure2_settings(),
             code=code_hash("draw_figure2"),
         shell:
-            "python -m lossmap draw_figure2 --lists {input.lists} --images {input.images} --pdf {output.pdf}"
-            " --png {output.png} --spec {params.spec:q} 2> {log}"
+            "python -m lossmap draw_figure2 --lists {input.lists:q} --images {input.images:q} --pdf {output.pdf:q}"
+            " --png {output.png:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule draw_figure3:
@@ -47,7 +47,7 @@ rule draw_figure3:
     params:
         code=code_hash("draw_figure3"),
     shell:
-        "python -m lossmap draw_figure3 --table {input.table} --pdf {output.pdf} --png {output.png} 2> {log}"
+        "python -m lossmap draw_figure3 --table {input.table:q} --pdf {output.pdf:q} --png {output.png:q} 2> {log:q}"
 
 
 rule draw_galleries:
@@ -74,5 +74,38 @@ rule draw_galleries:
         spec=gallery_settings,
         code=code_hash("draw_galleries"),
     shell:
-        "python -m lossmap draw_galleries --lists {input.lists} --images {input.images} --pdf {output.pdf}"
-        " --png {output.png} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap draw_galleries --lists {input.lists:q} --images {input.images:q} --pdf {output.pdf:q}"
+        " --png {output.png:q} --spec {params.spec:q} 2> {log:q}"
+
+
+if EVALUATED:
+
+    rule draw_loss_maps:
+        """What was lost where, on the images of highest, median and lowest loss."""
+        input:
+            images="results/{study}/data/{dataset}/images.parquet",
+            patch_loss=expand("results/{{study}}/patch_loss/{{dataset}}/{model}.zarr", model=config["models"]),
+            embeddings=expand("results/{{study}}/embeddings/{{dataset}}/{model}.json", model=config["models"]),
+        output:
+            pdf=expand("results/{{study}}/figures/loss_maps-{{dataset}}-{model}.pdf", model=config["models"]),
+            png=[
+                report(
+                    f"results/{{study}}/figures/loss_maps-{{dataset}}-{model}.png",
+                    caption="../workflow/report/loss_maps.rst",
+                    category="Reconstruction",
+                    labels={"result": f"Loss maps: {{dataset}}, {model}", "kind": "figure"},
+                )
+                for model in config["models"]
+            ],
+            finding="results/{study}/tables/loss_maps-{dataset}.rst",
+        log:
+            "results/{study}/logs/draw_loss_maps/{dataset}.log",
+        conda:
+            "../envs/analysis.yaml"
+        params:
+            spec=canonical({"models": list(config["models"])}),
+            code=code_hash("draw_loss_maps"),
+        shell:
+            "python -m lossmap draw_loss_maps --images {input.images:q} --patch-loss {input.patch_loss:q}"
+            " --embeddings {input.embeddings:q} --pdf {output.pdf:q} --png {output.png:q}"
+            " --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"

@@ -24,9 +24,9 @@ rule measure_geometry:
         spec=geometry_settings("k", "quantiles", "delta", "queries"),
         code=code_hash("measure_geometry"),
     shell:
-        "python -m lossmap measure_geometry --embeddings {input.embeddings} --lists {input.lists}"
-        " --alignment {output.alignment} --neighbours {output.neighbours} --summary {output.summary}"
-        " --plan {output.plan} --projections {output.projections} --spec {params.spec:q} --threads {threads} 2> {log}"
+        "python -m lossmap measure_geometry --embeddings {input.embeddings:q} --lists {input.lists:q}"
+        " --alignment {output.alignment:q} --neighbours {output.neighbours:q} --summary {output.summary:q}"
+        " --plan {output.plan:q} --projections {output.projections:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"
 
 
 rule compare_indexes:
@@ -47,8 +47,8 @@ rule compare_indexes:
         spec=geometry_settings("k", "memory", "sink_ratio"),
         code=code_hash("compare_indexes"),
     shell:
-        "python -m lossmap compare_indexes --embeddings {input.embeddings} --overlap {output.overlap}"
-        " --summary {output.summary} --spec {params.spec:q} --threads {threads} 2> {log}"
+        "python -m lossmap compare_indexes --embeddings {input.embeddings:q} --overlap {output.overlap:q}"
+        " --summary {output.summary:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"
 
 
 rule probe_patches:
@@ -73,8 +73,8 @@ rule probe_patches:
         checkpoint=digest_of(checkpoint_files),
         code=code_hash("probe_patches"),
     shell:
-        "python -m lossmap probe_patches --embeddings {input.embeddings} {params.patch_loss}"
-        " --patches {output.patches} --summary {output.summary} --spec {params.spec:q} --threads {threads} 2> {log}"
+        "python -m lossmap probe_patches --embeddings {input.embeddings:q} {params.patch_loss:q}"
+        " --patches {output.patches:q} --summary {output.summary:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"
 
 
 rule tabulate_table5:
@@ -98,8 +98,8 @@ rule tabulate_table5:
         spec=geometry_table_settings(checkpoints=checkpoint_of_model()),
         code=code_hash("tabulate_table5"),
     shell:
-        "python -m lossmap tabulate_table5 --summaries {input.summaries} --csv {output.csv} --html {output.html}"
-        " --finding {output.finding} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap tabulate_table5 --summaries {input.summaries:q} --csv {output.csv:q} --html {output.html:q}"
+        " --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule tabulate_table7:
@@ -123,8 +123,8 @@ rule tabulate_table7:
         spec=geometry_table_settings(checkpoints=checkpoint_of_model(), sink_ratio=config["geometry"]["sink_ratio"]),
         code=code_hash("tabulate_table7"),
     shell:
-        "python -m lossmap tabulate_table7 --summaries {input.summaries} --csv {output.csv} --html {output.html}"
-        " --finding {output.finding} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap tabulate_table7 --summaries {input.summaries:q} --csv {output.csv:q} --html {output.html:q}"
+        " --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule tabulate_geometry:
@@ -157,8 +157,8 @@ rule tabulate_geometry:
         spec=lambda wildcards: geometry_table_settings(table=wildcards.table),
         code=code_hash("tabulate_geometry"),
     shell:
-        "python -m lossmap tabulate_geometry --summaries {input.summaries} --csv {output.csv} --html {output.html}"
-        " --finding {output.finding} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap tabulate_geometry --summaries {input.summaries:q} --csv {output.csv:q} --html {output.html:q}"
+        " --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule tabulate_plan:
@@ -184,9 +184,9 @@ rule tabulate_plan:
         spec=geometry_table_settings(),
         code=code_hash("tabulate_plan"),
     shell:
-        "python -m lossmap tabulate_plan --summaries {input.summaries} --plans {input.plans}"
-        " --projections {input.projections} --csv {output.csv} --html {output.html}"
-        " --finding {output.finding} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap tabulate_plan --summaries {input.summaries:q} --plans {input.plans:q}"
+        " --projections {input.projections:q} --csv {output.csv:q} --html {output.html:q}"
+        " --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule draw_figure6:
@@ -210,8 +210,8 @@ rule draw_figure6:
         spec=model_names(),
         code=code_hash("draw_figure6"),
     shell:
-        "python -m lossmap draw_figure6 --alignments {input.alignments} --pdf {output.pdf}"
-        " --png {output.png} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap draw_figure6 --alignments {input.alignments:q} --pdf {output.pdf:q}"
+        " --png {output.png:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule draw_margins:
@@ -234,7 +234,7 @@ rule draw_margins:
     params:
         code=code_hash("draw_margins"),
     shell:
-        "python -m lossmap draw_margins --table {input.table} --pdf {output.pdf}" " --png {output.png} 2> {log}"
+        "python -m lossmap draw_margins --table {input.table:q} --pdf {output.pdf:q}" " --png {output.png:q} 2> {log:q}"
 
 
 rule draw_planner:
@@ -259,9 +259,9 @@ rule draw_planner:
     params:
         code=code_hash("draw_planner"),
     shell:
-        "python -m lossmap draw_planner --plans {input.plans} --projections {input.projections}"
-        " --table {input.table} --pdf {output.pdf}"
-        " --png {output.png} 2> {log}"
+        "python -m lossmap draw_planner --plans {input.plans:q} --projections {input.projections:q}"
+        " --table {input.table:q} --pdf {output.pdf:q}"
+        " --png {output.png:q} 2> {log:q}"
 
 
 rule draw_probe:
@@ -287,6 +287,6 @@ rule draw_probe:
         spec=model_names(),
         code=code_hash("draw_probe"),
     shell:
-        "python -m lossmap draw_probe --patches {input.patches} --embeddings {input.embeddings}"
-        " --images {input.images} --pdf {output.pdf}"
-        " --png {output.png} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap draw_probe --patches {input.patches:q} --embeddings {input.embeddings:q}"
+        " --images {input.images:q} --pdf {output.pdf:q}"
+        " --png {output.png:q} --spec {params.spec:q} 2> {log:q}"

@@ -14,4 +14,4 @@ rule draw_miniature:
         spec=canonical(config["miniature"]),
         code=code_hash("draw_miniature"),
     shell:
-        "python -m lossmap draw_miniature --spec {params.spec:q} 2> {log}"
+        "python -m lossmap draw_miniature --spec {params.spec:q} 2> {log:q}"

@@ -18,8 +18,8 @@ rule find_neighbours:
         spec=neighbour_settings,
         code=code_hash("find_neighbours"),
     shell:
-        "python -m lossmap find_neighbours --embeddings {input.embeddings} --lists {output.lists}"
-        " --spec {params.spec:q} --threads {threads} 2> {log}"
+        "python -m lossmap find_neighbours --embeddings {input.embeddings:q} --lists {output.lists:q}"
+        " --spec {params.spec:q} --threads {threads} 2> {log:q}"
 
 
 rule measure_overlap:
@@ -37,8 +37,8 @@ rule measure_overlap:
         spec=named_settings("overlap", "statistics"),
         code=code_hash("measure_overlap"),
     shell:
-        "python -m lossmap measure_overlap --lists {input.lists} --overlap {output.overlap}"
-        " --summary {output.summary} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap measure_overlap --lists {input.lists:q} --overlap {output.overlap:q}"
+        " --summary {output.summary:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule measure_retrieval:
@@ -57,5 +57,5 @@ rule measure_retrieval:
         spec=named_settings("retrieval", "statistics"),
         code=code_hash("measure_retrieval"),
     shell:
-        "python -m lossmap measure_retrieval --lists {input.lists} --images {input.images}"
-        " --queries {output.queries} --summary {output.summary} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap measure_retrieval --lists {input.lists:q} --images {input.images:q}"
+        " --queries {output.queries:q} --summary {output.summary:q} --spec {params.spec:q} 2> {log:q}"

@@ -28,8 +28,8 @@ checkpoint check_training_images:
     params:
         code=code_hash("check_training_images"),
     shell:
-        "python -m lossmap check_training_images --training {input.training} --evaluated {input.evaluated}"
-        " --counts {output.counts} 2> {log}"
+        "python -m lossmap check_training_images --training {input.training:q} --evaluated {input.evaluated:q}"
+        " --counts {output.counts:q} 2> {log:q}"
 
 
 rule measure_statistics:
@@ -52,9 +52,9 @@ rule measure_statistics:
         spec=statistics_settings(),
         code=code_hash("measure_statistics"),
     shell:
-        "python -m lossmap measure_statistics --embeddings {input.embeddings}"
+        "python -m lossmap measure_statistics --embeddings {input.embeddings:q}"
         " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --spec {params.spec:q}"
-        " --threads {threads} 2> {log}"
+        " --threads {threads} 2> {log:q}"
 
 
 rule fit_linear:
@@ -80,9 +80,9 @@ rule fit_linear:
         spec=linear_settings(),
         code=code_hash("fit_linear"),
     shell:
-        "python -m lossmap fit_linear --embeddings {input.embeddings}"
+        "python -m lossmap fit_linear --embeddings {input.embeddings:q}"
         " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --spec {params.spec:q}"
-        " --threads {threads} 2> {log}"
+        " --threads {threads} 2> {log:q}"
 
 
 rule train_reconstructor:
@@ -110,8 +110,8 @@ rule train_reconstructor:
         software=versions("torch", "accelerate"),
         code=code_hash("train_reconstructor"),
     shell:
-        "python -m {params.launcher}lossmap train_reconstructor --embeddings {input.embeddings} --statistics {input.statistics}"
-        " --ridge {input.ridge} --reconstructor {output.reconstructor} --history {output.history} --spec {params.spec:q} 2> {log}"
+        "python -m {params.launcher}lossmap train_reconstructor --embeddings {input.embeddings:q} --statistics {input.statistics:q}"
+        " --ridge {input.ridge:q} --reconstructor {output.reconstructor:q} --history {output.history:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule measure_patch_loss:
@@ -134,9 +134,9 @@ rule measure_patch_loss:
         spec=patch_loss_settings,
         code=code_hash("measure_patch_loss"),
     shell:
-        "python -m lossmap measure_patch_loss --embeddings {input.embeddings}"
-        " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --losses {output.losses}"
-        " --images {output.images} --summary {output.summary} --spec {params.spec:q} --threads {threads} 2> {log}"
+        "python -m lossmap measure_patch_loss --embeddings {input.embeddings:q}"
+        " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --losses {output.losses:q}"
+        " --images {output.images:q} --summary {output.summary:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"
 
 
 rule measure_ladder:
@@ -157,9 +157,9 @@ rule measure_ladder:
         spec=ladder_settings,
         code=code_hash("measure_ladder"),
     shell:
-        "python -m lossmap measure_ladder --embeddings {input.embeddings}"
-        " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --ladder {output.ladder}"
-        " --spec {params.spec:q} --threads {threads} 2> {log}"
+        "python -m lossmap measure_ladder --embeddings {input.embeddings:q}"
+        " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --ladder {output.ladder:q}"
+        " --spec {params.spec:q} --threads {threads} 2> {log:q}"
 
 
 rule judge_connector:
@@ -190,9 +190,9 @@ rule judge_connector:
         spec=settings("statistics", settled_within=RECONSTRUCTION["settled_within"]),
         code=code_hash("judge_connector"),
     shell:
-        "python -m lossmap judge_connector --ladders {input.ladders} --ladder-csv {output.ladder_csv}"
-        " --ladder-html {output.ladder_html} --csv {output.csv} --html {output.html} --finding {output.finding}"
-        " --spec {params.spec:q} 2> {log}"
+        "python -m lossmap judge_connector --ladders {input.ladders:q} --ladder-csv {output.ladder_csv:q}"
+        " --ladder-html {output.ladder_html:q} --csv {output.csv:q} --html {output.html:q} --finding {output.finding:q}"
+        " --spec {params.spec:q} 2> {log:q}"
 
 
 rule tabulate_table1:
@@ -217,8 +217,8 @@ rule tabulate_table1:
         spec=table1_settings(),
         code=code_hash("tabulate_table1"),
     shell:
-        "python -m lossmap tabulate_table1 --embeddings {input.embeddings} --ladder {input.ladder} --csv {output.csv}"
-        " --html {output.html} --finding {output.finding} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap tabulate_table1 --embeddings {input.embeddings:q} --ladder {input.ladder:q} --csv {output.csv:q}"
+        " --html {output.html:q} --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule tabulate_reconstruction:
@@ -246,8 +246,8 @@ rule tabulate_reconstruction:
         spec=reconstruction_table_settings,
         code=code_hash("tabulate_reconstruction"),
     shell:
-        "python -m lossmap tabulate_reconstruction --summaries {input.summaries} --csv {output.csv}"
-        " --html {output.html} --finding {output.finding} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap tabulate_reconstruction --summaries {input.summaries:q} --csv {output.csv:q}"
+        " --html {output.html:q} --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule draw_ladder:
@@ -270,7 +270,7 @@ rule draw_ladder:
     params:
         code=code_hash("draw_ladder"),
     shell:
-        "python -m lossmap draw_ladder --table {input.table} --pdf {output.pdf} --png {output.png} 2> {log}"
+        "python -m lossmap draw_ladder --table {input.table:q} --pdf {output.pdf:q} --png {output.png:q} 2> {log:q}"
 
 
 rule draw_patch_losses:
@@ -292,7 +292,7 @@ rule draw_patch_losses:
     params:
         code=code_hash("draw_patch_losses"),
     shell:
-        "python -m lossmap draw_patch_losses --images {input.images} --pdf {output.pdf} --png {output.png} 2> {log}"
+        "python -m lossmap draw_patch_losses --images {input.images:q} --pdf {output.pdf:q} --png {output.png:q} 2> {log:q}"
 
 
 rule draw_history:
@@ -320,4 +320,4 @@ rule draw_history:
     params:
         code=code_hash("draw_history"),
     shell:
-        "python -m lossmap draw_history --histories {input.histories} --pdf {output.pdf} --png {output.png} 2> {log}"
+        "python -m lossmap draw_history --histories {input.histories:q} --pdf {output.pdf:q} --png {output.png:q} 2> {log:q}"

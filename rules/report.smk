@@ -7,7 +7,6 @@ rule make_report:
         tables=paths_of(TABLES, "tables", ["html"]),
         figures=paths_of(FIGURES, "figures", ["png"]),
         pages=PAGES,
-        captions=captions(),
     output:
         "results/{study}/report.zip",
     log:
@@ -15,5 +14,7 @@ rule make_report:
     localrule: True
     conda:
         "../envs/analysis.yaml"
+    params:
+        texts=texts_digest(),
     shell:
-        "report {output} {input.tables} {input.figures} {input.pages} > {log} 2>&1"
+        "report {output:q} {input.tables:q} {input.figures:q} {input.pages:q} > {log:q} 2>&1"

@@ -22,8 +22,8 @@ rule tabulate_overlap:
         spec=table_settings("overlap"),
         code=code_hash("tabulate_overlap"),
     shell:
-        "python -m lossmap tabulate_overlap --summaries {input.summaries} --csv {output.csv} --html {output.html}"
-        " --finding {output.finding} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap tabulate_overlap --summaries {input.summaries:q} --csv {output.csv:q} --html {output.html:q}"
+        " --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"
 
 
 rule tabulate_retrieval:
@@ -49,5 +49,5 @@ rule tabulate_retrieval:
         spec=retrieval_table_settings,
         code=code_hash("tabulate_retrieval"),
     shell:
-        "python -m lossmap tabulate_retrieval --summaries {input.summaries} --csv {output.csv} --html {output.html}"
-        " --finding {output.finding} --spec {params.spec:q} 2> {log}"
+        "python -m lossmap tabulate_retrieval --summaries {input.summaries:q} --csv {output.csv:q} --html {output.html:q}"
+        " --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"

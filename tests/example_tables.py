@@ -15,7 +15,6 @@ from lossmap.store import PartWriter, write_index
 WIDTH, HEIGHT, GRID = 60, 40, (2, 4)
 BOX = (10.0, 0.0, 50.0, 40.0)  # a centre crop: patches of 10 x 20 pixels
 SPEC = {"model": "toy", "dataset": "made-up", "number": 8, "right": 0.5, "relevance_threshold": 0.5}
-KEYS = {"captions": "image_id", "answers": "question_id", "choices": "question_id"}
 
 
 def make_study(folder: Path, task: str, n: int = 12, seed: int = 0, masks: bool = True) -> dict[str, Path]:
@@ -56,10 +55,15 @@ def make_study(folder: Path, task: str, n: int = 12, seed: int = 0, masks: bool 
         said = (
             said.assign(choice=right.astype(int)) if task == "choices" else said.assign(text=np.where(right, "2", ""))
         )
-        scored = questions[["question_id", "image_id"]].assign(accuracy=right * 1.0 if task == "choices" else accuracy)
+        scored = questions[["question_id", "image_id"]].assign(
+            score="choice_accuracy" if task == "choices" else "vqa_accuracy",
+            accuracy=right * 1.0 if task == "choices" else accuracy,
+        )
     said.to_parquet(paths["predictions"], index=False)
     scored.to_parquet(paths["scores"], index=False)
-    if masks and task != "captions":
+    if task == "images":  # nothing was asked about them
+        paths = {name: paths[name] for name in ("images", "patch_loss", "embeddings")}
+    elif masks and task != "captions":
         paths["relevance"] = folder / "relevance.parquet"
         table = questions[["question_id", "image_id"]].assign(covered=covered, mask_area=0.1)
         table.to_parquet(paths["relevance"], index=False)

@@ -34,9 +34,10 @@ LAYERS = {  # imports go down only
     },
     "store": {"numpy", "xarray", "zarr", "xxhash", "lossmap.store"},
     "patch_loss_store.py": {"numpy", "xarray", "zarr"},
-    "data": {"numpy", "pandas", "pyarrow", "PIL", "sklearn", "tqdm", "lossmap.data"},
+    "data": {"numpy", "pandas", "pyarrow", "PIL", "simplejpeg", "sklearn", "tqdm", "lossmap.data"},
     "paper": {"pandas"},
     "codehash.py": set(),
+    "console.py": set(),
     "seeds.py": set(),
     "dry_run.py": {"torch"},
 }
@@ -71,8 +72,8 @@ def test_imports_go_down_only(layer):
 def test_the_snakefile_needs_nothing_heavy():
     """What is imported while the DAG is built must not load torch, transformers, pandas or zarr."""
     code = (
-        "import sys, lossmap.study, lossmap.codehash; "
-        "print([m for m in ('torch', 'transformers', 'pandas', 'zarr', 'numpy') if m in sys.modules])"
+        "import sys, lossmap.study, lossmap.study_checks, lossmap.codehash, lossmap.console; "
+        "print([m for m in ('torch', 'transformers', 'pandas', 'zarr', 'numpy', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT / "workflow", capture_output=True, text=True, check=True
@@ -95,6 +96,12 @@ def test_one_step_is_one_rule_one_module_one_command():
             assert name in step_names()
     in_rules = {name for name, _ in rules()}
     assert set(step_names()) - in_rules == {"plan", "train_zoo", "verify"}  # run by hand
+
+
+def test_every_path_in_a_command_is_quoted():
+    for name, text in rules():
+        command = text.partition("shell:")[2]
+        assert not re.search(r"\{(input|output|log)[^{}:]*\}", command), f"{name}: write {{...:q}} for a path"
 
 
 @pytest.mark.parametrize("step", step_names())
@@ -197,13 +204,50 @@ def test_a_code_hash_follows_the_code_that_a_step_runs_and_no_other(tmp_path, mo
     }
 
 
-def test_a_comment_or_a_new_date_reruns_nothing(tmp_path, monkeypatch):
+MODULE = """'''What it does.'''
+class Pair(NamedTuple):
+    '''Two numbers.'''
+    first: int
+    second: int = 1
+
+def total(a, b=2):
+    '''Their sum.'''
+    found: int = a + b
+    return found
+
+def run(*, table: Path):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("'''What it does.'''", "'''What it does, and why.'''", True),
+        ("'''Two numbers.'''", "", True),
+        ("'''Their sum.'''", "# their sum", True),
+        ("def total(a, b=2):", "def total(a: int, b: int = 2) -> int:\n\n", True),
+        ("found: int = a + b", "found: float = a + b", True),
+        ("first: int\n", "first: float\n", True),
+        ("second: int = 1", "second: int = 2", False),
+        ("table: Path", "table: int", False),  # the command line would read another thing
+        ("    first: int\n", "", False),
+        ("b=2", "b=3", False),
+        ("a + b", "a - b", False),
+        ("return found", "return 'found'", False),
+    ],
+)
+def test_a_code_hash_follows_what_is_computed_and_not_how_it_is_explained(tmp_path, monkeypatch, old, new, same):
     package = copy_of_package(tmp_path, monkeypatch)
-    before = code_hash("measure_overlap")
     path = package / "measures/overlap.py"
-    path.write_text("# a remark\n" + path.read_text())
+    code = path.read_text()
+    path.write_text(code + MODULE)
     codehash._read.cache_clear()
-    assert code_hash("measure_overlap") == before
+    before = code_hash("measure_overlap")
+    assert old in MODULE
+    path.write_text("# a remark\n" + code + MODULE.replace(old, new))
+    codehash._read.cache_clear()
+    assert (code_hash("measure_overlap") == before) == same
 
 
 def test_a_page_that_a_module_fills_in_counts_as_code(tmp_path, monkeypatch):

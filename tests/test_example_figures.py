@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from example_tables import HEIGHT, WIDTH, answer_mask, chosen_table
+from example_tables import GRID, HEIGHT, WIDTH, answer_mask, chosen_table, made_up_losses, make_study
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
@@ -24,9 +24,9 @@ from lossmap.figures.patch_maps import (
     move_apart,
     show_image,
 )
-from lossmap.figures.style import use_style
+from lossmap.figures.style import save, use_style
 from lossmap.steps import draw_captions as draw_captions_step
-from lossmap.steps import draw_examples
+from lossmap.steps import draw_examples, draw_loss_maps
 from lossmap.vlm.geometry import ImageGeometry
 
 rng = np.random.default_rng(0)
@@ -142,7 +142,8 @@ def words(figure):
 def examples(n, **columns):
     table = {
         "model": "toy", "which": "highest", "outcome": "wrong", "rank": 1, "of": 9, "question": "How many?",
-        "prediction": "two", "references": [["2", "2", "ii"]] * n, "score": 0.3, "loss": 1.25, "other_loss": 0.5,
+        "prediction": "two", "references": [["2", "2", "ii"]] * n, "score": 0.3,
+        "scored": "VQA accuracy", "loss": 1.25, "other_loss": 0.5,
         "norm_difference": list(rng.normal(size=(n, 12))), "squared_error": list(rng.gamma(2, size=(n, 12))),
     }  # fmt: skip
     return pd.DataFrame(table | columns, index=range(n))
@@ -161,7 +162,7 @@ def test_answers_are_told_with_rule_numbers_and_texts_as_they_are():
     found = words(figure)
     for wanted in (
         "Wrong answer, highest loss", "rank 1 of 9 ranked wrong answers", "What costs $5 or $6?", "Model: (nothing)",
-        "People: 2 (2), ii", "Accuracy: 0.3", "Loss: 1.250 in the answer's patches, none in the others",
+        "People: 2 (2), ii", "VQA accuracy: 0.3", "Loss: 1.250 in the answer's patches, none in the others",
     ):  # fmt: skip
         assert wanted in found
     assert [text.get_text() for text in figure.axes[2].texts] == [str(number) for number in range(1, 11)]
@@ -223,7 +224,7 @@ def test_the_finding_holds_the_numbers_of_the_table(tmp_path):
             assert (
                 f"- **{outcome} answer, {which} loss** (rank {row['rank']} of {len(rows)} ranked {outcome} answers): "
                 f"squared error {row['loss']:.3f} in the patches with the answer, {elsewhere:.3f} in the others; "
-                f"accuracy {row['score']:.2g}.\n"
+                f"VQA accuracy {row['score']:.2g}.\n"
             ) in text
     assert f"- {12 - len(table)} questions are not ranked" in text
     assert (tmp_path / "1.pdf").stat().st_size > 10_000
@@ -237,10 +238,52 @@ def test_a_case_that_does_not_occur_is_said_to_be_missing(tmp_path):
     assert "- **right answer, lowest loss**: there is none.\n" in (tmp_path / "1.rst").read_text()
 
 
-def test_answers_without_masks_can_not_be_drawn(tmp_path):
+def test_answers_without_a_patch_of_theirs_are_said_to_be_none(tmp_path):
     path = chosen_table(tmp_path, masks=False)
-    with pytest.raises(LossmapError, match="answers.parquet: its questions have no answer masks"):
-        draw_examples.run(examples=path, pdf=tmp_path / "1.pdf", png=tmp_path / "1.png", finding=tmp_path / "1.rst")
+    draw_examples.run(examples=path, pdf=tmp_path / "1.pdf", png=tmp_path / "1.png", finding=tmp_path / "1.rst")
+    assert (
+        (tmp_path / "1.rst").read_text().startswith("- No question has a patch of which its answer mask covers enough")
+    )
+    assert (tmp_path / "1.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_loss_maps_show_highest_median_and_lowest_loss_of_all_images(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(draw_loss_maps, "save", lambda figure, *paths: figures.append(figure) or save(figure, *paths))
+    paths = make_study(tmp_path, "images", n=11)
+    for name in ("first", "second"):
+        files = {ending: [tmp_path / f"{name}.{ending}"] for ending in ("pdf", "png")}
+        draw_loss_maps.run(
+            images=paths["images"], patch_loss=[paths["patch_loss"]], embeddings=[paths["embeddings"]], **files,
+            finding=tmp_path / f"{name}.rst", spec={"models": ["toy"]},
+        )  # fmt: skip
+    for ending in ("pdf", "png", "rst"):
+        assert (tmp_path / f"first.{ending}").read_bytes() == (tmp_path / f"second.{ending}").read_bytes()
+    error = made_up_losses(11)["squared_error"][1]  # of the best
+    loss = error.mean(axis=1)
+    ranked = np.argsort(-loss)[[0, 5, 10]]
+    each = [
+        f"{name} {loss[i]:.3f} (image image-{i})"
+        for name, i in zip(("highest", "median", "lowest"), ranked, strict=True)
+    ]
+    assert (tmp_path / "first.rst").read_text() == f"- **toy**, 11 images, by mlp: {'; '.join(each)}.\n"
+    maps = [image for axes in figures[0].axes for image in axes.images if image.get_array().shape == GRID]
+    for drawn, i in zip(maps, ranked, strict=True):
+        np.testing.assert_allclose(drawn.get_array(), error[i].reshape(GRID), rtol=1e-6)
+    assert len({(drawn.norm.vmin, drawn.norm.vmax) for drawn in maps}) == 1
+    text = words(figures[0])
+    assert "toy, median loss rank 6 of 11 images" in text
+    assert f"Patches: {error[ranked[0]].min():.3f} to {error[ranked[0]].max():.3f}" in text
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_loss_maps_of_one_or_two_images_repeat_none(tmp_path, n):
+    paths = make_study(tmp_path, "images", n=n)
+    draw_loss_maps.run(
+        images=paths["images"], patch_loss=[paths["patch_loss"]], embeddings=[paths["embeddings"]],
+        pdf=[tmp_path / "1.pdf"], png=[tmp_path / "1.png"], finding=tmp_path / "1.rst", spec={"models": ["toy"]},
+    )  # fmt: skip
+    assert (tmp_path / "1.rst").read_text().count("(image") == n
 
 
 def test_a_changed_image_is_not_drawn(tmp_path):

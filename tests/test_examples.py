@@ -192,9 +192,26 @@ def test_a_mask_on_another_grid_is_refused(tmp_path):
     refused(tmp_path, message, relevance=lambda table: table.assign(covered=[np.zeros(9)] * len(table)))
 
 
-def test_masks_that_no_model_sees_leave_nothing_to_rank(tmp_path):
-    message = "nothing in it can be ranked: of 12 items, none has a relevant patch"
-    refused(tmp_path, message, relevance=lambda table: table.assign(covered=[np.zeros(8)] * len(table)))
+def test_where_no_mask_covers_a_patch_enough_the_whole_image_ranks(tmp_path):
+    paths = make_study(tmp_path, "answers")
+    table = pd.read_parquet(paths["relevance"])
+    table.assign(covered=[np.full(8, 0.4)] * len(table)).to_parquet(paths["relevance"])
+    choose_examples.run(**paths, table=tmp_path / "table.parquet", spec={**SPEC, "task": "answers"})
+    chosen = pd.read_parquet(tmp_path / "table.parquet")
+    assert chosen["relevant"].isna().all()
+    assert chosen["covered"].isna().all()
+    assert chosen["loss"].to_list() == pytest.approx([error.mean() for error in chosen["squared_error"]], rel=1e-6)
+
+
+def test_images_alone_are_ranked_by_the_loss_of_the_whole_image(tmp_path):
+    table = pd.read_parquet(chosen_table(tmp_path, "images", {"number": 5}))
+    error = made_up_losses(12)["squared_error"][1].mean(axis=1)  # of the best
+    order = np.argsort(-error)
+    assert table["image_id"].tolist() == [f"image-{i}" for i in order[[0, 3, 6, 8, 11]]]
+    assert table["loss"].tolist() == pytest.approx(error[order[[0, 3, 6, 8, 11]]], rel=1e-6)
+    assert table["of"].tolist() == [12] * 5
+    for column in ("question_id", "question", "prediction", "score", "scored", "outcome", "relevant", "mask_path"):
+        assert table[column].isna().all()
 
 
 def test_embeddings_on_another_grid_are_refused(tmp_path):

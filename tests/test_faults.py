@@ -254,7 +254,7 @@ def test_damaged_parts_are_named_and_the_remedy_brings_back_the_same_bytes(study
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     done = snakemake(study, *[str(index.relative_to(study)) for index in indexes])
     assert done.returncode == 0, done.stdout + done.stderr
-    made = re.findall(r"^localrule (\w+):", done.stdout + done.stderr, re.M)
+    made = re.findall(r"^\d+ of \d+  (\w+)", done.stdout + done.stderr, re.M)
     assert sorted(made) == ["extract"] * 5 + ["index_embeddings"] * 5
     assert {path: path.read_bytes() for path in kept} == kept
     assert planned(study) == set()

@@ -246,6 +246,15 @@ def test_a_checkpoint_without_tokenizer_is_named(tmp_path):
     save_speaking("llava", tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).unlink()
+    with pytest.raises(
+        LossmapError, match=f"{tmp_path}: has no tokenizer.json, which captions, answers and choices need"
+    ):
+        load_language_side(tmp_path)
+
+
+def test_a_tokenizer_that_can_not_be_read_is_named(tmp_path):
+    save_speaking("llava", tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"model": 3}')
     with pytest.raises(LossmapError, match=f"{tmp_path}: its processor can't be loaded, .* Add the tokenizer's files"):
         load_language_side(tmp_path)
 
@@ -253,7 +262,9 @@ def test_a_checkpoint_without_tokenizer_is_named(tmp_path):
 @pytest.mark.skipif(is_torchvision_available(), reason="with torchvision it loads")
 def test_a_processor_that_wants_torchvision_is_named(tmp_path):
     save_tiny("mistral3", tmp_path)
-    with pytest.raises(LossmapError, match="PixtralProcessor requires the Torchvision library.*leave this model out"):
+    with pytest.raises(
+        LossmapError, match="processor of mistral3 needs torchvision, which is not .* Leave this model out"
+    ):
         load_language_side(tmp_path, image_size=SIDE)
 
 

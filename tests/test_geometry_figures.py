@@ -261,7 +261,8 @@ def test_margins_are_drawn_from_their_table(tmp_path):
             ("epsilon", 0.7),
         )
     ]
-    pd.DataFrame(rows).to_csv(tmp_path / "table", index=False)
+    of_pairs = {**rows[0], "measure": "distance_ratio_q01", "k": None}
+    pd.DataFrame([of_pairs, *rows]).astype({"k": "Int64"}).to_csv(tmp_path / "table", index=False)
     fates = draw_margins._fates(pd.DataFrame(rows))
     assert fates[["kept", "near_ties", "moved"]].to_numpy() == pytest.approx(np.tile([0.4, 0.3, 0.3], (2, 1)))
     nothing_lost = pd.DataFrame(rows).replace({"value": {0.4: 1.0, 0.5: np.nan}})

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 from tiny_models import save_tiny
 
 from lossmap import paper
@@ -14,6 +15,7 @@ from lossmap.errors import LossmapError
 from lossmap.geometry_tables import equivalent_dimension, in_short
 from lossmap.measures.neighbours import nearest_neighbours
 from lossmap.measures.overlap import list_overlap
+from lossmap.measures.relations import partial_spearman
 from lossmap.patch_loss_store import PatchLossWriter
 from lossmap.steps import (
     compare_indexes,
@@ -75,7 +77,8 @@ def results(tmp_path_factory):
 def summary(results, model):
     table = pd.read_parquet(results / f"out/{model}/summary")
     assert (table["dataset"] == "d").all()
-    return table.set_index(["measure", "k"])
+    assert sorted(table["k"].dropna().unique()) == KS  # and missing, not 0, where a measure has none
+    return table.fillna({"k": 0}).set_index(["measure", "k"])
 
 
 def test_a_rotation_gives_the_known_answer_of_every_measure(results):
@@ -170,21 +173,23 @@ def paths(results, name):
 def test_table_5_has_the_papers_values_for_its_images_only(results, tmp_path):
     tabulate_table5.run(summaries=paths(results, "summary"), **outputs(tmp_path), spec=CHECKPOINTS)
     ours = pd.read_csv(tmp_path / "csv").set_index("model").loc["rotation"]
-    assert pd.read_csv(tmp_path / "csv")["mean_reported"].isna().all()
-    assert "reported</th>" not in (tmp_path / "html").read_text()
-    assert f"{ours['rotation']:.0%} [{ours['rotation_low']:.0%}, {ours['rotation_high']:.0%}]" == "0% [0%, 0%]"
-    shares = [
-        f"{ours[name]:.1%} [{ours[f'{name}_low']:.1%}, {ours[f'{name}_high']:.1%}]"
-        for name in ("rotation_standardised", "ridge")
-    ]
-    assert shares[1] == "0.0% [0.0%, 0.0%]"
+    assert pd.read_csv(tmp_path / "csv")["residual_mean_reported"].isna().all()
+    page = (tmp_path / "html").read_text().split("<table>")[1]
+    assert "reported" not in page
+    for title in ("mean", "standard deviation", "smallest", "largest"):
+        assert f">residual, {title}<small>unit of the embeddings</small></th>" in page
+    names = ("unexplained_rotation_standardised", "unexplained_ridge")
+    shares = [f"{ours[name]:.3f} [{ours[f'{name}_low']:.3f}, {ours[f'{name}_high']:.3f}]" for name in names]
+    assert shares[1] == "0.000 [0.000, 0.000]"
     finding = (tmp_path / "finding").read_text()
-    assert f"**rotation** on d, standardised features: a rotation leaves {shares[0]} of the variance" in finding
-    assert f"any linear map {shares[1]}" in finding
+    assert (
+        f"**rotation** on d, fraction of the variance of standardised features left unexplained: {shares[0]}" in finding
+    )
+    assert f"{shares[1]} (chance {ours['unexplained_ridge_chance']:.3f}) by any linear map" in finding
     table = pd.read_parquet(paths(results, "summary")[0]).assign(dataset="seedbench", n=5624)
     table.to_parquet(tmp_path / "theirs")
     tabulate_table5.run(summaries=[tmp_path / "theirs"], **outputs(tmp_path), spec=CHECKPOINTS)
-    assert pd.read_csv(tmp_path / "csv")["mean_reported"].tolist() == [16.62]
+    assert pd.read_csv(tmp_path / "csv")["residual_mean_reported"].tolist() == [16.62]
     assert ">16.62<" in (tmp_path / "html").read_text()
 
 
@@ -204,7 +209,7 @@ def test_table_7_has_the_papers_values_for_its_llava(results, tmp_path, monkeypa
     assert np.isnan(table["unrelated", "flat_l2", 10])
     page = (tmp_path / "html").read_text()
     assert "longer than 3 times" in page
-    assert "all patches, inner product" in page
+    assert "all patches, cosine" in page
     assert "**rotation** on d keeps, of the 3 nearest neighbours: 1.00" in (tmp_path / "finding").read_text()
 
 
@@ -212,13 +217,13 @@ def test_table_7_has_the_papers_values_for_its_llava(results, tmp_path, monkeypa
     ("name", "column", "sentence"),
     [
         ("similarity", "trustworthiness", "**rotation** on d: CKA 1.00"),
-        ("margins", "of the lost: near-ties", "keeps 100%"),
+        ("margins", "near-ties", "**rotation** on d: overlap 1.00 [1.00, 1.00] at k = 3 by cosine."),
     ],
 )
 def test_tables_of_geometry_show_what_their_summaries_hold(results, tmp_path, name, column, sentence):
     spec = {"table": name, "confidence": 0.95}
     tabulate_geometry.run(summaries=paths(results, "summary"), **outputs(tmp_path), spec=spec)
-    assert f"{column}</th>" in (tmp_path / "html").read_text()
+    assert f">{column}<small>share" in (tmp_path / "html").read_text()
     assert sentence in (tmp_path / "finding").read_text()
     table = pd.read_csv(tmp_path / "csv")
     ours = summary(results, "unrelated").loc[("mutual_neighbours", 3), "value"]
@@ -239,8 +244,10 @@ def test_the_planners_table_sets_plan_and_connector_side_by_side(results, tmp_pa
     assert table.loc[table["model"] == "rotation", "overlap_connector"].tolist() == [1] * 4
     assert table.loc[table["model"] == "unrelated", "width"].tolist() == [5] * 4
     finding = (tmp_path / "finding").read_text()
-    assert "to keep all 3 neighbours of 50% of the images" in finding
-    assert "keeps 100%. Images whose margin" in finding  # more than any projection: no width is worth as much
+    assert "to keep all 3 neighbours (by cosine) of 50% of the images" in finding
+    assert (
+        "the connector's is 1.00. Images whose margin" in finding
+    )  # more than any projection: no width is worth as much
 
 
 def test_an_equivalent_dimension_is_interpolated_and_never_invented():
@@ -301,11 +308,23 @@ def test_the_probe_stands_beside_the_loss(probed, tmp_path):
         np.testing.assert_allclose(rows.sort_values(["row", "col"])["loss"], wanted, rtol=1e-6)
     assert found.loc["response_random_loss", "n"] == 4
     assert abs(found.loc["response_random_loss", "value"]) < 0.5
+    data = open_store(index)
+    norms = dict(zip(data["image_id"].values, np.linalg.norm(data["pre"].values, axis=2), strict=True))
+    for name in ("random", "towards"):
+        images = [(norms[image], rows) for image, rows in patches.groupby("image_id")]
+        raw = [stats.spearmanr(rows[name], rows["loss"]).statistic for _, rows in images]
+        given = [partial_spearman(rows[name], rows["loss"], [norm], 1).rho for norm, rows in images]
+        assert found.loc[f"response_{name}_loss", "value"] == pytest.approx(np.mean(raw))
+        assert found.loc[f"response_{name}_loss_partial", "value"] == pytest.approx(np.mean(given))
+    assert found["k"].isna().all()
     assert found.loc["response_random", "value"] == pytest.approx(patches["random"].mean())
     spec = {"table": "probe", "confidence": 0.95}
     tabulate_geometry.run(summaries=[tmp_path / "summary"], **outputs(tmp_path), spec=spec)
-    assert "Rank correlation with the loss" in (tmp_path / "finding").read_text()
-    assert "rho with loss</th>" in (tmp_path / "html").read_text()
+    partial, raw = (found.loc[f"response_random_loss{end}"] for end in ("_partial", ""))
+    shown, beside = (f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for row in (partial, raw))
+    assert f"given their norm: {shown} (raw: {beside})." in (tmp_path / "finding").read_text()
+    page = (tmp_path / "html").read_text()
+    assert page.index("partial rho with loss") < page.index("raw rho with loss")
 
 
 def test_the_probe_needs_no_loss(probed, tmp_path):

@@ -86,10 +86,21 @@ def test_the_summary_counts_and_digests_ids_in_order(tmp_path):
         "captions": 2,
         "questions": 2,
         "classes": 1,
+        "alone_in_class": 1,
+        "without_caption": [1, "a"],
+        "answers": {"2": [1, "q1"], "1": [1, "q2"]},
+        "options": {"0": [1, "q1"], "2": [1, "q2"]},
+        "without_mask": [1, "q2"],
+        "long_shapes": [],
         "image_ids_sha256": hashlib.sha256(b'["b", "a"]').hexdigest(),
         "left_out": {"films": 3},
     }
     assert manifest(images=IMAGES[::-1]).summary()["image_ids_sha256"] != summary["image_ids_sha256"]
+
+
+def test_the_summary_tells_images_of_long_shapes():
+    long = [("c", "x/c.jpg", None, 51, 1, "2" * 64, "c" * 64), ("d", "x/d.jpg", None, 2, 100, "3" * 64, "d" * 64)]
+    assert manifest(images=[*IMAGES, *long]).summary()["long_shapes"] == [["x/c.jpg", 51, 1]]
 
 
 def test_a_missing_file_is_named(tmp_path):

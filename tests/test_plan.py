@@ -185,9 +185,29 @@ def test_of_a_hub_model_only_small_files_are_downloaded(tmp_path, monkeypatch, c
     config = small(models={"far": {"checkpoint": "owner/model", "revision": "0" * 40}})
     status, out, _, _ = printed(capsys, write(tmp_path, config))
     assert status == 0
-    names = ["config.json", "preprocessor_config.json", "processor_config.json"]
+    names = ["config.json", "adapter_config.json", "preprocessor_config.json", "processor_config.json"]
     assert asked == [("owner/model", "0" * 40, names)]
     assert cells(out, "far")[0][2:4] == ["64 x 96", "16 x 96"]
+
+
+@pytest.mark.parametrize("hub", [False, True])
+def test_a_model_that_the_study_lacks_a_size_for_is_an_error_after_the_plan(tmp_path, monkeypatch, capsys, hub):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "workflow/zoo/qwen2_5_vl", "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    path = tmp_path / "model/processor_config.json"
+    content = json.loads(path.read_text())
+    content["image_processor"]["size"] = {"shortest_edge": 3136, "longest_edge": 12845056}
+    path.write_text(json.dumps(content))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *given, **how: "model")
+    model = {"checkpoint": "owner/model", "revision": "0" * 40} if hub else {"checkpoint": "model"}
+    status, out, notes, error = printed(capsys, write(tmp_path, small(models={"far": model})))
+    assert status == 1
+    assert cells(out, "photos")[0][2:4] == ["far", "?"]
+    assert "NOTE: far: not planned" in notes
+    assert re.search(
+        r"models: far: (owner/)?model \(qwen2_5_vl\): takes images of any size. Set the model's image_size", error
+    )
+    assert printed(capsys, write(tmp_path, small(models={"far": model | {"image_size": 64}})))[0] == 0
 
 
 def test_a_folder_without_weights_and_a_control_that_is_impossible(tmp_path, monkeypatch, capsys):

@@ -39,14 +39,14 @@ def noise_images(sizes=SIZES, seed=0):
     return [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
 
 
-def by_transformers(model_type, folder, images):
+def by_transformers(model_type, folder, images, **settings):
     """What the family's unmodified image processor gives, for one view of the whole image."""
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     if FAMILIES[model_type].view == "any" and model_type != "idefics2":
-        images = [image.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for image in images]
+        images = [image.resize((SIDE, SIDE), processor.resample) for image in images]
     if "pixel_attention_mask" in FAMILIES[model_type].inputs:
         images = [[image] for image in images]
-    return processor(images, return_tensors="pt", **SETTINGS.get(model_type, {}))
+    return processor(images, return_tensors="pt", **SETTINGS.get(model_type, {}), **settings)
 
 
 def load(model_type, folder):
@@ -93,9 +93,17 @@ def test_normalising_leaves_the_bytes_as_they_are_and_rounds_last(tmp_path):
     assert torch.equal(half, full.to(torch.bfloat16))
 
 
+def with_positions_up_to(side, folder):
+    """The vision tower of a saved configuration, with position embeddings for larger images."""
+    content = json.loads((folder / "config.json").read_text())
+    content["vision_config"]["image_size"] = side
+    (folder / "config.json").write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize("model_type", ["idefics2", "idefics3", "qwen2_vl", "mistral3"])
 def test_image_size_sets_the_side_where_the_family_takes_any(tmp_path, model_type):
     save_config(model_type, tmp_path)
+    with_positions_up_to(96, tmp_path)
     preprocessor = load_preprocessor(tmp_path, image_size=96)
     assert preprocessor.input_size == (96, 96)
     assert preprocessor.grid == (12, 12)
@@ -105,6 +113,7 @@ def test_image_size_sets_the_side_where_the_family_takes_any(tmp_path, model_typ
 def test_resized_sides_are_rounded_as_the_processors_round_them(tmp_path):
     save_config("llava", tmp_path / "llava", size=336, patch=14)
     save_config("idefics3", tmp_path / "idefics3")
+    with_positions_up_to(336, tmp_path / "idefics3")
     shortest, longest = load_preprocessor(tmp_path / "llava"), load_preprocessor(tmp_path / "idefics3", image_size=336)
     rng = np.random.default_rng(2)
     for width, height in rng.integers(1, 2000, (500, 2)).tolist():
@@ -132,6 +141,9 @@ def test_an_image_that_is_not_rgb_is_named(tmp_path):
         ("qwen2_vl", {"size": {"shortest_edge": 5000, "longest_edge": 5000}}, None, "takes images of any size"),
         ("qwen2_5_vl", {}, 100, "image_size 100 is not a multiple of 16, the side of 2 x 2 patches. Take 96 or 112"),
         ("idefics2", {}, 3, "image_size 3 is not a multiple of 8, the side of a patch. Take 8 or 16"),
+        ("idefics2", {}, 136, "image_size 136 is more than 128, up to which its vision tower has .* Take 128 or less"),
+        ("llava", {"crop_size": {"height": 56, "width": 56}}, None, "inputs of 56 x 56 pixels, its vision .* 64 x 64"),
+        ("internvl", {"size": {"height": 72, "width": 72}}, None, "are 9 x 9 patches, which don't form squares of 2"),
         ("llava", {}, 336, "takes inputs of 64 x 64 pixels only, but image_size is 336. Leave image_size out"),
         ("llava", {"do_resize": False}, None, "do_resize: false, so inputs have no fixed size"),
         ("llava", {"do_center_crop": False}, None, "size is {'shortest_edge': 64} without a centre crop"),
@@ -142,6 +154,101 @@ def test_settings_that_give_no_fixed_square_input_are_refused(tmp_path, model_ty
     save_config(model_type, tmp_path, processor=processor)
     with pytest.raises(LossmapError, match=message):
         load_preprocessor(tmp_path, image_size=image_size)
+
+
+# Whatever else an image processor's settings ask for
+
+LLAVA = {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "processor"),
+    [
+        ("llava", LLAVA),
+        ("llava", {**LLAVA, "do_center_crop": False}),
+        ("llava", {**LLAVA, "size": {"shortest_edge": 75}, "resample": 2}),
+        ("llava", {**LLAVA, "size": {"height": 64, "width": 64}, "image_mean": [0.5, 0.1, 0.9]}),
+        ("llava", {**LLAVA, "do_normalize": False}),
+        ("llava", {"do_pad": True}),  # CLIP's processor: to the largest of a batch
+        ("llava", {"size": {"height": 80, "width": 64}}),
+        ("llava", {"size": 70, "crop_size": 64}),  # as older checkpoints say it
+        ("llava", {"size": {"shortest_edge": 33}, "do_convert_rgb": False}),
+        ("llava", {"image_processor_type": "SiglipImageProcessor", "size": {"height": 64, "width": 64}}),
+        ("llava", {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 73}}),
+        ("llava", {"resample": 0, "do_rescale": False}),
+        ("llava", {"do_normalize": False, "rescale_factor": 0.5}),
+        ("paligemma", {"image_mean": 0.4, "image_std": 0.3}),
+        ("gemma3", {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 16, "pan_and_scan_max_num_crops": 4}),
+        ("llava_next", {"do_pad": False}),
+        ("idefics2", {"do_pad": False}),
+        ("qwen2_vl", {"resample": 1}),
+    ],
+)
+def test_settings_off_the_default_are_followed(tmp_path, model_type, processor):
+    """Reading the preprocessor compares it with the image processor; here on other images, by its unmodified class."""
+    save_config(model_type, tmp_path, processor=processor)
+    images = noise_images(seed=3)
+    preprocessor = load(model_type, tmp_path)
+    found = preprocessor.normalise(preprocessor.prepare(images))["pixel_values"]
+    off = {"do_pan_and_scan": False} if model_type == "gemma3" else {}
+    for i, image in enumerate(images):
+        wanted = by_transformers(model_type, tmp_path, [image], **off)["pixel_values"]
+        if FAMILIES[model_type].view == "base":
+            wanted = wanted[:, :1]
+        one = found.view(len(images), -1, *found.shape[1:])[i] if model_type == "qwen2_vl" else found[i : i + 1]
+        torch.testing.assert_close(one, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "processor", "message"),
+    [
+        ("llava", {"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0.9}, "by crop_pct: 0.9, which"),
+        ("llava", {"do_pad": True, "pad_size": {"height": 80, "width": 80}}, "pad_size: .* Lossmap does not support"),
+        (
+            "llava",
+            {"image_processor_type": "EfficientNetImageProcessor", "rescale_offset": True, "do_center_crop": True},
+            "rescale_offset: True",
+        ),
+        (
+            "llava",
+            {"size": {"shortest_edge": 64, "longest_edge": 80}},
+            "size is {'longest_edge': 80, .*, of which Lossmap makes no fixed size",
+        ),
+        ("gemma3", {"resample": 77}, r"settings fail on an image of 33 x 22 pixels \(ValueError: Unknown resampling"),
+        ("qwen2_vl", {"patch_size": 4}, "makes other image_grid_thw of an image .* unlike config.json's"),
+    ],
+)
+def test_settings_that_are_not_followed_are_named(tmp_path, model_type, processor, message):
+    save_config(model_type, tmp_path, processor=processor)
+    with pytest.raises(LossmapError, match=message):
+        load(model_type, tmp_path)
+
+
+def test_margins_have_the_mean_colour_and_the_box_reaches_outside(tmp_path):
+    save_config("llava", tmp_path, processor=LLAVA)
+    preprocessor = load("llava", tmp_path)
+    geometry = preprocessor.geometry(128, 64)  # a square of 128 with margins of 32, resized to 64
+    assert geometry.box == (0, -32, 128, 96)
+    assert geometry.patch_of_pixel(0, 0) == (2, 0)
+    assert geometry.patch_of_pixel(127, 63) == (5, 7)
+    pixels = preprocessor.prepare([Image.new("RGB", (128, 64), "white")])["pixels"][0]
+    mean = [int(255 * value) for value in (0.48145466, 0.4578275, 0.40821073)]
+    assert pixels[0, 0].tolist() == pixels[63, 63].tolist() == mean
+    assert (pixels[17:47] == 255).all()
+    assert preprocessor.geometry(33, 90).box == (-28, 0, 62, 90)  # (90 - 33) // 2 = 28 to the left, 29 to the right
+
+
+@pytest.mark.parametrize("size", [(400_000, 1), (1, 70_000), (150_001, 2)])
+@pytest.mark.parametrize("processor", [{}, LLAVA])
+def test_a_long_thin_image_takes_no_more_than_its_window(tmp_path, size, processor):
+    """Whole, 400,000 x 1 would be made 25,600,000 x 64, or 400,000 x 400,000."""
+    save_config("llava", tmp_path, processor=processor)
+    preprocessor = load("llava", tmp_path)
+    colours = np.zeros((size[1], size[0], 3), dtype=np.uint8) + np.array([200, 10, 90], dtype=np.uint8)
+    pixels = preprocessor.prepare([Image.fromarray(colours)])["pixels"][0]
+    seen = pixels if not processor else pixels[32:33, 32:33]
+    wanted = [200, 10, 90] if not processor else [122, 116, 104]
+    assert (seen == torch.tensor(wanted, dtype=torch.uint8)).all()
 
 
 # Processors with a tokenizer, less their video part

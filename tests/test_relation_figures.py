@@ -10,6 +10,8 @@ from lossmap.figures.relations import correlation_by_loss
 from lossmap.figures.style import save, use_style
 from lossmap.steps import draw_figure5
 
+ENDS = {"low": -0.1, "high": 0.15}
+GIVEN = "patches, given patch norm and mask area"
 LOSSES = ["squared_error", "absolute_norm_difference", "cosine_error"]
 
 
@@ -22,13 +24,25 @@ def style():
 
 def table(model="one", dataset="vizwiz", undefined=()):
     rows = [
-        {"dataset": dataset, "model": model, "region": region, "loss": loss, "n": 90, "rho": rho}
+        {
+            "dataset": dataset,
+            "model": model,
+            "score": "vqa_match",
+            "region": region,
+            "loss": loss,
+            "n": 90,
+            "rho_partial": rho,
+            "rho": 3 * rho,
+        }
         for region, rhos in (("relevant", (-0.3, -0.2, -0.1)), ("irrelevant", (0.1, 0.2, 0.0)))
         for loss, rho in zip(LOSSES, rhos, strict=True)
     ]
     frame = pd.DataFrame(rows)
-    frame.loc[list(undefined), "rho"] = np.nan
-    return frame.assign(low=frame["rho"] - 0.1, high=frame["rho"] + 0.15)
+    frame.loc[list(undefined), ["rho_partial", "rho"]] = np.nan
+    for name, prefix in (("rho_partial", "partial_"), ("rho", "")):
+        for end, add in ENDS.items():
+            frame[f"{prefix}{end}"] = frame[name] + add
+    return frame
 
 
 def drawn(axes):
@@ -43,44 +57,62 @@ def drawn(axes):
 def test_points_and_intervals_are_those_of_the_table():
     _, axes = plt.subplots()
     correlation_by_loss(axes, table())
-    points, intervals = drawn(axes)["relevant patches"]
+    points, intervals = drawn(axes)[f"relevant {GIVEN}"]
     assert points == [-0.3, -0.2, -0.1]
     assert np.allclose(intervals, [[-0.4, -0.15], [-0.3, -0.05], [-0.2, 0.05]])
-    points, _ = drawn(axes)["irrelevant patches"]
+    points, _ = drawn(axes)[f"irrelevant {GIVEN}"]
     assert points == [0.1, 0.2, 0.0]
+    points, intervals = drawn(axes)["relevant patches, raw"]
+    assert np.allclose(points, [-0.9, -0.6, -0.3])
+    assert np.allclose(intervals, [[-1, -0.75], [-0.7, -0.45], [-0.4, -0.15]])
     assert [label.get_text() for label in axes.get_yticklabels()] == [loss.replace("_", " ") for loss in LOSSES]
 
 
 def test_an_interval_need_not_hold_its_point():
     """A percentile bootstrap of few items may not."""
     _, axes = plt.subplots()
-    correlation_by_loss(axes, table().assign(low=0.6, high=0.9))
-    points, intervals = drawn(axes)["relevant patches"]
+    correlation_by_loss(axes, table().assign(partial_low=0.6, partial_high=0.9))
+    points, intervals = drawn(axes)[f"relevant {GIVEN}"]
     assert points == [-0.3, -0.2, -0.1]
     assert np.allclose(intervals, [[0.6, 0.9]] * 3)
     assert axes.get_xlim()[0] < -0.3
 
 
-def test_regions_differ_by_more_than_colour():
+def test_regions_and_kinds_differ_by_more_than_colour():
     _, axes = plt.subplots()
     correlation_by_loss(axes, table())
-    lines = [bar.lines[0] for bar in axes.containers]
-    assert len({line.get_marker() for line in lines}) == 2
-    assert len({to_hex(line.get_markerfacecolor()) == "#ffffff" for line in lines}) == 2
-    places = np.concatenate([line.get_ydata() for line in lines])
-    assert len(set(places)) == 6
+    lines = {bar.get_label(): bar.lines[0] for bar in axes.containers}
+    looks = {(line.get_marker(), to_hex(line.get_markerfacecolor()) == "#ffffff") for line in lines.values()}
+    assert len(looks) == 4
+    places = np.concatenate([line.get_ydata() for line in lines.values()])
+    assert len(set(places)) == 12
+
+
+def test_the_finding_stands_out_from_the_raw_value():
+    """Given patch norm and mask area: filled, larger, with a thicker interval; raw: hollow and faint."""
+    _, axes = plt.subplots()
+    correlation_by_loss(axes, table())
+    bars = {bar.get_label(): bar for bar in axes.containers}
+    for region in ("relevant", "irrelevant"):
+        given, raw = bars[f"{region} {GIVEN}"], bars[f"{region} patches, raw"]
+        assert to_hex(given[0].get_markerfacecolor()) == to_hex(given[0].get_color())
+        assert to_hex(raw[0].get_markerfacecolor()) == "#ffffff"
+        assert given[0].get_markersize() > raw[0].get_markersize()
+        assert given[2][0].get_linewidth() > raw[2][0].get_linewidth()
+        assert given[0].get_alpha() is None
+        assert raw[0].get_alpha() < 1
 
 
 def test_an_undefined_correlation_is_written_not_left_out():
     _, axes = plt.subplots()
     correlation_by_loss(axes, table(undefined=[0, 4]))
     assert [text.get_text() for text in axes.texts] == ["undefined", "undefined"]
-    assert [text.get_position() for text in axes.texts] == [(0, -0.16), (0, 1.16)]
-    assert drawn(axes)["relevant patches"][0] == [-0.2, -0.1]
+    assert np.allclose([text.get_position() for text in axes.texts], [(0, -0.28), (0, 1.16)])
+    assert drawn(axes)[f"relevant {GIVEN}"][0] == [-0.2, -0.1]
     _, axes = plt.subplots()
     correlation_by_loss(axes, table(undefined=range(6)))
     assert len(axes.texts) == 6
-    assert set(axes.get_legend_handles_labels()[1]) == {"relevant patches", "irrelevant patches"}
+    assert len(set(axes.get_legend_handles_labels()[1])) == 4
 
 
 def test_a_panel_for_every_model_and_dataset(tmp_path, monkeypatch):
@@ -93,5 +125,6 @@ def test_a_panel_for_every_model_and_dataset(tmp_path, monkeypatch):
     assert [axes.get_title() for axes in figures[0].axes] == [
         f"{model} on {dataset}\nn: 90 relevant, 90 irrelevant" for model, dataset in pairs
     ]
+    assert figures[0].get_supxlabel() == "rank correlation of loss and exact match"
     for ending in ("pdf", "png"):
         assert (tmp_path / f"0.{ending}").read_bytes() == (tmp_path / f"1.{ending}").read_bytes()

@@ -79,6 +79,7 @@ def test_caption_relations_are_scipys_on_the_joined_columns(tmp_path):
     signed = stats.spearmanr(losses["norm_difference"], losses["cider"]).statistic
     assert relations["rho_signed"].isna().tolist() == [True, False, True]
     assert relations["rho_signed"][1] == pytest.approx(signed)
+    assert relations["rho_signed_partial"].isna().tolist() == [True, False, True]
 
 
 def test_what_the_length_of_the_references_explains_is_taken_out(tmp_path):
@@ -89,14 +90,24 @@ def test_what_the_length_of_the_references_explains_is_taken_out(tmp_path):
     scores = scores.assign(cider=rng.normal(0, 8, N) - words, reference_words=words)
     _, relations = relate_made_up_captions(tmp_path, scores)
     first = relations.iloc[0]
-    assert first["rho"] < -0.8
-    assert first["rho_partial"] < -0.7
-    assert first["words_low"] < 0 < first["words_high"]
+    assert first["high"] < -0.6
+    assert first["partial_low"] < 0 < first["partial_high"]
+    assert first["difference_low"] > 5
+    assert first["partial_difference_low"] < 0 < first["partial_difference_high"]
     losses = pd.read_parquet(tmp_path / "losses.parquet")
     ranks = [stats.rankdata(losses[name]) for name in ("squared_error", "cider", "pre_norm", "reference_words")]
     design = np.stack([np.ones(N), *ranks[2:]], axis=1)
     rest = [side - design @ np.linalg.lstsq(design, side, rcond=None)[0] for side in ranks[:2]]
-    assert first["rho_words"] == pytest.approx(stats.pearsonr(*rest).statistic)
+    assert first["rho_partial"] == pytest.approx(stats.pearsonr(*rest).statistic)
+    by_rest = losses["cider"].iloc[np.argsort(rest[0])]
+    assert first["partial_difference"] == pytest.approx(by_rest[: N // 4].mean() - by_rest[-N // 4 :].mean())
+    html, _, finding = tabulate(tmp_path, [tmp_path / "one.parquet"], tabulate_captions, "table4")
+    shown = f"{first['rho_partial']:.2f} [{first['partial_low']:.2f}, {first['partial_high']:.2f}]"
+    raw = f"{first['rho']:.2f} [{first['low']:.2f}, {first['high']:.2f}]"
+    assert f"given patch norm and the references' words, squared error and CIDEr correlate by {shown}" in finding
+    assert f"; raw: {raw})" in finding
+    assert "&lt;= 0.01</td>" in html  # the raw p is at the floor of 199 permutations, 2 / 200
+    assert html.index("partial rho") < html.index("raw rho")
 
 
 def test_quarters_hold_a_quarter_of_the_images_each(tmp_path):
@@ -132,9 +143,9 @@ def test_equal_cider_everywhere_is_undefined_not_left_out(tmp_path):
     assert (relations["difference_reason"] == "all values are equal").all()
     html, table, finding = tabulate(tmp_path, [tmp_path / "one.parquet"], tabulate_captions, "table4")
     assert len(table) == 3
-    assert "score is constant all values are equal" in html
-    assert "no rank correlation of squared error and CIDEr: score is constant." in finding
-    assert "Family of tests: 0 rank correlations; undefined: 3." in finding
+    assert "score is constant; all values are equal" in html
+    assert "no partial rank correlation of squared error and CIDEr: score is constant." in finding
+    assert "Family of tests: 0 partial rank correlations; undefined: 3." in finding
 
 
 def test_too_few_captions_for_quarters_have_none(tmp_path):
@@ -166,8 +177,9 @@ def test_caption_tables_adjust_p_over_all_models(tmp_path):
     )
     row = table.iloc[0]
     assert f"<td>{row['rho']:.3f} [{row['low']:.3f}, {row['high']:.3f}]</td>" in html
-    assert f"CIDEr correlate by {row['rho']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" in finding
-    assert "Family of tests: 6 rank correlations; undefined: 0." in finding
+    assert f"correlate by {row['rho_partial']:.2f} [{row['partial_low']:.2f}, {row['partial_high']:.2f}]" in finding
+    assert f"; raw: {row['rho']:.2f} [{row['low']:.2f}, {row['high']:.2f}])" in finding
+    assert "Family of tests: 6 partial rank correlations; undefined: 0." in finding
     assert "reported" not in html.split("<table>")[1]
     html, table, finding = tabulate(tmp_path, paths, tabulate_captions, "table3_cider")
     assert table[["dataset", "model", "images", "unscored", "empty"]].to_numpy().tolist() == [
@@ -195,7 +207,8 @@ def test_the_papers_captions_stand_beside_the_whole_split_only(tmp_path, images,
 def answer_scores(folder, covered, accuracy, questions=None):
     """scores and relevance in two orders. Returns both paths."""
     questions = questions or [f"q{i}" for i in range(N)]
-    scores = pd.DataFrame({"question_id": questions, "image_id": IDS, "text": "x", "accuracy": accuracy})
+    scores = pd.DataFrame({"question_id": questions, "image_id": IDS, "text": "x", "score": "vqa_accuracy"})
+    scores["accuracy"] = accuracy
     scores["accuracy_simple"] = np.minimum(scores["accuracy"] * 1.1, 1)
     scores.iloc[::-1].to_parquet(folder / "answers.parquet")
     masks = pd.DataFrame({"question_id": questions, "image_id": IDS, "covered": list(covered)})
@@ -213,13 +226,26 @@ def made_up_answers():
     return covered, rng.choice([0, 0.3, 0.6, 0.9, 1], size=N)
 
 
-def relate_made_up_answers(folder, covered, accuracy, maps=None, model="one", threshold=0.5):
+def relate_made_up_answers(folder, covered, accuracy, maps=None, model="one", threshold=0.5, **scored):
     patch_loss, _ = save_losses(folder, maps or made_up())
     scores, relevance = answer_scores(folder, covered, accuracy)
+    pd.read_parquet(scores).assign(**scored).to_parquet(scores)
     out = {"losses": folder / "answer_losses.parquet", "relations": folder / f"{model}.parquet"}
     spec = {"dataset": "vizwiz", "model": model, "threshold": threshold, "right": 0.5, **STATISTICS}
     relate_answers.run(scores=scores, relevance=relevance, patch_loss=patch_loss, **out, spec=spec)
     return pd.read_parquet(out["losses"]), pd.read_parquet(out["relations"])
+
+
+def test_exact_match_is_related_by_its_name_and_has_no_convention_of_the_paper(tmp_path):
+    covered, accuracy = made_up_answers()
+    match = {"score": "vqa_match", "accuracy_simple": np.nan}
+    _, relations = relate_made_up_answers(tmp_path, covered, (accuracy >= 0.5).astype(float), **match)
+    assert relations["score"].unique().tolist() == ["vqa_match"]
+    assert relations["rho"].notna().all()
+    assert relations["rho_paper_convention"].isna().all()
+    html, _, finding = tabulate(tmp_path, [tmp_path / "one.parquet"], tabulate_relations, "figure5")
+    assert "<td>exact match</td>" in html
+    assert "Answers are scored by exact match." in finding
 
 
 def test_losses_are_means_over_each_questions_own_patches(tmp_path):
@@ -262,6 +288,8 @@ def test_answer_relations_are_scipys_on_the_rows_with_patches(tmp_path):
         assert (row.right, row.wrong) == (right.sum(), (~right).sum())
         assert row.loss_right == pytest.approx(kept[row.loss][right].mean())
         assert row.difference == pytest.approx(kept[row.loss][right].mean() - kept[row.loss][~right].mean())
+        design = np.column_stack([right, design])
+        assert row.partial_difference == pytest.approx(np.linalg.lstsq(design, kept[row.loss])[0][0], rel=1e-6)
 
 
 def test_what_only_sets_images_apart_cancels_out_within_them(tmp_path):
@@ -312,8 +340,9 @@ def test_nothing_but_right_answers_is_undefined_in_every_table(tmp_path):
     assert "undefined in relevant patches (score is constant)" in finding
     html, table, finding = tabulate(tmp_path, [tmp_path / "one.parquet"], tabulate_relations, "within_image")
     assert len(table) == 3
-    assert "undefined for 56 right and 0 wrong answers: groups of 56 and 0; 2 in each are needed." in finding
-    assert "Family of tests: 0 differences; undefined: 3." in finding
+    assert "56 right less 0 wrong answers: undefined (groups of 56 and 0; 2 in each are needed)." in finding
+    assert "score is constant; groups of 56 and 0; 2 in each are needed<" in html
+    assert "Family of tests: 0 partial differences; undefined: 3." in finding
 
 
 def test_masks_that_no_patch_sees_leave_empty_regions_not_errors(tmp_path):
@@ -362,10 +391,14 @@ def test_answer_tables_adjust_p_over_all_models_and_feed_the_figure(tmp_path):
     assert set(table["region"]) == {"relevant", "irrelevant"}
     assert table["p_adjusted"].to_numpy() == pytest.approx(stats.false_discovery_control(table["p_permutation"]))
     row = table.iloc[0]
-    assert f"{row['rho']:.2f} [{row['low']:.2f}, {row['high']:.2f}] in relevant patches (n = {row['n']}" in finding
+    given = f"{row['rho_partial']:.2f} [{row['partial_low']:.2f}, {row['partial_high']:.2f}]"
+    assert f"given patch norm and mask area: {given} in relevant patches (n = {row['n']}" in finding
+    assert f"; raw: {row['rho']:.2f} [{row['low']:.2f}, {row['high']:.2f}])" in finding
+    away = ((table["partial_low"] > 0) | (table["partial_high"] < 0))[table["region"] == "relevant"].sum()
+    assert f"intervals without 0: {away} of 6 in relevant patches" in finding
     assert f"<td>{row['rho']:.3f} [{row['low']:.3f}, {row['high']:.3f}]</td>" in html
     for name in ("used", "without such patches", "mask not seen", "unscored"):
-        assert f">{name}</th>" in html
+        assert f">{name}<small>count</small></th>" in html
     draw_figure5.run(table=tmp_path / "csv", pdf=tmp_path / "5.pdf", png=tmp_path / "5.png")
     assert (tmp_path / "5.pdf").stat().st_size > 1000
     html, table, finding = tabulate(tmp_path, paths, tabulate_relations, "within_image")
@@ -373,8 +406,10 @@ def test_answer_tables_adjust_p_over_all_models_and_feed_the_figure(tmp_path):
     assert table["difference_p_adjusted"].to_numpy() == pytest.approx(
         stats.false_discovery_control(table["difference_p"])
     )
-    assert f"difference {table['difference'][0]:.3f} [" in finding
-    assert f"{table['loss_right'][0]:.3f} for {table['right'][0]} right answers" in finding
+    first = table.iloc[0]
+    partial = f"{first['partial_difference']:.3f} [{first['partial_difference_low']:.3f}, "
+    assert f"{first['right']} right less {first['wrong']} wrong answers: {partial}" in finding
+    assert f"; raw: {first['difference']:.3f} [{first['difference_low']:.3f}, " in finding
 
 
 def test_a_second_run_gives_the_same_bytes(tmp_path):

@@ -10,9 +10,12 @@ from lossmap.measures.correlation import spearman
 from lossmap.measures.relations import (
     adjusted_p,
     difference_of_means,
+    partial_difference,
+    partial_permutation_p,
     partial_spearman,
     permutation_p,
     quarters,
+    rank_residuals,
     relate,
     spearman_rho,
 )
@@ -45,6 +48,45 @@ def test_rho_and_p_are_scipys(y):
     assert found.reason == ""
 
 
+def test_a_partial_p_of_what_a_confounder_alone_makes_is_uniform():
+    """The raw p of the same columns finds a relation most of the time."""
+    raw, partial = [], []
+    for seed in range(300):
+        z = rng.normal(size=40)
+        x, y = (stats.rankdata(z + rng.normal(size=40)) for _ in range(2))
+        raw.append(permutation_p(x, y, 99, seed).p)
+        partial.append(partial_permutation_p(x, y, [z], 199, seed).p)
+    assert np.mean(np.array(raw) <= 0.05) > 0.7
+    assert 0.02 < np.mean(np.array(partial) <= 0.05) < 0.09
+    assert stats.kstest(partial, "uniform").pvalue > 0.01
+
+
+def test_a_partial_p_without_controls_is_that_of_all_orders():
+    x, y = np.array([1.0, 2, 3, 4, 5]), np.array([2.0, 1, 3, 5, 4])
+    every = np.array([np.dot(order, y) for order in itertools.permutations(x)])
+    exact = 2 * min(np.mean(every >= x @ y), np.mean(every <= x @ y))
+    assert partial_permutation_p(x, y, [], 19999).p == pytest.approx(exact, abs=0.01)
+
+
+def test_a_partial_p_is_that_of_a_slow_permutation_with_controls_taken_out_again():
+    x, y, z = (stats.rankdata(side) for side in (X, ACCURACY, CONFOUNDER))
+    design = np.column_stack([np.ones(N), z])
+
+    def rest(side):
+        return side - design @ np.linalg.lstsq(design, side)[0]
+
+    batches = np.random.default_rng(3).permuted(np.tile(rest(x), (199, 1)), axis=1)
+    slow = np.array([np.corrcoef(rest(dealt), rest(y))[0, 1] for dealt in batches])
+    observed = np.corrcoef(rest(x), rest(y))[0, 1]
+    wanted = 2 * min(1 + (slow >= observed).sum(), 1 + (slow <= observed).sum()) / 200
+    assert partial_permutation_p(x, y, [CONFOUNDER], 199, seed=3).p == pytest.approx(wanted)
+
+
+def test_a_partial_p_knows_its_floor():
+    assert partial_permutation_p(X, X + 0.1 * Y, [CONFOUNDER], 199) == (2 / 200, True)
+    assert not partial_permutation_p(X, Y, [CONFOUNDER], 199).at_floor
+
+
 @pytest.mark.parametrize("y", [Y, ACCURACY], ids=["distinct", "ties"])
 def test_permutation_p_is_that_of_spearmanr_on_permuted_pairs(y):
     found = permutation_p(X, y, permutations=499, seed=3)
@@ -57,23 +99,25 @@ def test_permutation_p_is_that_of_spearmanr_on_permuted_pairs(y):
         rng=np.random.default_rng(3),
         batch=2**20 // N,
     ).pvalue
-    assert found == theirs
+    assert found.p == theirs
 
 
 def test_permutation_p_is_never_zero_and_counts_the_observed_order():
-    assert permutation_p(np.arange(50), np.arange(50), permutations=99) == 2 / 100
-    assert permutation_p(np.arange(50), -np.arange(50), permutations=99) == 2 / 100
+    assert permutation_p(np.arange(50), np.arange(50), permutations=99) == (2 / 100, True)
+    assert permutation_p(np.arange(50), -np.arange(50), permutations=99) == (2 / 100, True)
 
 
 def test_few_items_are_permuted_in_every_order():
     x, y = np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 4, 3])
     every = [stats.spearmanr(order, y).statistic for order in itertools.permutations(x)]
     observed = stats.spearmanr(x, y).statistic
-    assert permutation_p(x, y) == pytest.approx(2 * np.mean(np.array(every) >= observed - 1e-12))
+    found = permutation_p(x, y)
+    assert found.p == pytest.approx(2 * np.mean(np.array(every) >= observed - 1e-12))
+    assert not permutation_p(x, x, permutations=24).at_floor  # every order was tried: p is exact, however small
 
 
 def test_permutation_p_of_unrelated_columns_is_uniform():
-    p = [permutation_p(rng.normal(size=30), rng.normal(size=30), 199, seed) for seed in range(200)]
+    p = [permutation_p(rng.normal(size=30), rng.normal(size=30), 199, seed).p for seed in range(200)]
     assert stats.kstest(p, "uniform").pvalue > 0.01
 
 
@@ -101,6 +145,8 @@ def test_partial_rho_by_the_formula_for_one_control():
     assert found.rho == pytest.approx(expected)
     t = expected * np.sqrt((N - 3) / (1 - expected**2))
     assert found.p == pytest.approx(2 * stats.t.sf(abs(t), N - 3))
+    assert spearman_rho(X, Y, [CONFOUNDER]) == pytest.approx(expected)
+    assert np.isnan(spearman_rho(X, Y, [X]))
 
 
 def test_what_a_confounder_makes_goes_away_and_what_it_does_not_make_stays():
@@ -146,7 +192,7 @@ def test_what_is_undefined_is_nan_and_says_why(loss, score, reason):
 def test_a_partial_that_is_undefined_leaves_the_whole():
     found = relate(X, Y, [X], **FAST)
     assert found.rho == spearman_rho(X, Y)
-    assert np.isnan(found.rho_partial)
+    assert np.isnan([found.rho_partial, found.partial_p]).all()
     assert found.reason == "partial: the controls explain all of x or y"
     few = relate([1.0, 2, 4, 3], [1.0, 2, 3, 4], [[1.0, 3, 2, 4], [2.0, 1, 4, 3]], **FAST)
     assert few.rho == pytest.approx(0.8)
@@ -176,6 +222,7 @@ def test_a_difference_of_means_is_scipys():
         (a, b), difference, vectorized=False, n_resamples=299, rng=np.random.default_rng(2), batch=2**20 // 110
     )
     assert found.difference_p == test.pvalue
+    assert found.difference_p_at_floor == (test.pvalue == 2 / 300)
     assert found.difference_reason == ""
 
 
@@ -184,6 +231,60 @@ def test_groups_far_apart_differ_and_the_sign_is_of_the_first_less_the_second():
     assert found.difference == pytest.approx(5.8 - 1.5)
     assert found.difference_low > 3
     assert found.difference_p <= 0.05
+
+
+GROUP = ACCURACY > 0.5
+
+
+@pytest.mark.parametrize("controls", [[], [CONFOUNDER], [CONFOUNDER, CONFOUNDER, np.ones(N)]], ids=["0", "1", "same"])
+def test_a_partial_difference_is_the_coefficient_of_least_squares(controls):
+    values = X + GROUP
+    found = partial_difference(values, GROUP, controls, **FAST)
+    design = np.column_stack([GROUP, np.ones(N), *(stats.rankdata(control) for control in controls[:1])])
+    assert found.difference == pytest.approx(np.linalg.lstsq(design, values)[0][0])
+    assert found.difference_low < found.difference < found.difference_high
+    if not controls:
+        raw = difference_of_means(values[GROUP], values[~GROUP], **FAST)
+        assert found.difference == pytest.approx(raw.difference)
+        assert (found.difference_low, found.difference_high) == pytest.approx(
+            (raw.difference_low, raw.difference_high), abs=0.1
+        )
+
+
+def test_a_partial_difference_has_the_interval_of_a_slow_bootstrap():
+    draws, slow = np.random.default_rng(4), []
+    inside, outside = np.flatnonzero(GROUP), np.flatnonzero(~GROUP)
+    design = np.column_stack([GROUP, np.ones(N), stats.rankdata(CONFOUNDER)])
+    sides = [side[draws.integers(0, len(side), (100, len(side)))] for side in (inside, outside)]
+    for rows in np.concatenate(sides, axis=1):
+        slow.append(np.linalg.lstsq(design[rows], X[rows])[0][0])
+    found = partial_difference(X, GROUP, [CONFOUNDER], resamples=100, permutations=9, seed=4)
+    assert (found.difference_low, found.difference_high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])))
+
+
+def test_a_difference_that_a_confounder_makes_goes_away():
+    """The group follows the confounder, and so do the values: nothing is left of the difference given it."""
+    group = CONFOUNDER + 0.3 * rng.normal(size=N) > 0
+    raw = difference_of_means(X[group], X[~group], **FAST)
+    given = partial_difference(X, group, [CONFOUNDER], **FAST)
+    assert raw.difference_low > 0.5
+    assert given.difference_low < 0 < given.difference_high
+    assert (raw.difference_p_at_floor, given.difference_p_at_floor) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("values", "first", "controls", "reason"),
+    [
+        (X, np.arange(N) < 1, [], "groups of 1 and 199; 2 in each are needed"),
+        (np.ones(N), GROUP, [], "all values are equal"),
+        (X, GROUP, [GROUP.astype(float)], "the controls explain all of the values or of the groups"),
+        (X[:4], np.array([1, 1, 0, 0]), [X[:4], Y[:4]], "4 items for 2 controls"),
+    ],
+)
+def test_a_partial_difference_that_is_undefined_says_why(values, first, controls, reason):
+    found = partial_difference(values, first, controls, **FAST)
+    assert np.isnan(found.difference)
+    assert found.difference_reason == reason
 
 
 def test_split_of_six_by_every_partition():
@@ -203,6 +304,18 @@ def test_groups_that_cannot_be_compared_are_nan_and_say_why(a, b, reason):
     found = difference_of_means(a, b, **FAST)
     assert np.isnan([found.difference, found.difference_low, found.difference_high, found.difference_p]).all()
     assert found.difference_reason == reason
+
+
+def test_rank_residuals_do_not_go_with_the_controls():
+    rest = rank_residuals(X, [CONFOUNDER, ACCURACY])
+    for control in (CONFOUNDER, ACCURACY, np.ones(N)):
+        assert abs(rest @ stats.rankdata(control)) < 1e-6 * N**3
+    assert stats.pearsonr(rest, rank_residuals(Y, [CONFOUNDER, ACCURACY])).statistic == pytest.approx(
+        slow_partial(X, Y, [CONFOUNDER, ACCURACY])
+    )
+    assert rank_residuals([3.0, 1, 2], []).tolist() == [1, -1, 0]
+    with pytest.raises(ValueError, match="x has 200 values and control 0 199"):
+        rank_residuals(X, [Y[1:]])
 
 
 def test_quarters_counted_by_hand():

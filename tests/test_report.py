@@ -68,4 +68,4 @@ def test_captions_hold_the_numbers_of_the_tables(study):
         assert f"{row.overlap:.2f} [{row.low:.2f}, {row.high:.2f}] on {row.dataset}" in texts
     retrieval = pd.read_csv(study / "results/small/tables/table2.csv")
     for row in retrieval.itertuples():
-        assert f"{row.recall_at_5:.1f}% [{row.recall_at_5_low:.1f}, {row.recall_at_5_high:.1f}]" in texts
+        assert f"{row.recall_at_5:.3f} [{row.recall_at_5_low:.3f}, {row.recall_at_5_high:.3f}]" in texts

@@ -1,11 +1,15 @@
-"""Recall@r: by hand, chance, scikit-learn, every error."""
+"""Recall@r: by hand, chance, scikit-learn, every error; and how it goes with overlap, given what explains both."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from lossmap.measures.neighbours import nearest_neighbours
+from lossmap.measures.relations import partial_spearman
 from lossmap.measures.retrieval import recall_at
+from lossmap.neighbour_lists import write_lists
+from lossmap.steps import measure_retrieval
 
 LISTS = np.array([[1, 2, 3], [2, 0, 3], [0, 1, 3], [2, 1, 0]])
 
@@ -45,6 +49,34 @@ def test_scikit_learn_agrees(r):
     theirs = NearestNeighbors(n_neighbors=r, algorithm="kd_tree").fit(x).kneighbors(return_distance=False)
     expected = [label in labels[row] for label, row in zip(labels, theirs, strict=True)]
     np.testing.assert_array_equal(recall_at(nearest_neighbours(x, 10), labels, r), expected)
+
+
+def test_what_the_size_of_classes_makes_of_recall_and_overlap_is_taken_out(tmp_path):
+    """Neighbours before are drawn at random, so large classes are found more often; they keep more, too."""
+    rng, n, k = np.random.default_rng(5), 400, 20
+    labels = np.repeat(np.arange(28), rng.permutation(np.r_[np.full(25, 4), 100, 100, 100]))
+    size = pd.Series(labels).groupby(labels).transform("size").to_numpy()
+    before = np.stack([rng.permutation(np.delete(np.arange(n), i))[:k] for i in range(n)])
+    kept = rng.binomial(k, np.where(size > 50, 0.7, 0.3))
+    others = [rng.permutation(np.setdiff1d(np.arange(n), [i, *row])) for i, row in enumerate(before)]
+    after = np.stack(
+        [np.r_[row[-m:] if m else row[:0], rest][:k] for row, m, rest in zip(before, kept, others, strict=True)]
+    )
+    image_ids = np.array([f"i{i}" for i in range(n)])
+    write_lists(tmp_path / "lists", image_ids, {("l2", "pre"): before, ("l2", "post"): after})
+    pd.DataFrame({"image_id": image_ids, "label": labels.astype(str)}).to_parquet(tmp_path / "images")
+    spec = {"dataset": "d", "model": "m", "recall": [1, 5], "metrics": ["l2"], "overlap_k": k}
+    spec |= {"confidence": 0.95, "resamples": 200, "seed": 0}
+    out = {name: tmp_path / name for name in ("queries", "summary")}
+    measure_retrieval.run(lists=tmp_path / "lists", images=tmp_path / "images", **out, spec=spec)
+    found = pd.read_parquet(out["summary"]).set_index("stage").loc["pre"]
+    assert found["spearman_r5_overlap_low"] > 0.2
+    assert found["partial_r5_overlap_low"] < 0 < found["partial_r5_overlap_high"]
+    queries = pd.read_parquet(out["queries"]).query("stage == 'pre'")
+    assert found["recall_at_5"] == queries["recall_at_5"].mean()  # a share, not percent
+    occurrence = np.bincount(before.ravel(), minlength=n)
+    wanted = partial_spearman(queries["recall_at_5"], queries[f"overlap_k{k}"], [size, occurrence], 1)
+    assert found["partial_r5_overlap"] == pytest.approx(wanted.rho)
 
 
 @pytest.mark.parametrize(

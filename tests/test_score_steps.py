@@ -16,7 +16,7 @@ from lossmap.measures.statistics import bootstrap_mean
 from lossmap.seeds import seed_for
 from lossmap.steps import score_answers, score_captions, score_choices
 
-SPEC = {"dataset": "toy", "model": "m", "confidence": 0.95, "resamples": 200, "seed": 3}
+SPEC = {"dataset": "toy", "model": "m", "score": "vqa_accuracy", "confidence": 0.95, "resamples": 200, "seed": 3}
 REFERENCES = [
     ("cat", "A cat sleeps on the mat."),
     ("cat", "The cat's asleep"),
@@ -117,7 +117,7 @@ def test_answers_are_scored_in_both_conventions(tmp_path):
     files = answers_at(tmp_path)
     score_answers.run(**files)
     scores, summary = tables(files)
-    assert scores.columns.tolist() == ["question_id", "image_id", "text", "accuracy", "accuracy_simple"]
+    assert scores.columns.tolist() == ["question_id", "image_id", "text", "score", "accuracy", "accuracy_simple"]
     assert scores["question_id"].tolist() == ["q3", "q1", "q4", "q2"]
     assert scores["accuracy"].tolist() == pytest.approx([0.9, 0.6, 0, 1])  # an empty answer equals no "the"
     # As the paper's code compares: articles and number words stay.
@@ -126,6 +126,22 @@ def test_answers_are_scored_in_both_conventions(tmp_path):
     assert row[["images", "n", "left_out", "empty"]].tolist() == [3, 4, 0, 1]
     assert row["accuracy"] == pytest.approx(2.5 / 4)
     assert row["accuracy_paper_convention"] == pytest.approx((1 + 1 / 3) / 4)
+
+
+def test_exact_match_takes_one_answer_and_names_itself(tmp_path):
+    one = [("q1", "cat", ["Two"]), ("q2", "cat", ["red"]), ("q3", "dog", ["a dog", "wolf"]), ("q4", "owl", ["the"])]
+    files = answers_at(tmp_path, one)  # "2" is "Two", "Red" is "red", "the dog." is one of two, blanks are nothing
+    score_answers.run(**{**files, "spec": SPEC | {"score": "vqa_match"}})
+    scores, summary = tables(files)
+    assert scores.set_index("question_id")["accuracy"].to_dict() == {"q1": 1, "q2": 1, "q3": 1, "q4": 0}
+    assert scores["score"].unique().tolist() == summary["score"].tolist() == ["vqa_match"]
+    assert scores["accuracy_simple"].isna().all()  # no convention of the paper
+    assert summary["accuracy"][0] == 0.75
+    assert np.isnan(summary["accuracy_paper_convention"][0])
+    with pytest.raises(LossmapError, match="1 of 4 questions can't be scored, which takes at least 1 annotator"):
+        score_answers.run(
+            **{**answers_at(tmp_path, [("q1", "cat", []), *one[1:]]), "spec": SPEC | {"score": "vqa_match"}}
+        )
 
 
 def test_the_interval_of_answers_is_over_images(tmp_path):
@@ -152,7 +168,7 @@ def test_choices_are_scored_overall_and_by_category(tmp_path):
     files = choices_at(tmp_path)
     score_choices.run(**files)
     scores, summary = tables(files)
-    assert scores.columns.tolist() == ["question_id", "image_id", "category", "correct", "accuracy"]
+    assert scores.columns.tolist() == ["question_id", "image_id", "category", "score", "correct", "accuracy"]
     assert scores["question_id"].tolist() == ["c4", "c1", "c2", "c3"]
     assert scores["correct"].tolist() == [1, 1, 0, 1]
     assert scores["accuracy"].tolist() == [1.0, 1.0, 0.0, 1.0]
@@ -210,7 +226,7 @@ def test_captions_without_references_and_references_without_caption_are_named(tm
 
 def test_questions_without_answers_or_with_few_are_named(tmp_path):
     questions = [("q1", "cat", []), *QUESTIONS[1:3], ("q4", "owl", ["yes"] * 3)]
-    with pytest.raises(LossmapError, match="2 of 4 questions can't be scored by VQA accuracy.*at least 4") as caught:
+    with pytest.raises(LossmapError, match="2 of 4 questions can't be scored, which takes at least 4") as caught:
         score_answers.run(**answers_at(tmp_path, questions))
     assert "question q1: 0 answers\n  - question q4: 3 answers\nCorrect the annotations" in str(caught.value)
     with pytest.raises(LossmapError, match="question q5: predicted in"):

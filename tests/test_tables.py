@@ -8,7 +8,7 @@ from lossmap.neighbour_lists import read_lists, write_lists
 from lossmap.paper import MODELS, beside
 from lossmap.seeds import seed_for
 from lossmap.steps import tabulate_overlap, tabulate_retrieval
-from lossmap.tables import write_csv, write_html
+from lossmap.tables import p_value, p_values, write_csv, write_html
 
 FRAME = pd.DataFrame({"model": ["a<b", "c"], "n": [3, 1200], "overlap": [1 / 3, np.nan]})
 
@@ -26,6 +26,33 @@ def test_a_page_shows_every_cell_and_escapes_text(tmp_path):
     assert page.count("<tr>") == 3
 
 
+def test_a_header_says_unit_direction_and_meaning(tmp_path):
+    frame = pd.DataFrame({"overlap, k = 100": [0.5], "model": ["m"], "R@5, pre": [0.1], "something else": [1]})
+    write_html(frame, tmp_path / "t.html", "Title", "Note.")
+    page = (tmp_path / "t.html").read_text()
+    definition = "k-NN overlap ratio (KNOR): share of an image&#x27;s k nearest neighbours that are kept"
+    assert f'title="{definition}; higher: more is kept">overlap, k = 100<small>share, 0 to 1</small></th>' in page
+    assert '<th title="model of the study">model</th>' in page
+    assert 'among the r nearest; higher: more is found">R@5, pre<small>share, 0 to 1</small></th>' in page
+    assert '<th class="number">something else</th>' in page
+
+
+@pytest.mark.parametrize(
+    ("p", "at_floor", "text"),
+    [(0.0002, True, "<= 0.0002"), (0.0123, False, "0.012"), (1.0, False, "1"), (np.nan, False, "–")],
+)
+def test_a_p_at_its_floor_is_an_upper_bound(p, at_floor, text):
+    assert p_value(p, at_floor=at_floor) == text
+
+
+def test_adjusted_p_values_are_bounds_where_what_they_adjust_is(tmp_path):
+    frame = pd.DataFrame({"p": [0.01, 0.4, np.nan], "p_at_floor": [True, False, False], "q": [0.02, 0.4, np.nan]})
+    assert p_values(frame, "p").tolist() == ["<= 0.01", "0.4", None]
+    assert p_values(frame, "q", "p_at_floor").tolist() == ["<= 0.02", "0.4", None]
+    write_html(pd.DataFrame({"p": p_values(frame, "p")}), tmp_path / "t.html", "Title", "Note.")
+    assert "<td>&lt;= 0.01</td>" in (tmp_path / "t.html").read_text()
+
+
 def test_reported_numbers_stand_beside_the_papers_models_only():
     ours = pd.DataFrame(
         {"dataset": "vizwiz", "n": 1131, "model": ["big", "small", "big", "big"], "k": [10, 10, 100, 7], "overlap": 0.5}
@@ -41,8 +68,8 @@ def test_reported_numbers_stand_beside_the_papers_models_only():
 def test_every_model_of_the_paper_is_one_of_its_tables():
     assert set(MODELS.values()) == {"llava", "idefics2", "qwen2.5-vl"}
     for checkpoint in MODELS:
-        row = pd.DataFrame({"model": ["m"], "similarity": ["l2"], "stage": ["post"]})
-        found = beside(row, "table2_table8", ["similarity", "stage"], ["recall_at_1"], {"m": checkpoint})
+        row = pd.DataFrame({"model": ["m"], "metric": ["l2"], "stage": ["post"]})
+        found = beside(row, "table2_table8", ["metric", "stage"], ["recall_at_1"], {"m": checkpoint})
         assert found["recall_at_1_reported"].notna().all()
 
 
@@ -64,20 +91,23 @@ def test_the_overlap_table_of_the_papers_study_carries_its_numbers(tmp_path):
     assert np.isnan(table["overlap_reported"].tolist()[1])
     assert "<td>0.440 [0.430, 0.450]</td>" in out["html"].read_text()
     assert ">0.534<" in out["html"].read_text()
-    assert "**llava** keeps" in out["finding"].read_text()
+    assert "**llava** keeps this share of the 10 nearest neighbours by Euclidean distance" in out["finding"].read_text()
     assert "0.44 [0.43, 0.45] on vizwiz (chance 0.01)" in out["finding"].read_text()
 
 
-@pytest.mark.parametrize(("dataset", "n", "reported"), [("cub", 5794, 8.34), ("cub", 100, None), ("birds", 5794, None)])
+@pytest.mark.parametrize(
+    ("dataset", "n", "reported"), [("cub", 5794, 0.0834), ("cub", 100, None), ("birds", 5794, None)]
+)
 def test_the_papers_retrieval_stands_beside_the_whole_of_cub_only(tmp_path, dataset, n, reported):
     rows = []
     for stage in ("pre", "post"):
-        row = {"dataset": dataset, "n": n, "classes": 2, "model": "llava", "similarity": "l2", "stage": stage}
+        row = {"dataset": dataset, "n": n, "classes": 2, "model": "llava", "metric": "l2", "stage": stage}
         for name, value in (
-            ("recall_at_1", 50.0),
-            ("recall_at_5", 50.0),
+            ("recall_at_1", 0.5),
+            ("recall_at_5", 0.5),
             ("overlap_k9", 0.3),
             ("spearman_r5_overlap", 0.1),
+            ("partial_r5_overlap", 0.05),
         ):
             row |= {f"{name}{end}": value for end in ("", "_low", "_high")}
         rows.append(row)
@@ -88,9 +118,12 @@ def test_the_papers_retrieval_stands_beside_the_whole_of_cub_only(tmp_path, data
     tabulate_retrieval.run(summaries=[tmp_path / "s"], **out, spec=spec)
     value = pd.read_csv(out["csv"])["recall_at_1_reported"][0]
     assert value == reported if reported else np.isnan(value)
-    assert ("R@1 pre, reported" in out["html"].read_text()) == bool(reported)
-    assert "<td>0.30 [0.30, 0.30]</td>" in out["html"].read_text()
-    assert "R@5 goes from 50.0% [50.0, 50.0] to 50.0%" in out["finding"].read_text()
+    page = out["html"].read_text()
+    assert ("R@1, pre, reported" in page) == bool(reported)
+    assert (">0.0834<" in page) == bool(reported)
+    assert "<td>0.300 [0.300, 0.300]</td>" in page
+    assert page.index("partial rho, pre") < page.index("raw rho, pre")
+    assert "R@5 by Euclidean distance goes from 0.500 [0.500, 0.500] to 0.500" in out["finding"].read_text()
     assert "90% bootstrap" in out["finding"].read_text()
 
 

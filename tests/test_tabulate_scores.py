@@ -7,7 +7,7 @@ import pytest
 from lossmap.data.manifest import Manifest, make_table, write_manifest
 from lossmap.steps import score_answers, score_choices, tabulate_scores
 
-SPEC = {"dataset": "some", "model": "one", "confidence": 0.95, "resamples": 500, "seed": 0}
+SPEC = {"dataset": "some", "model": "one", "score": "vqa_accuracy", "confidence": 0.95, "resamples": 500, "seed": 0}
 RED = ["red"] * 3 + ["Red."] + ["dark red"] * 2 + ["Blue"] + ["blue", "green", "grey"]
 # question_id, image_id, question, answers, options, answer_index, category, mask_path
 SPOKEN = [
@@ -76,6 +76,7 @@ def test_one_table_of_answers_and_choices(tmp_path):
     table, page, finding = tabulate(tmp_path, answers, choices)
     assert table["task"].tolist() == ["answers", "choices", "choices", "choices"]
     assert table["category"].tolist() == ["all", "all", "Colors", "Numbers"]
+    assert table["score"].tolist() == ["vqa_accuracy", *["choice_accuracy"] * 3]
     assert table["accuracy"].tolist() == pytest.approx([1.9 / 4, 0.75, 0.5, 1])
     assert table["n"].tolist() == [4, 4, 2, 1]
     assert table["left_out"].tolist() == [0, 0, 0, 0]
@@ -92,6 +93,16 @@ def test_one_table_of_answers_and_choices(tmp_path):
         "",
         "In brackets: 95% bootstrap interval over images.",
     ]
+
+
+def test_exact_match_is_named_wherever_it_stands(tmp_path):
+    _, answers = run(tmp_path, score_answers, SPOKEN, spoken(), score="vqa_match")
+    table, page, finding = tabulate(tmp_path, answers)
+    assert table["score"].tolist() == ["vqa_match"]
+    assert table["accuracy"].tolist() == [0.75]  # three of four answers are some annotator's
+    assert "<td>exact match</td>" in page
+    assert "convention</th>" not in page
+    assert finding.startswith("- **one** on some: exact match 0.75 [")
 
 
 def test_a_score_whose_interval_reaches_chance_is_said_to(tmp_path):

@@ -11,6 +11,7 @@ from lossmap.measures.vqa_accuracy import (
     normalise_as_paper,
     simple_vqa_accuracy,
     vqa_accuracy,
+    vqa_match,
 )
 
 
@@ -169,3 +170,11 @@ def test_every_error_says_what_was_wanted():
 def test_normalisation_as_the_papers_code(answer, normal):
     assert normalise_as_paper(answer) == normal
     assert equal_answers("x " + answer, ["x " + answer.upper()], normalise_as_paper) == 1
+
+
+def test_exact_match_asks_for_any_one_annotator():
+    assert [vqa_match(equal, 10) for equal in (0, 1, 4, 10)] == [0, 1, 1, 1]
+    assert (vqa_match(0, 1), vqa_match(1, 1)) == (0, 1)
+    assert all(vqa_match(equal, n) >= vqa_accuracy(equal, n) for n in range(1, 12) for equal in range(n + 1))
+    with pytest.raises(ValueError, match="2 of 1 answers are equal"):
+        vqa_match(2, 1)

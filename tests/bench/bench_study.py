@@ -30,8 +30,8 @@ def main() -> None:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copy(ROOT / name, folder / name)
         seconds, log = timed(folder)
-        jobs = re.search(r"(\d+) of \1 steps", log)
-        print(f"default study        {seconds:6.0f} s  ({jobs.group(1)} jobs; wanted: at most 900 s on two cores)")
+        jobs = re.findall(r"^\d+ of (\d+)  ", log, re.M)[-1]
+        print(f"default study        {seconds:6.0f} s  ({jobs} jobs; wanted: at most 900 s on two cores)")
         seconds, log = timed(folder)
         if "Nothing to be done" not in log:
             sys.exit(log)

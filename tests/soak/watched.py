@@ -19,12 +19,12 @@ ENDS = re.compile(r"^Finished jobid: (\d+) ")
 class Watched:
     """One run of a study's Snakefile in a session of its own, so that it can be killed with all of its jobs.
 
-    folder: the checkout; config: the study; log: file for everything that Snakemake prints.
+    folder: the checkout; config: the study; log: file for all that Snakemake prints with -p.
     """
 
     def __init__(self, folder: Path, config: dict, log: Path, cores: int = 2):
         (folder / "small.yaml").write_text(yaml.safe_dump(config))
-        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--configfile", "small.yaml"]
+        command = [sys.executable, "-m", "snakemake", "-p", "--cores", str(cores), "--configfile", "small.yaml"]
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         self.folder, self.log = folder, log
         self.began = time.monotonic()

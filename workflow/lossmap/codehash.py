@@ -12,8 +12,9 @@ def code_hash(step: str) -> str:
     """Hash of a step's module and of every module and data file of this package that it imports, directly or not.
 
     Parameters: step, the name of a module in `lossmap.steps`.
-    Returns: 16 hex digits. It depends on the content of files alone, not on times or places, and not on comments or
-    blank lines, so that a better comment reruns nothing.
+    Returns: 16 hex digits. It depends on the content of files alone, not on times or places, and only on what is
+    computed: not on comments, blank lines, docstrings or annotations of types, so that a better explanation reruns
+    nothing.
     """
     seen: dict[str, bytes] = {}
     _collect(f"lossmap.steps.{step}", seen)
@@ -42,12 +43,32 @@ def _read(path: Path) -> tuple[bytes, tuple[str, ...]]:
             if node.level:
                 raise ValueError(f"{path}:{node.lineno}: relative import; write `from lossmap...` instead.")
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    digest = hashlib.sha256(ast.dump(tree).encode())
+    digest = hashlib.sha256(ast.dump(_Computed().visit(tree)).encode())
     # A package's tables, and the files beside a module that share its name: what it reads.
     for data in sorted(path.parent.glob("*.csv" if path.name == "__init__.py" else f"{path.stem}.*")):
         if data.suffix != ".py":
             digest.update(data.read_bytes())
     return digest.hexdigest().encode(), tuple(name for name in names if name.split(".")[0] == "lossmap")
+
+
+class _Computed(ast.NodeTransformer):
+    """A module's code without what explains it: docstrings, and the types of arguments, results and variables. Fields
+    of a dataclass stay, with their names, order and defaults; and the types of `run`, which the command line reads."""
+
+    def visit_Expr(self, node):
+        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
+
+    def visit_FunctionDef(self, node):
+        node.returns = None
+        if node.name != "run":
+            arguments = node.args
+            for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+                argument.annotation = None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node):
+        node.annotation = ast.Constant(None)
+        return self.generic_visit(node)
 
 
 def _path(module: str) -> Path | None:

@@ -1,5 +1,14 @@
 """What a user can mend. Everything else is a bug, and keeps its traceback."""
 
+import os
+
+STUDY_FILE = "LOSSMAP_STUDY"  # environment variable
+
+
+def study_file() -> str:
+    """What a person edits to change a setting: the file, as the workflow that runs this code was given it."""
+    return os.environ.get(STUDY_FILE, "the study's file")
+
 
 class LossmapError(Exception):
     """A fault in the input, worded for the person who can mend it: what was found, where, and what to do.

@@ -3,45 +3,47 @@
 import numpy as np
 import pandas as pd
 
-from lossmap.tables import with_interval
+from lossmap.tables import interval_text, with_interval
 
 MEASURES = {
     "similarity": {
         "cka": "CKA",
-        "mutual_neighbours": "mutual neighbours",
+        "mutual_neighbours": "overlap, cosine",
         "trustworthiness": "trustworthiness",
         "continuity": "continuity",
-        "kendall": "Kendall's tau",
-        "spearman": "Spearman's rho",
-        "effective_rank_pre": "effective rank before",
-        "effective_rank_post": "after",
-        "intrinsic_dimension_pre": "intrinsic dimension before",
-        "intrinsic_dimension_post": "after ",
+        "kendall": "order kept, Kendall's tau",
+        "spearman": "order kept, Spearman's rho",
+        "effective_rank_pre": "effective rank, before",
+        "effective_rank_post": "effective rank, after",
+        "intrinsic_dimension_pre": "intrinsic dimension, before",
+        "intrinsic_dimension_post": "intrinsic dimension, after",
     },
     "margins": {
-        "mutual_neighbours": "kept",
-        "share_near_ties": "of the lost: near-ties",
+        "mutual_neighbours": "overlap, cosine",
+        "share_near_ties": "near-ties",
         "share_moved": "moved across a clear margin",
         "share_own_ties": "within the connector's own change",
         "closeness": "closeness kept",
         "margin_median": "median margin",
-        "cosine_change_q50": "median change of a cosine",
-        "cosine_residual_q50": "beyond the best line",
-        "cosine_residual_q95": "its 95% quantile",
-        "distance_ratio_q01": "distance ratio, 1%",
-        "distance_ratio_q99": "distance ratio, 99%",
-        "bound_holds": "images where the bound holds",
-        "bound_says_something": "where it is above 0",
+        "cosine_change_q50": "change of a cosine, median",
+        "cosine_residual_q50": "change of a cosine, beyond the best line, median",
+        "cosine_residual_q95": "change of a cosine, beyond the best line, 95% quantile",
+        "distance_ratio_q01": "distance ratio, 1% quantile",
+        "distance_ratio_q99": "distance ratio, 99% quantile",
+        "bound_holds": "bound holds",
+        "bound_says_something": "bound above 0",
     },
     "probe": {
         "response_random": "response, random directions",
-        "response_random_spread": "spread over patches",
-        "response_random_unseen": "patches not seen",
-        "response_random_loss": "rho with loss",
+        "response_random_spread": "spread over patches, random directions",
+        "response_random_unseen": "patches not seen, random directions",
+        "response_random_loss_partial": "partial rho with loss, random directions",
+        "response_random_loss": "raw rho with loss, random directions",
         "response_towards": "response, towards other images",
-        "response_towards_spread": "spread over patches ",
-        "response_towards_unseen": "patches not seen ",
-        "response_towards_loss": "rho with loss ",
+        "response_towards_spread": "spread over patches, towards other images",
+        "response_towards_unseen": "patches not seen, towards other images",
+        "response_towards_loss_partial": "partial rho with loss, towards other images",
+        "response_towards_loss": "raw rho with loss, towards other images",
     },
 }
 DIGITS = {"effective_rank_pre": 1, "effective_rank_post": 1, "margin_median": 4}
@@ -59,13 +61,13 @@ def readable(summary: pd.DataFrame, table: str) -> pd.DataFrame:
 
     Measures without k stand in every row. similarity: the smallest k alone.
     """
-    ks = sorted(k for k in summary["k"].unique() if k) or [0]
+    ks = _ks(summary) or [None]
     rows = []
     for (dataset, model), group in summary.groupby(["dataset", "model"], sort=False):
         for k in ks[:1] if table == "similarity" else ks:
             row = {"dataset": dataset, "images": group["n"].max(), "model": model} | ({"k": k} if k else {})
             for measure, title in MEASURES[table].items():
-                found = group[(group["measure"] == measure) & group["k"].isin([0, k])]
+                found = group[(group["measure"] == measure) & (group["k"].isna() | (group["k"] == k))]
                 if len(found):
                     chance = found.iloc[0]["chance"]
                     beside = f", chance {chance:.2f}" if chance > 0 else ""
@@ -74,26 +76,30 @@ def readable(summary: pd.DataFrame, table: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def one(summary: pd.DataFrame, dataset: str, model: str, measure: str, k: int = 0) -> pd.Series | None:
-    """The row of one measure; None where the summary has none."""
+def _ks(summary: pd.DataFrame) -> list[int]:
+    """The numbers of neighbours of a summary; measures without have none."""
+    return sorted(int(k) for k in summary["k"].dropna().unique())
+
+
+def one(summary: pd.DataFrame, dataset: str, model: str, measure: str, k: int | None = None) -> pd.Series | None:
+    """The row of one measure, without k or with this one; None where the summary has none."""
     found = summary[
         (summary["dataset"] == dataset)
         & (summary["model"] == model)
         & (summary["measure"] == measure)
-        & (summary["k"] == k)
+        & (summary["k"].isna() if k is None else summary["k"] == k)
     ]
     return found.iloc[0] if len(found) else None
 
 
 def sentences(summary: pd.DataFrame, table: str) -> list[str]:
     """One line per model and dataset, at the smallest k."""
-    k = min((k for k in summary["k"].unique() if k), default=0)
+    k = min(_ks(summary), default=None)
     lines = []
     for dataset, model in summary[["dataset", "model"]].drop_duplicates().itertuples(index=False):
 
-        def shown(measure, own_k=0, percent=False, digits=2, dataset=dataset, model=model):
-            row = one(summary, dataset, model, measure, own_k)
-            return _with_interval(row, digits, percent)
+        def shown(measure, own_k=None, digits=2, dataset=dataset, model=model):
+            return _with_interval(one(summary, dataset, model, measure, own_k), digits)
 
         start = f"- **{model}** on {dataset}"
         if table == "similarity":
@@ -105,19 +111,22 @@ def sentences(summary: pd.DataFrame, table: str) -> list[str]:
             )
         elif table == "margins":
             lines.append(
-                f"{start} keeps {shown('mutual_neighbours', k, True, 0)} of the {k} nearest neighbours by cosine. Of "
-                f"the lost, {shown('share_near_ties', k, True, 0)} were near-ties, {shown('share_moved', k, True, 0)} "
-                f"were moved across a clear margin. Closeness kept: {shown('closeness', k)}."
+                f"{start}: overlap {shown('mutual_neighbours', k)} at k = {k} by cosine. Of the lost neighbours, a "
+                f"share of {shown('share_near_ties', k)} were near-ties, {shown('share_moved', k)} were moved across a "
+                f"clear margin. Closeness kept: {shown('closeness', k)}."
             )
         else:
             loss = ""
             if one(summary, dataset, model, "response_random_loss") is not None:
-                loss = f" Rank correlation with the loss of the same patches: {shown('response_random_loss')}."
+                loss = (
+                    f" Rank correlation with the loss of the same patches, given their norm: "
+                    f"{shown('response_random_loss_partial')} (raw: {shown('response_random_loss')})."
+                )
             lines.append(
                 f"{start} ({one(summary, dataset, model, 'response_random')['n']} images): response "
                 f"{shown('response_random')} in random directions, {shown('response_towards')} towards other images; "
-                f"not seen: {shown('response_random_unseen', percent=True, digits=1)} of the patches in random "
-                f"directions, {shown('response_towards_unseen', percent=True, digits=1)} towards other images.{loss}"
+                f"share of patches not seen: {shown('response_random_unseen', digits=3)} in random directions, "
+                f"{shown('response_towards_unseen', digits=3)} towards other images.{loss}"
             )
     return lines
 
@@ -158,18 +167,19 @@ def equivalent_dimension(dimensions: np.ndarray, overlaps: np.ndarray, wanted: f
 def readable_plan(table: pd.DataFrame) -> pd.DataFrame:
     """The planner's table with dimensions as people write them."""
     columns = {"dataset": table["dataset"], "images": table["n"], "model": table["model"], "k": table["k"]}
-    columns["margins given up"] = [f"{quantile:.0%}" for quantile in table["quantile"]]
+    columns["margins given up"] = table["quantile"]
     columns["dimension"] = [
         f"{in_short(row.dimension)} [{in_short(row.dimension_low)}, {in_short(row.dimension_high)}]"
         for row in table.itertuples()
     ]
-    columns["promised: images that keep all"] = table["promised"]
-    columns["kept all"] = with_interval(table, "kept_all", "kept_all_low", "kept_all_high", 3)
-    columns["overlap"] = with_interval(table, "overlap", "overlap_low", "overlap_high", 3)
-    columns["connector's overlap"] = table["overlap_connector"]
-    columns["projection to its width"] = [f"{row.overlap_width:.2f} ({row.width:.0f})" for row in table.itertuples()]
-    columns["connector is worth a projection to"] = [in_short(value) for value in table["equivalent"]]
-    columns["guaranteed beyond the sample"] = [f"{value:.0%}" for value in table["guaranteed"]]
+    columns["images that keep all, promised"] = table["promised"]
+    columns["images that keep all, measured"] = with_interval(table, "kept_all", "kept_all_low", "kept_all_high", 3)
+    columns["overlap, projection to this dimension"] = with_interval(table, "overlap", "overlap_low", "overlap_high", 3)
+    columns["overlap, connector"] = table["overlap_connector"]
+    columns["overlap, projection to the connector's width"] = table["overlap_width"]
+    columns["connector's width"] = table["width"].astype(int)
+    columns["width of equal overlap"] = [in_short(value) for value in table["equivalent"]]
+    columns["guaranteed beyond the sample"] = table["guaranteed"]
     return pd.DataFrame(columns)
 
 
@@ -181,11 +191,11 @@ def plan_sentences(table: pd.DataFrame) -> list[str]:
     for row in rows[(rows["quantile"] - 0.5).abs() == nearest].itertuples():
         worth = "" if np.isnan(row.equivalent) else f", as much as a random projection to {in_short(row.equivalent)}"
         lines.append(
-            f"- **{row.model}** on {row.dataset}: to keep all {row.k} neighbours of {1 - row.quantile:.0%} of the "
-            f"images, {in_short(row.dimension)} [{in_short(row.dimension_low)}, {in_short(row.dimension_high)}] "
+            f"- **{row.model}** on {row.dataset}: to keep all {row.k} neighbours (by cosine) of {1 - row.quantile:.0%} "
+            f"of the images, {in_short(row.dimension)} [{in_short(row.dimension_low)}, {in_short(row.dimension_high)}] "
             f"dimensions are guaranteed to be enough (measured: {row.kept_all:.0%} keep all). A random projection to "
-            f"the connector's {row.width:.0f} keeps {row.overlap_width:.0%} of the neighbours; the connector keeps "
-            f"{row.overlap_connector:.0%}{worth}. Images whose margin is guaranteed beyond the sample: "
+            f"the connector's {row.width:.0f} has an overlap of {row.overlap_width:.2f}; the connector's is "
+            f"{row.overlap_connector:.2f}{worth}. Images whose margin is guaranteed beyond the sample: "
             f"{row.guaranteed:.0%}{'; for the others, no finite dimension is' if row.guaranteed < 1 else ''}."
         )
     return lines
@@ -203,8 +213,7 @@ def in_short(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _with_interval(row: pd.Series, digits: int, percent: bool = False) -> str:
-    if pd.isna(row["value"]):
-        return "–"
-    value, low, high = (f"{row[name]:.{digits}{'%' if percent else 'f'}}" for name in ("value", "low", "high"))
-    return value if pd.isna(row["low"]) else f"{value} [{low}, {high}]"
+def _with_interval(row: pd.Series, digits: int) -> str:
+    if pd.isna(row["low"]) and not pd.isna(row["value"]):
+        return f"{row['value']:.{digits}f}"
+    return interval_text(row["value"], row["low"], row["high"], digits)

@@ -6,6 +6,14 @@ import pandas as pd
 
 from lossmap.errors import LossmapError
 
+# What an item is scored by, as files name it -> in words.
+SCORE_NAMES = {
+    "vqa_accuracy": "VQA accuracy",
+    "vqa_match": "exact match",
+    "choice_accuracy": "accuracy of choice",
+    "cider": "CIDEr",
+}
+
 
 def beside(predictions: Path, truth: pd.DataFrame, source: Path) -> pd.DataFrame:
     """Predictions in their order, with the columns of `truth` that they lack.

@@ -10,10 +10,9 @@ from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
 
 from lossmap.data.sources import MADE, entry_problems, input_paths
-from lossmap.errors import LossmapError
-from lossmap.reconstruct.sizes import share_sizes
-from lossmap.vlm.checkpoints import check_files
-from lossmap.vlm.families import FAMILIES
+from lossmap.errors import LossmapError, study_file
+from lossmap.vlm.checkpoint_check import checkpoint_problems, configuration_problems
+from lossmap.vlm.checkpoints import CHECKOUT, SHIPPED, known_configuration, local_checkpoint
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 # What a model is asked about a dataset -> the formats whose datasets have what is needed to score it.
@@ -22,6 +21,7 @@ BEHAVIOUR = {
     "answers": ("vizwiz_grounding", "vqav2"),
     "choices": ("seedbench", "foodieqa"),
 }
+EXAMPLES = 4  # of each model, dataset and task, at least: highest and lowest loss of right and of wrong answers
 OWN = "own"  # the model's connector, among the controls
 ALL = "all"  # networks, of a control
 
@@ -36,6 +36,12 @@ Strict = extend(
         lambda checker, value: isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value),
     ),
 )
+
+
+def default_study() -> Path:
+    """The study that is meant where none is given: config.yaml of the working folder, else that of this checkout."""
+    here = Path("config.yaml")
+    return here if here.is_file() else CHECKOUT / here
 
 
 def read_study(path: str | Path) -> dict:
@@ -64,10 +70,11 @@ class UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def check_study(config: dict, paths: bool = True) -> dict:
+def check_study(config: dict, paths: bool = True, source: str | None = None) -> dict:
     """Check a study against the schema and against itself, and fill in defaults.
 
-    Parameters: config, as read from the file; paths, whether the files of models and datasets must be there.
+    Parameters: config, as read from the file; paths, whether the files of models and datasets must be there;
+    source, what messages call the file, if not what the workflow was given.
     Returns: a new dict with every key present.
     Raises: LossmapError listing every fault: unknown, missing or ill-typed keys (with the nearest known key), unknown
     datasets, models, formats and families, checkpoints without revision, paths that don't exist.
@@ -84,6 +91,7 @@ def check_study(config: dict, paths: bool = True) -> dict:
                 for name, entry in config["datasets"].items()
                 for line in entry_problems(entry)
             ),
+            *_brace_problems(config),
             *_model_problems(config, paths),
             *_reference_problems(config),
         ]
@@ -93,7 +101,7 @@ def check_study(config: dict, paths: bool = True) -> dict:
         raise LossmapError.listing(
             f"The configuration of this study has {len(problems)} fault{'s' * (len(problems) > 1)}:",
             sorted(problems),
-            "Mend the file given with --configfile (without it: config.yaml), whose comments explain every key.",
+            f"Mend {source or study_file()}. The comments of the default study, config.yaml, explain every key.",
         )
     return config
 
@@ -112,6 +120,15 @@ def measured_datasets(config: dict) -> list[str]:
             ]
         )
     )
+
+
+def examples_of(config: dict) -> list[tuple[str, str]]:
+    """Task and dataset of each table of examples: what was predicted where losses are measured; the images alone where
+    nothing was."""
+    measured = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
+    told = [(task, dataset) for task in BEHAVIOUR for dataset in config[task]["datasets"] if dataset in measured]
+    asked = {dataset for _, dataset in told}
+    return told + [("images", dataset) for dataset in measured if dataset not in asked]
 
 
 def connectors_of(reconstruction: dict) -> dict[str, dict]:
@@ -139,49 +156,12 @@ def part_ranges(images: int, size: int) -> list[tuple[int, int, str]]:
     return [(first, stop, f"part-{first:06d}-{stop:06d}.zarr") for first, stop in starts]
 
 
-def check_dataset(config: dict, dataset: str, images: int, classes: int) -> None:
-    """Raises LossmapError if a dataset, once read, is too small or lacks the classes for what the study asks of it."""
-    problems = []
-    if dataset in config["retrieval"]["datasets"] and classes < 2:
-        problems.append(f"retrieval: datasets: retrieval by class needs 2 classes at least, {dataset} has {classes}")
-    problems += [
-        f"{key}: {k} neighbours are too many; with {images} images, an image has {images - 1} at most"
-        for key, k in _neighbours_wanted(config, dataset)
-        if k >= images
-    ]
-    if dataset in config["geometry"]["datasets"] and max(config["geometry"]["k"]) == images - 1:
-        problems.append(f"geometry: k: a margin needs an image beyond the neighbours, so k is {images - 2} at most")
-    problems += _training_problems(config, dataset, images)
-    if problems:
-        raise LossmapError.listing(
-            f"Dataset {dataset} ({images} images) can't be measured as the study asks:",
-            problems,
-            f"Change these entries, or the limit or sample of datasets: {dataset}.",
-        )
-
-
-def _training_problems(config: dict, dataset: str, images: int) -> list[str]:
-    """Parts of the training images that are empty, or shares that are smaller than a batch."""
-    reconstruction = config.get("reconstruction")
-    if not reconstruction or dataset != reconstruction["train"]:
-        return []
-    batch, held_out = reconstruction["training"]["batch"], reconstruction["held_out"]
-    count, shares = share_sizes(images, held_out, reconstruction["shares"])
-    problems = [f"reconstruction: held_out: {held_out:g} of {images} images are none"] * (count == 0)
-    return problems + [
-        f"reconstruction: shares: {share}% of {images - count} training images are {size}, fewer than "
-        + (f"a batch of {batch}" if batch else "one")
-        for share, size in shares.items()
-        if size < (batch or 1)
-    ]
-
-
 def most_neighbours(config: dict, dataset: str) -> int:
     """How many neighbours of each image of a dataset the study needs."""
-    return max(k for _, k in _neighbours_wanted(config, dataset))
+    return max(k for _, k in neighbours_wanted(config, dataset))
 
 
-def _neighbours_wanted(config: dict, dataset: str) -> list[tuple[str, int]]:
+def neighbours_wanted(config: dict, dataset: str) -> list[tuple[str, int]]:
     """Each number of neighbours that the study asks of a dataset, with the key that asks for it."""
     wanted = []
     if dataset in config["overlap"]["datasets"]:
@@ -191,6 +171,7 @@ def _neighbours_wanted(config: dict, dataset: str) -> list[tuple[str, int]]:
         wanted.append(("retrieval: overlap_k", config["retrieval"]["overlap_k"]))
     if dataset in config["geometry"]["datasets"]:
         wanted += [("geometry: k", k) for k in config["geometry"]["k"]]
+        wanted.append(("geometry: its intrinsic dimension", 2))
     if dataset in config["galleries"]["datasets"]:
         wanted += [(f"galleries: {key}", config["galleries"][key]) for key in ("k", "shown")]
     if config.get("figure2", {}).get("dataset") == dataset:
@@ -235,39 +216,45 @@ def _with_defaults(value, schema: dict):
     return filled
 
 
+def _brace_problems(config: dict) -> list[str]:
+    """Paths that Snakemake would take for patterns."""
+    given = [(f"models: {name}: checkpoint", model["checkpoint"]) for name, model in config["models"].items()]
+    given += [
+        (f"datasets: {name}: {key}", value)
+        for name, entry in config["datasets"].items()
+        for key, value in entry.items()
+        if isinstance(value, str)
+    ]
+    return [
+        f"{place}: {path} holds {{ or }}, which Snakemake takes for a wildcard; rename it, or give a link to it"
+        for place, path in given
+        if set(path) & set("{}")
+    ]
+
+
 def _model_problems(config: dict, paths: bool) -> list[str]:
-    problems = []
+    problems, asked = [], any(config[section]["datasets"] for section in BEHAVIOUR)
     for name, model in config["models"].items():
-        checkpoint, folder = model["checkpoint"], Path(model["checkpoint"])
-        if not folder.is_dir():
-            hub_like = checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~"))
-            if not hub_like or checkpoint.startswith(("workflow/", MADE)):
-                problems += [f"models: {name}: checkpoint folder {checkpoint} does not exist"] * paths
-            elif "revision" not in model:
-                problems.append(
-                    f"models: {name}: {checkpoint} is no folder here; as a hub id it needs revision: a 40-digit commit "
-                    "hash, so that the study can be repeated"
-                )
+        checkpoint, side = model["checkpoint"], model.get("image_size")
+        folder = local_checkpoint(checkpoint)
+        if folder.is_dir():
+            if "revision" in model:
+                problems.append(f"models: {name}: revision means nothing to a folder; {checkpoint} is one")
+            if paths:
+                problems += [f"models: {name}: {line}" for line in checkpoint_problems(folder, side, asked)]
             continue
-        if "revision" in model:
-            problems.append(f"models: {name}: revision means nothing to a folder; {checkpoint} is one")
-        if not paths:
-            continue
-        try:
-            family = json.loads((folder / "config.json").read_text()).get("model_type")
-        except (OSError, ValueError, AttributeError) as error:
-            problems.append(f"models: {name}: {folder / 'config.json'} can't be read ({error})")
-            continue
-        if family not in FAMILIES:
+        hub_like = checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~"))
+        if folder.is_file():
+            problems.append(f"models: {name}: {checkpoint} is a file; give the folder that holds the whole checkpoint")
+        elif not hub_like or checkpoint.startswith((SHIPPED, MADE)):
+            problems += [f"models: {name}: checkpoint folder {checkpoint} does not exist"] * paths
+        elif "revision" not in model:
             problems.append(
-                f"models: {name}: {folder}/config.json says model_type {family!r}, which is not known "
-                f"(known: {', '.join(sorted(FAMILIES))})"
+                f"models: {name}: {checkpoint} is no folder here; as a hub id it needs revision: a 40-digit commit "
+                "hash, so that the study can be repeated"
             )
-            continue
-        try:
-            check_files(folder)
-        except LossmapError as error:
-            problems.append(f"models: {name}: {error}")
+        elif paths and (known := known_configuration(checkpoint, model["revision"])):
+            problems += [f"models: {name}: {line}" for line in configuration_problems(known, side, asked, checkpoint)]
     return problems
 
 
@@ -282,7 +269,9 @@ def _reference_problems(config: dict) -> list[str]:
     if config["galleries"]["shown"] > config["galleries"]["k"]:
         problems.append("galleries: shown: must not be more than k, whose overlap is told beside the images")
     problems += _reconstruction_problems(config)
+    problems += _head_problems(config)
     problems += _behaviour_problems(config)
+    problems += _browser_problems(config)
     figure2 = config.get("figure2")
     if figure2:
         for key in ("dataset", "model"):
@@ -333,6 +322,16 @@ def _reconstruction_problems(config: dict) -> list[str]:
     return problems
 
 
+def _head_problems(config: dict) -> list[str]:
+    """Transformers whose width their heads can't share."""
+    networks = config["reconstruction"]["networks"] if "reconstruction" in config else {}
+    return [
+        f"reconstruction: networks: {name}: width {network['width']} isn't a multiple of heads, {network['heads']}"
+        for name, network in networks.items()
+        if network["kind"] == "transformer" and network["width"] % network["heads"]
+    ]
+
+
 def _behaviour_problems(config: dict) -> list[str]:
     problems = []
     for section, formats in BEHAVIOUR.items():
@@ -362,6 +361,16 @@ def _behaviour_problems(config: dict) -> list[str]:
         if model is not None and model not in config["models"]:
             problems.append(f"{figure}: model: {model!r} is not among models{_nearest(model, [*config['models']])}")
     return problems
+
+
+def _browser_problems(config: dict) -> list[str]:
+    tables, most = len(examples_of(config)) * len(config["models"]), config["browser"]["examples"]
+    if EXAMPLES * tables <= most:
+        return []
+    return [
+        f"browser: examples: {most} are too few: at least {EXAMPLES} are shown of each model, dataset and task, of "
+        f"which there are {tables}; wanted {EXAMPLES * tables}"
+    ]
 
 
 def _missing_paths(config: dict) -> list[str]:

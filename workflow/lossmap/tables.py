@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from lossmap.columns import column
+
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222}h1{font-size:1.2rem}p{max-width:60rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}
-th,td{padding:.25rem .75rem;text-align:left}th{border-bottom:2px solid #222;vertical-align:bottom}
+th,td{padding:.25rem .75rem;text-align:left}th{border-bottom:2px solid #222;vertical-align:bottom;white-space:normal}
+th small{display:block;font-weight:normal;color:#666}th[title]{cursor:help}
 .number{text-align:right}tbody tr:nth-child(even){background:#f4f4f4}"""
 
 
@@ -17,10 +20,12 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def write_html(frame: pd.DataFrame, path: Path, title: str, note: str, digits: int = 3) -> None:
-    """Write a table as a page of its own. note: what the columns mean, in a sentence or two; digits: decimal places."""
+    """Write a table as a page of its own. note: what the columns mean, in a sentence or two; digits: decimal places.
+
+    Headers say the unit, and more where the mouse rests on them: see `lossmap.columns`.
+    """
     kinds = [' class="number"' * pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
-    names = [html.escape(str(name)) for name in frame.columns]
-    columns = "".join(f"<th{kind}>{name}</th>" for kind, name in zip(kinds, names, strict=True))
+    columns = "".join(_header(str(name), kind) for kind, name in zip(kinds, frame.columns, strict=True))
     rows = "".join(
         f"<tr>{''.join(_cell(value, digits) for value in row)}</tr>\n" for row in frame.itertuples(index=False)
     )
@@ -29,6 +34,15 @@ def write_html(frame: pd.DataFrame, path: Path, title: str, note: str, digits: i
         f"<style>{STYLE}</style>\n<h1>{html.escape(title)}</h1>\n<p>{html.escape(note)}</p>\n"
         f"<table><thead><tr>{columns}</tr></thead><tbody>\n{rows}</tbody></table></html>\n"
     )
+
+
+def _header(name: str, kind: str) -> str:
+    meaning = column(name)
+    if meaning is None:
+        return f"<th{kind}>{html.escape(name)}</th>"
+    text = meaning.help + (f"; higher: {meaning.higher}" if meaning.higher else "")
+    unit = f"<small>{html.escape(meaning.unit)}</small>" if meaning.unit else ""
+    return f'<th{kind} title="{html.escape(text)}">{html.escape(name)}{unit}</th>'
 
 
 def _cell(value, digits: int) -> str:
@@ -41,12 +55,31 @@ def _cell(value, digits: int) -> str:
 
 
 def with_interval(frame: pd.DataFrame, name: str, low: str, high: str, digits: int) -> pd.Series:
-    """A column of values with their intervals, as text: "0.53 [0.51, 0.55]", or "–" where there is no value."""
+    """A column of values with their intervals, as `interval_text`."""
+    values = zip(frame[name], frame[low], frame[high], strict=True)
+    return pd.Series([interval_text(*row, digits) for row in values], index=frame.index)
 
-    def text(value, low, high) -> str:
-        return "–" if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
-    return pd.Series([text(*row) for row in zip(frame[name], frame[low], frame[high], strict=True)], index=frame.index)
+def interval_text(value: float, low: float, high: float, digits: int) -> str:
+    """A value with its interval: "0.53 [0.51, 0.55]", or "–" where there is no value."""
+    return "–" if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def p_value(p: float, *, at_floor: bool) -> str:
+    """A p-value in two digits: "0.013"; "<= 0.0002" at the floor of its test, of which it is an upper bound; "–"."""
+    return "–" if pd.isna(p) else f"{'<= ' * bool(at_floor)}{p:.2g}"
+
+
+def p_values(frame: pd.DataFrame, name: str, at_floor: str | None = None) -> pd.Series:
+    """A column of p-values as text, None where there is none. at_floor: the column that says which are upper bounds.
+
+    Its default is NAME_at_floor. Of p-values that were adjusted for their number it is that of the p-values themselves:
+    what bounds one bounds the other.
+    """
+    pairs = zip(frame[name], frame[at_floor or f"{name}_at_floor"], strict=True)
+    return pd.Series(
+        [None if pd.isna(p) else p_value(p, at_floor=flag) for p, flag in pairs], index=frame.index, dtype=object
+    )
 
 
 def marked(frame: pd.DataFrame, name: str) -> pd.Series:

@@ -1,9 +1,13 @@
-"""How many images and questions a dataset holds before it has been read: by its annotations, or as it was published."""
+"""What a dataset holds before it has been read: by its annotations, or as it was published.
+
+The Snakefile imports this: nothing heavy.
+"""
 
 import os
 from typing import NamedTuple
 
-from lossmap.data.formats import READERS
+from lossmap.data.contents import count_contents
+from lossmap.data.formats import read_annotations
 from lossmap.data.formats.parsing import Problems
 from lossmap.data.sources import input_paths
 
@@ -41,28 +45,38 @@ def count_dataset(entry: dict) -> Count:
     """Parameters: entry, the dataset's in the configuration; its files need not exist.
 
     Where its annotations are there, they are read, and no image is; what they say of faults is left to `read`.
-    Where a part of the images is chosen, questions are that part of all questions, rounded.
+    Where a part of the images is chosen of a published dataset, questions are that part of all questions, rounded.
     Raises: LossmapError if the annotations are there and can't be read.
     """
-    images, questions, source = _read(entry) or _published(entry)
+    if annotated := count_annotated(entry, Problems()):
+        return Count(annotated["images"], annotated["questions"], ANNOTATIONS)
+    images, questions, source = _published(entry)
     chosen = entry.get("limit", entry.get("sample"))
     if chosen is None or (images is not None and images <= chosen):
         return Count(images, questions, source)
-    if images is None:
-        return Count(chosen, None, "as configured")
-    return Count(chosen, round(questions * chosen / images), source if source == ANNOTATIONS else "as configured")
+    return Count(chosen, None if images is None else round(questions * chosen / images), "as configured")
 
 
 ANNOTATIONS = "annotations"
 
 
-def _read(entry: dict) -> Count | None:
+def count_annotated(entry: dict, problems: Problems) -> dict | None:
+    """What a dataset will hold, of the images that its entry chooses, as `count_contents` counts it; None where its
+    annotations are not there.
+
+    Takes seconds: no image is opened. problems: to which faults of the annotations are added.
+    Raises: LossmapError if the annotations can't be read, or hold no image.
+    """
     # What isn't an image or a mask. A folder of images is its own annotation.
     paths = [path for path in input_paths(entry) if path not in (entry["images"], entry.get("masks"))]
     if not all(map(os.path.exists, paths or [entry["images"]])):
         return None
-    found = READERS[entry["format"]].parse(entry, Problems())
-    return Count(len(found.images), len(found.questions), ANNOTATIONS)
+    found = read_annotations(entry, problems)
+    return count_contents(
+        ((image.image_id, image.label) for image in found.images),
+        (image_id for image_id, _ in found.captions),
+        ((one.question_id, one.answers, one.options, one.mask) for one in found.questions),
+    )
 
 
 def _published(entry: dict) -> Count:

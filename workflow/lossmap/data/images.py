@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from lossmap.data.damage import find_damage
 from lossmap.errors import LossmapError
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, 13,377 x 13,377: known from the header, before anything is decoded
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")  # not EPS and the like, which run other programs
-UNCHECKED = ("WEBP", "AVIF")  # they decode whatever bytes they hold, so that a download's empty rest becomes pixels
 PER_WORKER = 300  # images that decode in the time that a process takes to start
 ORIENTATION_TAG = 0x0112
 # What makes an image upright, by EXIF orientation. ImageOps.exif_transpose does the same but also rewrites the EXIF
@@ -58,7 +58,8 @@ def load_image(path: str | Path, sha256: str | None = None) -> Image.Image:
     own processor does: the colours stored under transparent pixels are arbitrary. Of an MPO (a camera's JPEG with a
     preview) the first picture counts.
 
-    Parameters: path; sha256, if given, of the file's bytes when the manifest was made.
+    Parameters: path; sha256, if given, of the file's bytes when the manifest was made, and the file was searched for
+    damage that its decoder passes (see lossmap.data.damage).
     Raises: ImageError if the file is missing, empty, not an image, cut short or damaged, animated, larger than
     MAX_PIXELS, of 32-bit pixels (which have no agreed range), or of another sha256.
     """
@@ -67,7 +68,7 @@ def load_image(path: str | Path, sha256: str | None = None) -> Image.Image:
         raise ImageError(
             f"{path}: has changed since the manifest was made. Put the first file back, or run read_dataset again."
         )
-    return _decode(path, content)
+    return _decode(path, content, known=sha256 is not None)
 
 
 def load_mask(path: str | Path) -> np.ndarray:
@@ -169,18 +170,19 @@ def _read(path: str | Path) -> bytes:
     return content
 
 
-def _decode(path: str | Path, content: bytes) -> Image.Image:
+def _decode(path: str | Path, content: bytes, known: bool = False) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         if getattr(image, "is_animated", False) and image.format != "MPO":
             raise ImageError(f"{path}: is animated or has several pages. Save the one to study as a file of its own.")
-        if image.format in UNCHECKED and content.endswith(bytes(64)):
-            raise ImageError(f"{path}: is damaged or cut short (it ends in zeros). Get the file again.")
         if image.format == "PNG":  # load() looks at no checksum of pixels
             Image.open(io.BytesIO(content), formats=["PNG"]).verify()
         image.load()
+        damage = None if known else find_damage(content, image)
+        if damage:
+            raise ImageError(f"{path}: is damaged ({damage}). Get the file again or, if it looks right, save it anew.")
         orientation = image.getexif().get(ORIENTATION_TAG)
         image = _to_rgb(path, image)
         return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lossmap.data.contents import count_contents
 from lossmap.errors import LossmapError
 
 _TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
@@ -44,6 +45,8 @@ SCHEMAS = {
 }
 _DTYPES = {_TEXT: "str", _TEXTS: "object", pa.int64(): "int64"}
 
+LONG = 50  # long side over short, beyond which a shape is told in the summary; models refuse it from 200 or more
+
 
 @dataclass
 class Manifest:
@@ -61,15 +64,24 @@ class Manifest:
     def summary(self) -> dict:
         """Counts, format, and a digest of the image ids in order: what the workflow must know first."""
         ids = json.dumps(self.images["image_id"].tolist())
+        contents = count_contents(
+            self.images[["image_id", "label"]].itertuples(index=False, name=None),
+            self.captions["image_id"],
+            self.questions[["question_id", "answers", "options", "mask_path"]].itertuples(index=False, name=None),
+        )
         return {
             "format": self.format,
-            "images": len(self.images),
-            "captions": len(self.captions),
-            "questions": len(self.questions),
-            "classes": self.images["label"].nunique(),
+            **contents,
+            "long_shapes": self._long_shapes(),
             "image_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
             "left_out": self.left_out,
         }
+
+    def _long_shapes(self) -> list[list]:
+        """Path, width and height of images so long and thin that a model may not take them."""
+        sides = self.images[["width", "height"]]
+        long = self.images[sides.max(axis=1) > LONG * sides.min(axis=1)]
+        return [list(row) for row in long[["path", "width", "height"]].itertuples(index=False, name=None)]
 
 
 def make_table(name: str, rows: list) -> pd.DataFrame:

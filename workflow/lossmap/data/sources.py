@@ -1,4 +1,4 @@
-"""What a dataset's entry in config.yaml may say, and which files it reads.
+"""What a dataset's entry in a study's file may say, and which files it reads.
 
 The Snakefile imports this: standard library only.
 """

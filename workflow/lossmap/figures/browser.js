@@ -14,12 +14,14 @@ for (const example of data.examples) {
   example.maps = example.maps.map((map) => new Float32Array(bytes(map).buffer));
   example.covered = example.covered && bytes(example.covered);
   example.outline = example.mask && outlineOf(example.mask);
-  example.words = [example.question, example.prediction, ...example.references.map(([text]) => text)]
+  example.words = [example.id, example.question, example.prediction, ...example.references.map(([text]) => text)]
     .join("\n").toLowerCase();
 }
 
 const state = { shown: [], at: 0, loss: 0, patch: null };
 const current = () => state.shown[state.at];
+// Nothing is predicted of images that nothing was asked about.
+const predicted = (example) => example.prediction !== null;
 // What examples are sorted and filtered by: the mean of the loss shown, over the answer's patches where they are known.
 const level = (example) => example.means[state.loss][0] ?? example.means[state.loss][2];
 
@@ -203,6 +205,7 @@ function point(event) {
 
 const verdict = (example) => ({ right: "✓ right", wrong: "✗ wrong" })[example.outcome] ?? "";
 const scored = (example) => `${example.scored} ${example.score.toFixed(example.outcome ? 2 : 1)}`;
+const kind = (example) => (example.outcome ? `${example.outcome} answers` : predicted(example) ? "captions" : "images");
 
 function facts(example) {
   const heading = (text) => element("h2", { textContent: text });
@@ -225,7 +228,7 @@ function facts(example) {
     row.addEventListener("pointerleave", () => tell(null));
     return row;
   });
-  $("facts").replaceChildren(
+  const told = predicted(example) ? [
     heading(example.outcome ? "Question" : "Prompt"), text(example.question),
     ...(example.options ? [element("ol", { type: "A" }, ...example.options.map((option) =>
       element("li", { textContent: option })))] : []),
@@ -235,9 +238,12 @@ function facts(example) {
       example.outcome ? ", " : "", scored(example)),
     heading(example.options ? "Right answer" : example.outcome ? "People answered" : "People wrote"),
     list(example.references.map(([reference, times]) => (times > 1 ? `${reference} (${times} times)` : reference))),
+  ] : [];
+  $("facts").replaceChildren(
+    ...told,
     heading("Where from"),
     text(`${example.model} on ${example.dataset}, image ${example.id}`),
-    text(`Loss rank ${example.rank} of ${example.of}${example.outcome ? ` ${example.outcome} answers` : " captions"}; ` +
+    text(`Loss rank ${example.rank} of ${example.of} ${kind(example)}; ` +
       `reconstructed by ${example.reconstructor}`, "quiet"),
     heading("Mean loss"),
     element("table", {}, head("patches:", "answer's", "other", "all"), element("tbody", {}, ...means)),
@@ -272,27 +278,32 @@ function show(at, focus = false) {
 function card(example, at) {
   const button = element("button", { type: "button" },
     element("img", { src: data.images[example.image], alt: "", loading: "lazy" }),
-    element("span", { textContent: example.outcome ? example.question : example.prediction }),
+    element("span", { textContent: example.outcome ? example.question : example.prediction ?? `image ${example.id}` }),
     element("span", { className: "quiet", textContent: `${example.model} · ${example.dataset}` }),
     element("span", {}, element("span", { className: example.outcome ?? "", textContent: verdict(example) }),
-      `${example.outcome ? ` ${example.score.toFixed(2)}` : scored(example)} · loss ${number(level(example))}`));
+      example.outcome ? ` ${example.score.toFixed(2)} · ` : predicted(example) ? `${scored(example)} · ` : "",
+      `loss ${number(level(example))}`));
   button.addEventListener("click", () => show(at));
   return element("li", {}, button);
 }
 
 function refresh(keep = current()) {
   const limit = (id, none) => ($(id).value === "" ? none : Number($(id).value));
-  const within = (value, name) => value >= limit(`${name}-from`, -Infinity) && value <= limit(`${name}-to`, Infinity);
+  const within = (value, name) => {
+    const low = limit(`${name}-from`, -Infinity), high = limit(`${name}-to`, Infinity);
+    return value === null ? low === -Infinity && high === Infinity : value >= low && value <= high;
+  };
   const is = (id, value) => !$(id).value || $(id).value === value;
   state.shown = data.examples.filter((example) =>
-    is("model", example.model) && is("dataset", example.dataset) && is("outcome", example.outcome ?? "none") &&
+    is("model", example.model) && is("dataset", example.dataset) &&
+    is("outcome", example.outcome ?? (predicted(example) ? "none" : "image")) &&
     within(example.score, "score") && within(level(example), "loss") &&
     example.words.includes($("text").value.trim().toLowerCase()));
   const [by, direction] = $("sort").value.split("-"), sign = direction === "down" ? -1 : 1;
   // CIDEr and accuracy have no common scale: examples with the same kind of score stay together.
   const order = {
     loss: (a, b) => sign * (level(a) - level(b)),
-    score: (a, b) => a.scored.localeCompare(b.scored) || sign * (a.score - b.score),
+    score: (a, b) => (a.scored ?? "").localeCompare(b.scored ?? "") || sign * (a.score - b.score),
     model: (a, b) => a.model.localeCompare(b.model) || level(b) - level(a),
   };
   state.shown.sort(order[by]);
@@ -337,6 +348,7 @@ function press(event) {
 
 $("study").textContent = `of study ${data.study}`;
 $("rule").textContent = data.rule;
+for (const id of ["answers", "scores"]) $(id).hidden = !data.examples.some(predicted);
 for (const name of ["model", "dataset"]) {
   const names = [...new Set(data.examples.map((example) => example[name]))];
   $(name).append(new Option("all", ""), ...names.map((each) => new Option(each, each)));

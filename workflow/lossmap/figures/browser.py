@@ -33,8 +33,9 @@ LOSSES = {  # column -> name, name of its mean, what its values mean, whether th
 RULE = (
     "Examples are chosen by rule: for each model and dataset, half wrong and half right answers, each at evenly spaced "
     "ranks of squared error (in the patches with the answer, where these are known), the highest and the lowest among "
-    "them; captions over the whole range of loss. Loss, for sorting and filtering, is the mean of the loss shown, over "
-    "the same patches. Scores are accuracy (0 to 1) of answers and CIDEr (x100) of captions."
+    "them; captions, and images alone where nothing was asked, over the whole range of loss. Loss, for sorting and "
+    "filtering, is the mean of the loss shown, over the same patches. Scores are VQA accuracy or exact match (0 to 1) "
+    "of answers, accuracy (0 or 1) of choices and CIDEr (x100) of captions."
 )
 
 
@@ -46,7 +47,8 @@ def browser_page(study: str, images: list[str], examples: list[dict]) -> str:
     (list or None), prediction, references (list of text and count), score, scored (name of the score), outcome
     ("right", "wrong" or None), rank, of, reconstructor, means (per loss: in the answer's patches, in the others, in
     all; None where there are none), maps (per loss, of `LOSSES`, from `packed`), covered (percent of each patch that
-    the mask covers, from `packed`, or None), mask (from `packed_mask`, or None).
+    the mask covers, from `packed`, or None), mask (from `packed_mask`, or None). Where nothing was asked, question,
+    prediction, score and scored are None, and there are no references.
     """
     about = [
         {

@@ -26,7 +26,7 @@ def fate_of_neighbours(axes: plt.Axes, table: pd.DataFrame) -> None:
                 )  # fmt: skip
                 base += share
             axes.annotate(k, (x, 0), (0, -2), textcoords="offset points", ha="center", va="top", fontsize=7)
-    axes.set(ylim=(0, 1), ylabel="share of neighbours")
+    axes.set(ylim=(0, 1), ylabel="share of neighbours\n(by cosine)")
     axes.set_xticks(range(len(models)), models)
     axes.tick_params(axis="x", length=0, pad=12)
 

@@ -1,4 +1,4 @@
-"""Figures 1, 7 and 12: which patches were lost, on the images themselves.
+"""Figures 1, 7 and 12, loss maps: which patches were lost, on the images themselves.
 
 A picture here is a tuple: image (height, width, 3) uint8; mask (height, width) bool, or None; boxes (rows, cols, 4),
 left, top, right and bottom of every patch in pixels of that image.
@@ -29,9 +29,9 @@ LETTER, LINE = 0.053, 0.135  # inches that a letter and a line take at this size
 def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.ndarray]) -> plt.Figure:
     """One row per example: image with grid and answer mask, signed differences of norms, both with numbered patches.
 
-    examples: columns which ("highest" or "lowest"), outcome, rank, of, question, prediction, references, score, loss,
-    other_loss (in the patches without the answer), norm_difference (patches,). worst: for each, the raster numbers of
-    the patches to number, in order. One colour means one value in all rows.
+    examples: columns which ("highest" or "lowest"), outcome, rank, of, question, prediction, references, score, scored
+    (the score's name), loss, other_loss (in the patches without the answer), norm_difference (patches,). worst: for
+    each, the raster numbers of the patches to number, in order. One colour means one value in all rows.
     """
     values = [np.reshape(row.norm_difference, boxes.shape[:2]) for row, (_, _, boxes) in _pairs(examples, pictures)]
     limit = max(np.abs(part).max() for part in values) or 1
@@ -43,7 +43,7 @@ def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.n
             f"Question: {row.question}",
             f"Model: {row.prediction or '(nothing)'}",
             f"People: {_counted(row.references)}",
-            f"Accuracy: {row.score:.2g}",
+            f"{row.scored[:1].upper()}{row.scored[1:]}: {row.score:.2g}",
             f"Loss: {row.loss:.3f} in the answer's patches, {shown(row.other_loss)} in the others",
         )
         for row in examples.itertuples()
@@ -72,7 +72,6 @@ def draw_captions(examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
     examples: columns model (rows of one model together), which, rank, of, prediction, references, score, loss,
     squared_error (patches,). One colour means one value in all rows of a model.
     """
-    values = [np.reshape(row.squared_error, boxes.shape[:2]) for row, (_, _, boxes) in _pairs(examples, pictures)]
     texts = [
         (
             f"{row.model}, {row.which} loss",
@@ -83,6 +82,32 @@ def draw_captions(examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
         )
         for row in examples.itertuples()
     ]
+    return _maps(texts, examples, pictures)
+
+
+def draw_loss_maps(examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
+    """One row per example, models under one another: image, map of squared errors, what the values range over.
+
+    examples: columns model (rows of one model together), which, rank, of, image_id, loss, reconstructor, squared_error
+    (patches,). One colour means one value in all rows of a model.
+    """
+    texts = [
+        (
+            f"{row.model}, {row.which} loss",
+            f"rank {row.rank} of {row.of} images; loss {row.loss:.3f}",
+            f"Image: {row.image_id}",
+            f"Patches: {np.min(row.squared_error):.3f} to {np.max(row.squared_error):.3f}, median "
+            f"{np.median(row.squared_error):.3f}",
+            f"Reconstructed by {row.reconstructor}",
+        )
+        for row in examples.itertuples()
+    ]
+    return _maps(texts, examples, pictures)
+
+
+def _maps(texts: list[tuple[str, ...]], examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
+    """One row per example: image, map of squared errors, text (see `_layout`); a colour bar per model."""
+    values = [np.reshape(row.squared_error, boxes.shape[:2]) for row, (_, _, boxes) in _pairs(examples, pictures)]
     groups = [len(group) for _, group in examples.groupby("model", sort=False)]
     figure, panels, bars = _layout(texts, 2, groups)
     first = 0
@@ -98,6 +123,13 @@ def draw_captions(examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
         first += size
     for axes, title in zip(panels[0], ("image", "loss"), strict=True):
         axes.set_title(title, fontsize=8)
+    return figure
+
+
+def draw_sentence(text: str) -> plt.Figure:
+    """A figure that says why there is nothing to draw."""
+    figure = plt.figure(figsize=(PAGE, 0.6))
+    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=POINTS + 1)
     return figure
 
 

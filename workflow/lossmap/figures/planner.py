@@ -41,7 +41,7 @@ def overlap_by_dimension(axes: plt.Axes, table: pd.DataFrame, kept: dict[str, fl
     for i, (model, rows) in enumerate(models):  # after the lines, so that a legend's columns are lines and marks
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         axes.plot(rows["dimension"].iloc[-1], kept[model], marker, color=colour, label=f"{model}: connector")
-    axes.set(ylim=(0, 1), xlabel="dimensions of the projection", ylabel="neighbours kept")
+    axes.set(ylim=(0, 1), xlabel="dimensions of the projection", ylabel="overlap (KNOR),\nby cosine")
     axes.set_xscale("log", base=2)
     shown = sorted(table["dimension"].unique())
     axes.set_xticks(shown, [f"{m:.0f}" for m in shown])

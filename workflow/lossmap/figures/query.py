@@ -28,7 +28,7 @@ def neighbours_of_query(
     span = figure.add_subplot(axes[0, 0].get_gridspec()[:, 0])
     thumbnail(span, query, "black")
     span.annotate("query", (0, 1.08), va="bottom", **place)
-    axes[0, 1].annotate("nearest before the connector", (0, 1.1), va="bottom", **place)
+    axes[0, 1].annotate("nearest before the connector, by Euclidean distance", (0, 1.1), va="bottom", **place)
     axes[1, 1].annotate("nearest after the connector", (0, -0.1), va="top", **place)
     for rank, image_id in enumerate(ids[0]):
         if image_id in ids[1]:

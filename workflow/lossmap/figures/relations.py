@@ -6,31 +6,45 @@ import pandas as pd
 
 from lossmap.figures.style import COLOURS, points_with_intervals
 
-# Place beside the loss's own line, colour, marker, and whether the marker is filled: colour is never the only sign.
-REGIONS = {"relevant": (-0.16, COLOURS[0], "o", True), "irrelevant": (0.16, COLOURS[1], "s", False)}
+# Place below the loss's own line, colour, marker: colour is never the only sign.
+REGIONS = {"relevant": (-0.22, COLOURS[0], "o"), "irrelevant": (0.22, COLOURS[1], "s")}
+# What is drawn of each: columns, place below its region's, name, look. The finding is solid, the raw value is a ghost.
+KINDS = {
+    "partial": (
+        ("rho_partial", "partial_low", "partial_high"),
+        (-0.06, "given patch norm and mask area", {"markersize": 6.5, "elinewidth": 2, "capsize": 3, "zorder": 3}),
+    ),
+    "raw": (
+        ("rho", "low", "high"),
+        (0.11, "raw", {"markersize": 4, "elinewidth": 0.8, "capsize": 0, "zorder": 2, "alpha": 0.6}),
+    ),
+}
 
 
 def correlation_by_loss(axes: plt.Axes, table: pd.DataFrame) -> None:
-    """Rank correlation with interval, a line per loss, of relevant (above) and irrelevant patches; zero is dashed.
+    """Rank correlations with intervals, a line per loss, of relevant (above) and irrelevant patches; zero is dashed.
 
-    table: one dataset and model of table figure5, with columns region, loss, n, rho, low, high. An undefined
-    correlation is written as such, at zero.
+    The partial correlation, given patch norm and mask area, is filled and thick; the raw one under it hollow and thin.
+    table: one dataset and model of table figure5, with columns region, loss, rho_partial, partial_low, partial_high,
+    rho, low, high. An undefined partial correlation is written as such, at zero.
     """
     losses = list(dict.fromkeys(table["loss"]))
     axes.axvline(0, color="black", linestyle="--", linewidth=1, zorder=0)
-    for region, (shift, colour, marker, filled) in REGIONS.items():
+    for region, (shift, colour, marker) in REGIONS.items():
         rows = table[table["region"] == region].set_index("loss").reindex(losses)
-        places = np.arange(len(losses)) + shift
-        defined = rows["rho"].notna().to_numpy()
-        for place in places[~defined]:
-            axes.text(
-                0, place, "undefined", ha="center", va="center", fontsize=8, color=colour, backgroundcolor="w", zorder=1
-            )
-        shown = rows[defined]
-        points_with_intervals(
-            axes, shown["rho"], places[defined], shown["low"], shown["high"], "x",
-            color=colour, marker=marker, markersize=6, markerfacecolor=colour if filled else "white",
-            linestyle="none", capsize=2.5, label=f"{region} patches",
-        )  # fmt: skip
+        for kind, ((value, low, high), (below, name, look)) in KINDS.items():
+            places = np.arange(len(losses)) + shift + below
+            defined = rows[value].notna().to_numpy()
+            for place in places[~defined] if kind == "partial" else []:
+                axes.text(
+                    0, place, "undefined", ha="center", va="center", fontsize=8, color=colour, backgroundcolor="w",
+                    zorder=1,
+                )  # fmt: skip
+            shown = rows[defined]
+            points_with_intervals(
+                axes, shown[value], places[defined], shown[low], shown[high], "x",
+                color=colour, marker=marker, markerfacecolor=colour if kind == "partial" else "white",
+                linestyle="none", label=f"{region} patches, {name}", **look,
+            )  # fmt: skip
     axes.set_yticks(range(len(losses)), [loss.replace("_", " ") for loss in losses])
     axes.set_ylim(len(losses) - 0.5, -0.5)

@@ -1,4 +1,4 @@
-"""VQA accuracy: how many annotators gave the same answer, after the official normalisation."""
+"""VQA accuracy and exact match: whether annotators gave the same answer, after the official normalisation."""
 
 import re
 from functools import lru_cache
@@ -95,6 +95,16 @@ def vqa_accuracy(equal, answers):
     left_out_equal = equal * min((equal - 1) / ENOUGH, 1)
     left_out_other = (answers - equal) * min(equal / ENOUGH, 1)
     return (left_out_equal + left_out_other) / answers
+
+
+def vqa_match(equal, answers):
+    """Exact match: 1 if the prediction equals any annotator's answer, else 0. Arguments as vqa_accuracy.
+
+    For answers of one annotator, or of fewer than four. Of several it is never less than the share of annotators who
+    gave the answer, nor than VQA accuracy, so that the two don't compare.
+    """
+    _check(equal, answers)
+    return float(equal > 0)
 
 
 def simple_vqa_accuracy(equal, answers):

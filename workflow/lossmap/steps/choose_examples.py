@@ -7,42 +7,46 @@ import numpy as np
 import pandas as pd
 
 from lossmap.errors import LossmapError
+from lossmap.example_losses import best_losses, seen_boxes
 from lossmap.examples import choose
 from lossmap.measures.coverage import region_means
-from lossmap.patch_loss_store import LOSSES, open_patch_losses
-from lossmap.store import open_store
+from lossmap.scoring import SCORE_NAMES
 
-KEYS = {"captions": "image_id", "answers": "question_id", "choices": "question_id"}
+KEYS = {"captions": "image_id", "answers": "question_id", "choices": "question_id", "images": "image_id"}
 SCORES = {"captions": "cider", "answers": "accuracy", "choices": "accuracy"}
 
 
 def run(
     *,
     images: Path,
-    references: Path,
-    predictions: Path,
-    scores: Path,
     patch_loss: Path,
     embeddings: Path,
     table: Path,
     spec: dict,
+    references: Path | None = None,
+    predictions: Path | None = None,
+    scores: Path | None = None,
     relevance: Path | None = None,
 ) -> None:
     """Choose examples of one model, dataset and task by rule, and gather what there is to show of each.
 
-    references: captions.parquet or questions.parquet. relevance: which share of each patch the answer mask covers; with
-    it, examples are ranked by their squared error in relevant patches, without it, by that of the whole image.
-    Questions whose mask covers no patch enough have no rank; column unranked counts them.
+    references: captions.parquet or questions.parquet. These, predictions and scores are of every task but "images",
+    which shows what was lost of images that nothing was asked about. relevance: which share of each patch the answer
+    mask covers; with it, examples are ranked by their squared error in relevant patches, without it, by that of the
+    whole image. Questions whose mask covers no patch enough have no rank; column unranked counts them. Where that are
+    all, masks are left out.
 
-    spec: model, dataset, task ("captions", "answers" or "choices"), number (of examples, at most), right (accuracy from
-    which an answer counts as right), relevance_threshold (share of a patch from which it is relevant).
+    spec: model, dataset, task ("captions", "answers", "choices" or "images"), number (of examples, at most), right
+    (accuracy from which an answer counts as right), relevance_threshold (share of a patch from which it is relevant).
     """
     key = KEYS[spec["task"]]
-    items = _scored(predictions, scores, spec)
     files = pd.read_parquet(images).set_index("image_id")
-    texts = _texts(references, spec["task"])
-    measured, losses, best, grid = _losses(patch_loss)
-    boxes = _boxes(embeddings, patch_loss, grid)
+    measured, losses, best, grid = best_losses(patch_loss)
+    boxes = seen_boxes(embeddings, patch_loss, grid)
+    if spec["task"] == "images":
+        items, texts, scores = _unasked(measured), _no_texts(measured), patch_loss
+    else:
+        items, texts = _scored(predictions, scores, spec), _texts(references, spec["task"])
     for known, ids, where in (
         (files.index, items["image_id"], images),
         (texts.index, items[key], references),
@@ -52,15 +56,13 @@ def run(
         _all_known(known, ids, where, scores)
 
     error = losses["squared_error"][measured.get_indexer(items["image_id"])]
-    if relevance is None:
+    covered = None if relevance is None else _covered(relevance, items["question_id"], error.shape, scores)
+    relevant = None if covered is None else covered >= spec["relevance_threshold"]
+    if relevant is None or not relevant.any():
         items = items.assign(covered=None, relevant=None, loss=error.mean(axis=1, dtype=float))
     else:
-        covered = _covered(relevance, items["question_id"], error.shape, scores)
-        relevant = covered >= spec["relevance_threshold"]
         items = items.assign(covered=list(covered), relevant=list(relevant), loss=region_means(error, relevant))
     ranked = items[items["loss"].notna()]
-    if ranked.empty:
-        raise LossmapError(f"{scores}: nothing in it can be ranked: of {len(items)} items, none has a relevant patch.")
     chosen = choose(ranked, spec["number"]).assign(unranked=len(items) - len(ranked))
     rows = measured.get_indexer(chosen["image_id"])
     chosen = chosen.assign(
@@ -81,7 +83,7 @@ def run(
 
 
 def _scored(predictions: Path, scores: Path, spec: dict) -> pd.DataFrame:
-    """One row per scored item: image_id, question_id, prompt, prediction or choice, score, outcome."""
+    """One row per scored item: image_id, question_id, prompt, prediction or choice, score, scored (by), outcome."""
     key, column = KEYS[spec["task"]], SCORES[spec["task"]]
     said, scored = pd.read_parquet(predictions).set_index(key), pd.read_parquet(scores)
     _all_known(said.index, scored[key], predictions, scores)
@@ -89,12 +91,27 @@ def _scored(predictions: Path, scores: Path, spec: dict) -> pd.DataFrame:
     items = said.loc[scored[key], ["prompt", *what]].rename(columns=what).reset_index()
     items["image_id"] = scored["image_id"].to_numpy()
     items["score"] = scored[column].to_numpy(float)
+    names = pd.Series("cider", scored.index) if spec["task"] == "captions" else scored["score"]
+    items["scored"] = names.map(SCORE_NAMES).to_numpy()
     if items["score"].isna().any():
         first = items[key][items["score"].isna()].iloc[0]
         raise LossmapError(f"{scores}: {key} {first} has no {column}. Delete the file and run again.")
     if spec["task"] == "captions":
         return items.assign(question_id=None, outcome=None)
     return items.assign(outcome=np.where(items["score"] >= spec["right"], "right", "wrong"))
+
+
+def _unasked(measured: pd.Index) -> pd.DataFrame:
+    """One row per image, as `_scored`, where nothing was predicted."""
+    nothing = dict.fromkeys(("question_id", "prompt", "prediction", "scored", "outcome"))
+    return pd.DataFrame({"image_id": measured}).assign(**nothing, score=np.nan)
+
+
+def _no_texts(measured: pd.Index) -> pd.DataFrame:
+    """As `_texts`, where people said nothing."""
+    references = [[] for _ in measured]
+    nothing = {"question": None, "options": None, "references": references, "mask_path": None}
+    return pd.DataFrame(nothing, index=measured)
 
 
 def _texts(path: Path, task: str) -> pd.DataFrame:
@@ -108,27 +125,6 @@ def _texts(path: Path, task: str) -> pd.DataFrame:
         first = table.index[table["options"].isna()][0]
         raise LossmapError(f"{path}: question {first} has no options. Leave its dataset out of multiple choice.")
     return table[["question", "options", "references", "mask_path"]].astype({"mask_path": object, "options": object})
-
-
-def _losses(path: Path) -> tuple[pd.Index, dict[str, np.ndarray], str, list[int]]:
-    """Image ids; the three losses (image, patch) of the best reconstructor; its name; rows and columns of patches."""
-    opened = open_patch_losses(path)
-    best = opened.attrs["best"]
-    losses = opened[list(LOSSES)].sel(reconstructor=best)
-    ids = pd.Index(opened["image_id"].values.tolist())
-    maps = {name: losses[name].values.reshape(len(ids), -1) for name in LOSSES}
-    return ids, maps, best, list(opened.attrs["pre_grid"])
-
-
-def _boxes(embeddings: Path, patch_loss: Path, grid: list[int]) -> pd.Series:
-    """Left, top, right, bottom of what the model saw, in pixels of the original image, by image id."""
-    store = open_store(embeddings)
-    if list(store.attrs["pre_grid"]) != list(grid):
-        raise LossmapError(
-            f"{patch_loss}: has {grid} patches, {embeddings} has {store.attrs['pre_grid']}: they are of different"
-            f" inputs. Delete {patch_loss} and run again."
-        )
-    return pd.Series(store["box"].values.astype(float).tolist(), index=store["image_id"].values)
 
 
 def _covered(relevance: Path, questions: pd.Series, shape: tuple[int, int], scores: Path) -> np.ndarray:

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lossmap.errors import LossmapError
 from lossmap.example_pictures import picture
 from lossmap.examples import CASES, case, worst_patches
-from lossmap.figures.patch_maps import draw_answers, shown
+from lossmap.figures.patch_maps import draw_answers, draw_sentence, shown
 from lossmap.figures.style import save, use_style
 from lossmap.measures.coverage import region_means
 
@@ -19,7 +18,10 @@ def run(*, examples: Path, pdf: Path, png: Path, finding: Path) -> None:
     use_style()
     chosen = pd.read_parquet(examples)
     if chosen["relevant"].isna().all():
-        raise LossmapError(f"{examples}: its questions have no answer masks. Take a dataset that has them.")
+        why = "No question has a patch of which its answer mask covers enough, so that none is shown."
+        save(draw_sentence(why), pdf, png)
+        finding.write_text(f"- {why}\n")
+        return
     cases = pd.concat([case(chosen, *each) for each in CASES], ignore_index=True)
     error, relevant = np.stack(cases["squared_error"]), np.stack(cases["relevant"])
     cases["other_loss"] = region_means(error, ~relevant)
@@ -37,6 +39,6 @@ def _sentence(row, outcome: str, which: str) -> str:
         return f"- **{outcome} answer, {which} loss**: there is none."
     return (
         f"- **{outcome} answer, {which} loss** (rank {row.rank} of {row.of} ranked {outcome} answers): squared error "
-        f"{row.loss:.3f} in the patches with the answer, {shown(row.other_loss)} in the others; accuracy "
+        f"{row.loss:.3f} in the patches with the answer, {shown(row.other_loss)} in the others; {row.scored} "
         f"{row.score:.2g}."
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from lossmap.columns import METRICS
 from lossmap.figures.overlap import overlap_by_k
 from lossmap.figures.style import legend_below, save, use_style
 
@@ -20,7 +21,7 @@ def run(*, table: Path, pdf: Path, png: Path) -> None:
     for panel, (dataset, group) in zip(axes[0], datasets, strict=True):
         overlap_by_k(panel, group)
         panel.set_title(f"{dataset} (n = {group['n'].iloc[0]:,})")
-    axes[0, 0].set_ylabel("neighbours kept (KNOR)")
+    axes[0, 0].set_ylabel(f"overlap (KNOR),\nby {METRICS[metric]}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     legend_below(figure, dict(zip(labels, handles, strict=True)), 4)
     figure.tight_layout()

@@ -7,6 +7,7 @@ import pandas as pd
 
 from lossmap.figures.relations import correlation_by_loss
 from lossmap.figures.style import legend_below, save, use_style
+from lossmap.scoring import SCORE_NAMES
 
 
 def run(*, table: Path, pdf: Path, png: Path) -> None:
@@ -14,7 +15,7 @@ def run(*, table: Path, pdf: Path, png: Path) -> None:
     use_style()
     rows = pd.read_csv(table)
     datasets, models = rows["dataset"].unique(), rows["model"].unique()
-    size = (2.3 * len(models) + 1.2, 1.9 * len(datasets) + 0.4)
+    size = (2.3 * len(models) + 1.2, 2.2 * len(datasets) + 0.4)
     figure, axes = plt.subplots(
         len(datasets), len(models), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
     )
@@ -24,7 +25,8 @@ def run(*, table: Path, pdf: Path, png: Path) -> None:
             correlation_by_loss(panel, own)
             used = ", ".join(f"{n} {region}" for region, n in own.groupby("region", sort=False)["n"].first().items())
             panel.set_title(f"{model} on {dataset}\nn: {used}", fontsize=8)
-    figure.supxlabel("rank correlation of loss and accuracy", fontsize="medium")
+    scores = " or ".join(rows["score"].map(SCORE_NAMES).unique())
+    figure.supxlabel(f"rank correlation of loss and {scores}", fontsize="medium")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     legend_below(figure, dict(zip(labels, handles, strict=True)), 2)
     save(figure, pdf, png)

@@ -45,7 +45,8 @@ def _of_model(path: Path, model: str, table: pd.DataFrame, spec: dict):
             about.append(f"class {classes[query]}")
         rows.append(Row(about, _picture(table, image_ids[query]), *pictures, *(list(side) for side in hits)))
     legend = ("same class", "other class") if spec["mark"] == "class" else ("nearest on both sides", "on one side only")
-    return gallery(rows, f"{model}: queries of highest, median and lowest overlap at k = {spec['k']}", legend)
+    title = f"{model}: queries of highest, median and lowest overlap at k = {spec['k']}, by Euclidean distance"
+    return gallery(rows, title, legend)
 
 
 def chosen(overlap: np.ndarray) -> list[int]:

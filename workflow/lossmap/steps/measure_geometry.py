@@ -59,7 +59,7 @@ def run(
     unit = unit_rows(before, "before")
     _plan(measured, margins).to_parquet(plan, index=False)
     _projections(measured, margins, unit, by_cosine[0], after.shape[1]).to_parquet(projections, index=False)
-    pd.DataFrame(measured.rows).to_parquet(summary, index=False)
+    pd.DataFrame(measured.rows).astype({"k": "Int64"}).to_parquet(summary, index=False)
 
 
 class _Summary:
@@ -76,14 +76,14 @@ class _Summary:
     def seed(self, purpose: str) -> int:
         return seed_for(self.spec["seed"], "measure_geometry", self.spec["dataset"], self.spec["model"], purpose)
 
-    def add(self, measure: str, interval, k: int = 0, chance: float = np.nan, n: int | None = None) -> None:
-        """One row of the summary; k is 0 where a measure has none."""
+    def add(self, measure: str, interval, k: int | None = None, chance: float = np.nan, n: int | None = None) -> None:
+        """One row of the summary; k is missing where a measure has none."""
         place = {"dataset": self.spec["dataset"], "n": n or self.n, "model": self.spec["model"]}
         value, low, high = interval
         row = {"measure": measure, "k": k, "value": value, "low": low, "high": high, "chance": chance}
         self.rows.append({**place, **row})
 
-    def add_mean(self, measure: str, values: np.ndarray, k: int = 0, chance: float = np.nan) -> None:
+    def add_mean(self, measure: str, values: np.ndarray, k: int | None = None, chance: float = np.nan) -> None:
         self.add(measure, bootstrap_mean(values, **self.resampling), k, chance)
 
 

@@ -17,33 +17,40 @@ from lossmap.plan_text import (
     describe_work,
     in_one_unit,
 )
-from lossmap.study import check_study, read_study
-from lossmap.vlm.checkpoints import resolve_configuration
+from lossmap.study import check_study, default_study, read_study
+from lossmap.vlm.checkpoints import check_configuration, fetch_configuration
 from lossmap.vlm.cost import language_cost, vision_cost
 
-# Configurations of the paper's checkpoints, so that its plan needs no network: <hub id>/<commit>/
-CONFIGURATIONS = Path(__file__).parents[2] / "studies" / "configurations"
 
-
-def run(*, configfile: Path = Path("config.yaml"), rate: float = 125.0, bandwidth: float = 0.8) -> None:
+def run(*, configfile: Path | None = None, rate: float = 125.0, bandwidth: float = 0.8) -> None:
     """Print what a study needs: images, disk, GPU memory, GPU hours and jobs, and whether the disk has room for it.
 
-    configfile: the study. rate: TFLOP/s that a GPU sustains in bfloat16; 125 is 40% of an A100's 312. bandwidth: TB/s
-    that it reads from its memory; 0.8 is 40% of an A100's 2.0. Needs no weights, no images and no GPU: sizes follow
-    from each model's config.json, which a hub model's alone is downloaded, and numbers of images from what has been
-    read, from the annotations, or from what was published. Exit status 1 if the disk has no room.
+    configfile: the study; without it, config.yaml of this folder, else of the checkout. rate: TFLOP/s that a GPU
+    sustains in bfloat16; 125 is 40% of an A100's 312. bandwidth: TB/s that it reads from its memory; 0.8 is 40% of an
+    A100's 2.0. Needs no weights, no images and no GPU: sizes follow from each model's config.json, which a hub model's
+    alone is downloaded, and numbers of images from what has been read, from the annotations, or from what was
+    published. Exit status 1 if the disk has no room, or if a model can't be used as the study has it: an image_size
+    that is missing or that it doesn't take, a format that isn't read.
     """
     if not (rate > 0 and bandwidth > 0):
         raise LossmapError(f"rate is {rate:g} and bandwidth {bandwidth:g}; wanted numbers above 0.")
-    config, rates = check_study(read_study(configfile), paths=False), Rates(rate * 1e12, bandwidth * 1e12)
-    notes, vision, language = [], {}, {}
+    configfile = configfile or default_study()
+    config = check_study(read_study(configfile), paths=False, source=str(configfile))
+    rates = Rates(rate * 1e12, bandwidth * 1e12)
+    notes, faults, vision, language = [], [], {}, {}
     counts = {name: _count(config, name, notes) for name in stored_datasets(config)}
     for name, model in config["models"].items():
         try:
-            folder = _configuration(model["checkpoint"], model.get("revision"))
+            folder = fetch_configuration(model["checkpoint"], model.get("revision"))
+        except LossmapError as error:
+            notes.append(f"{name}: not planned. config.json of {model['checkpoint']} can't be had: {error}")
+            continue
+        try:
+            check_configuration(folder)
             dtype = config["extraction"]["compute_dtype"]
             vision[name] = vision_cost(folder, model.get("image_size"), dtype, model["checkpoint"])
         except LossmapError as error:
+            faults.append(f"models: {name}: {error}")
             notes.append(f"{name}: not planned. {error}")
             continue
         if speaks(config):
@@ -65,6 +72,10 @@ def run(*, configfile: Path = Path("config.yaml"), rate: float = 125.0, bandwidt
         describe_disk(works, missing, str(folder.resolve()), free, whole=not notes),
     ]
     print("\n\n".join("\n".join(block) for block in blocks if block))
+    if faults:
+        raise LossmapError.listing(
+            f"{configfile}: not every model can be used as this study has it:", faults, "Mend these."
+        )
     if missing > free:
         needed, room = in_one_unit(missing, free)
         raise LossmapError(
@@ -94,17 +105,6 @@ def _count(config: dict, dataset: str, notes: list[str]) -> Count:
         return count
     chosen = min(drawn, entry.get("limit", entry.get("sample", drawn)))
     return Count(chosen, chosen, "as configured")
-
-
-def _configuration(checkpoint: str, revision: str | None) -> Path:
-    """The folder with a model's configuration: the one that is shipped for this commit, else its own."""
-    shipped = CONFIGURATIONS / checkpoint / (revision or "")
-    if revision and shipped.is_dir():
-        return shipped
-    try:
-        return resolve_configuration(checkpoint, revision)
-    except LossmapError as error:
-        raise LossmapError(f"config.json of {checkpoint} can't be had: {error}") from None
 
 
 def _existing(folder: Path) -> Path:

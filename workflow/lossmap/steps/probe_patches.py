@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 
 from lossmap.embeddings import open_embeddings
 from lossmap.errors import LossmapError
+from lossmap.measures.relations import spearman_rho
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.patch_loss_store import open_patch_losses
 from lossmap.seeds import seed_for
@@ -25,7 +25,8 @@ def run(
     """Move one patch at a time by a small step, and measure how far the connector's output moves.
 
     patches: one row per image and patch; summary: one row per measure, with interval over images. A response is
-    relative: 1 is that of a connector that only scales. patch_loss: the dataset's patch losses, to compare with.
+    relative: 1 is that of a connector that only scales. patch_loss: the dataset's patch losses, to compare with, given
+    the patches' norm before the connector: patches with more in them move the output more, and are harder to rebuild.
     spec: dataset, model, images (how many, drawn by seed), directions (random ones), step (as a share of the root mean
     square length of all patches), batch_size, checkpoint, revision, image_size, confidence, resamples, seed. The
     connector runs in float32, on the GPU where there is one.
@@ -66,7 +67,7 @@ def run(
         maps["loss"] = losses
         table["loss"] = losses.ravel()
     table.to_parquet(patches, index=False)
-    _summary(maps, spec).to_parquet(summary, index=False)
+    _summary(maps, pre.norm(dim=2).numpy(), spec).to_parquet(summary, index=False)
 
 
 def _losses(path: Path, image_ids: np.ndarray) -> np.ndarray:
@@ -80,8 +81,8 @@ def _losses(path: Path, image_ids: np.ndarray) -> np.ndarray:
     return best[[place[image] for image in image_ids]].values.reshape(len(image_ids), -1)
 
 
-def _summary(maps: dict[str, np.ndarray], spec: dict) -> pd.DataFrame:
-    """Means over images of what each image's map comes to."""
+def _summary(maps: dict[str, np.ndarray], norms: np.ndarray, spec: dict) -> pd.DataFrame:
+    """Means over images of what each image's map comes to. maps, norms (images, patches)."""
     rows = []
 
     def add(measure: str, values: np.ndarray) -> None:
@@ -89,7 +90,7 @@ def _summary(maps: dict[str, np.ndarray], spec: dict) -> pd.DataFrame:
         how = [spec[key] for key in ("resamples", "confidence", "seed")]
         mean, low, high = bootstrap_mean(defined, *how) if len(defined) else [np.nan] * 3
         place = {"dataset": spec["dataset"], "n": len(defined), "model": spec["model"], "measure": measure}
-        rows.append({**place, "k": 0, "value": mean, "low": low, "high": high, "chance": np.nan})
+        rows.append({**place, "k": None, "value": mean, "low": low, "high": high, "chance": np.nan})
 
     for name in RESPONSES:
         values, mean = maps[name], maps[name].mean(1)
@@ -97,12 +98,9 @@ def _summary(maps: dict[str, np.ndarray], spec: dict) -> pd.DataFrame:
         add(f"response_{name}_spread", np.divide(values.std(1), mean, out=np.full_like(mean, np.nan), where=mean > 0))
         add(f"response_{name}_unseen", (values < UNSEEN * mean[:, None]).mean(1))
         if "loss" in maps:
-            add(f"response_{name}_loss", np.array([_rho(*pair) for pair in zip(values, maps["loss"], strict=True)]))
-    return pd.DataFrame(rows)
-
-
-def _rho(one: np.ndarray, two: np.ndarray) -> float:
-    """Spearman's rank correlation over an image's patches; nan where one of the maps is flat."""
-    if np.ptp(one) == 0 or np.ptp(two) == 0:
-        return np.nan
-    return float(stats.spearmanr(one, two).statistic)
+            images = list(zip(values, maps["loss"], norms, strict=True))
+            add(f"response_{name}_loss", np.array([spearman_rho(one, two) for one, two, _ in images]))
+            add(
+                f"response_{name}_loss_partial", np.array([spearman_rho(one, two, [norm]) for one, two, norm in images])
+            )
+    return pd.DataFrame(rows).astype({"k": "Int64"})

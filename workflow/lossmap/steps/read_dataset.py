@@ -10,7 +10,7 @@ def run(*, images: Path, captions: Path, questions: Path, summary: Path, spec: d
     """Read a dataset in its published format, check every image, and write its manifest.
 
     images, captions, questions (Parquet) and summary (JSON): the files to write. spec: the dataset's entry in
-    config.yaml. threads: how many processes decode images.
+    the study's file. threads: how many processes decode images.
     """
     manifest = read(spec, workers=threads)
     write_manifest(manifest, images=images, captions=captions, questions=questions, summary=summary)

@@ -8,7 +8,14 @@ import pandas as pd
 
 from lossmap.errors import LossmapError
 from lossmap.measures.coverage import region_means
-from lossmap.measures.relations import LOSSES, WITHIN, difference_of_means, relate, spearman_rho
+from lossmap.measures.relations import (
+    LOSSES,
+    WITHIN,
+    difference_of_means,
+    partial_difference,
+    relate,
+    spearman_rho,
+)
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.patch_loss_store import open_patch_losses
 from lossmap.seeds import seed_for
@@ -19,7 +26,7 @@ def run(*, scores: Path, relevance: Path, patch_loss: Path, losses: Path, relati
 
     A patch is relevant if the answer mask covers at least `threshold` of its area. patch_loss: values per patch, of
     which those of the best reconstructor count. losses: one row per question and region; relations: one row per region
-    and loss. The partial correlation holds the patches' mean norm before the connector and the mask's area constant.
+    and loss. What is called partial holds the patches' mean norm before the connector and the mask's area constant.
 
     spec: dataset, model, threshold, right (accuracy from which an answer counts as right), permutations, confidence,
     resamples, seed.
@@ -28,6 +35,7 @@ def run(*, scores: Path, relevance: Path, patch_loss: Path, losses: Path, relati
     table.to_parquet(losses, index=False)
     same = {"dataset": spec["dataset"], "model": spec["model"], "reconstructor": reconstructor}
     same |= {"threshold": spec["threshold"], "right_from": spec["right"]}
+    same["score"] = table["score"].iloc[0]
     same["unscored"] = len(pd.read_parquet(relevance, columns=["question_id"])) - table["question_id"].nunique()
     rows = []
     for region, every in table.groupby("region", sort=False):
@@ -47,7 +55,7 @@ def _by_region(scores: Path, relevance: Path, patch_loss: Path, threshold: float
     _refuse_missing(scored, row_of, "image_id", scores, f"loss in {patch_loss}")
     best = maps.attrs["best"]
     maps = maps.sel(reconstructor=best).isel(image=[row_of[image] for image in scored["image_id"]]).load()
-    table = scored[["question_id", "image_id", "accuracy", "accuracy_simple"]].merge(
+    table = scored[["question_id", "image_id", "score", "accuracy", "accuracy_simple"]].merge(
         masks.drop(columns="image_id"), on="question_id", how="left", validate="one_to_one"
     )
     grid = maps["pre_norm"].shape
@@ -85,11 +93,13 @@ def _relation(table: pd.DataFrame, loss: str, spec: dict) -> dict:
     """One loss in one region against accuracy: rank correlation, and right against wrong answers."""
     how = {key: spec[key] for key in ("resamples", "confidence")}
     how["seed"] = seed_for(spec["seed"], "relate_answers", spec["dataset"], spec["model"])
-    controls = [table["pre_norm"], table["mask_area"]]
-    row = asdict(relate(table[loss], table["accuracy"], controls, permutations=spec["permutations"], **how))
-    signed = spearman_rho(table["norm_difference"], table["accuracy"])
-    row["rho_signed"] = signed if loss == "absolute_norm_difference" else np.nan
-    row["rho_paper_convention"] = spearman_rho(table[loss], table["accuracy_simple"])
+    controls, score = [table["pre_norm"], table["mask_area"]], table["accuracy"]
+    row = asdict(relate(table[loss], score, controls, permutations=spec["permutations"], **how))
+    is_norm = loss == "absolute_norm_difference"
+    for name, given in (("rho_signed", ()), ("rho_signed_partial", controls)):
+        row[name] = spearman_rho(table["norm_difference"], score, given) if is_norm else np.nan
+    simple = table["accuracy_simple"]  # which exact match has not
+    row["rho_paper_convention"] = spearman_rho(table[loss], simple) if simple.notna().all() else np.nan
     right = (table["accuracy"] >= spec["right"]).to_numpy()
     groups = {"right": table[loss].to_numpy()[right], "wrong": table[loss].to_numpy()[~right]}
     for name, group in groups.items():
@@ -98,4 +108,6 @@ def _relation(table: pd.DataFrame, loss: str, spec: dict) -> dict:
             name: len(group),
             **dict(zip((f"loss_{name}", f"loss_{name}_low", f"loss_{name}_high"), mean, strict=True)),
         }
-    return row | asdict(difference_of_means(*groups.values(), permutations=spec["permutations"], **how))
+    how["permutations"] = spec["permutations"]
+    partial = asdict(partial_difference(table[loss], right, controls, **how))
+    return row | asdict(difference_of_means(*groups.values(), **how)) | {f"partial_{k}": v for k, v in partial.items()}

@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 
 from lossmap.errors import LossmapError
-from lossmap.measures.relations import LOSSES, difference_of_means, partial_spearman, quarters, relate, spearman_rho
+from lossmap.measures.relations import (
+    LOSSES,
+    difference_of_means,
+    quarters,
+    rank_residuals,
+    relate,
+    spearman_rho,
+)
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.patch_loss_store import open_patch_losses
 from lossmap.seeds import seed_for
@@ -17,8 +24,8 @@ def run(*, scores: Path, patch_loss: Path, maps: Path, losses: Path, relations: 
     """Put each image's loss beside its caption's CIDEr, and relate the two: one row per loss.
 
     patch_loss: means per image (Parquet), of which those of the best reconstructor count. maps: values per patch, of
-    which the norms before the connector are read: the partial correlation holds their mean constant, and a second one
-    the number of words of the references, too: images with more to see take more words, lose more and score less.
+    which the norms before the connector are read: what is called partial holds their mean constant, and the number of
+    words of the references: images with more to see take more words, lose more and score less.
 
     spec: dataset, model, permutations, confidence, resamples, seed.
     """
@@ -53,27 +60,36 @@ def run(*, scores: Path, patch_loss: Path, maps: Path, losses: Path, relations: 
 
 def _relation(table: pd.DataFrame, loss: str, how: dict, permutations: int) -> dict:
     """Rank correlation of one loss with CIDEr, and in the paper's convention: CIDEr on raw strings."""
-    controls = [table["pre_norm"], table["reference_words"]]
-    found = relate(table[loss], table["cider"], controls[:1], permutations=permutations, **how)
-    given_words = partial_spearman(table[loss], table["cider"], controls, **how)
-    words = {"rho_words": given_words.rho, "words_low": given_words.low, "words_high": given_words.high}
-    signed = spearman_rho(table["norm_difference"], table["cider"]) if loss == "absolute_norm_difference" else np.nan
-    raw = spearman_rho(table[loss], table["cider_raw"])
-    if given_words.reason and not found.reason:
-        words["reason"] = f"partial, given words: {given_words.reason}"
-    return {**asdict(found), **words, "rho_signed": signed, "rho_paper_convention": raw}
+    controls, score = _controls(table), table["cider"]
+    row = asdict(relate(table[loss], score, controls, permutations=permutations, **how))
+    is_norm = loss == "absolute_norm_difference"
+    for name, given in (("rho_signed", ()), ("rho_signed_partial", controls)):
+        row[name] = spearman_rho(table["norm_difference"], score, given) if is_norm else np.nan
+    return row | {"rho_paper_convention": spearman_rho(table[loss], table["cider_raw"])}
+
+
+def _controls(table: pd.DataFrame) -> list[pd.Series]:
+    return [table["pre_norm"], table["reference_words"]]
 
 
 def _quarters(table: pd.DataFrame, loss: str, how: dict, spec: dict) -> dict:
-    """Mean CIDEr of the quarters of the images with the highest and the lowest loss, and lowest less highest."""
-    highest, lowest = quarters(table[loss]) if len(table) >= 4 else (np.empty(0, int), np.empty(0, int))
-    row = {"quarter": len(highest)}
+    """Mean CIDEr of the quarters of the images with the highest and the lowest loss, and lowest less highest.
+
+    Partial: the quarters of what norm and words leave of the loss. A regression within the raw quarters would not do:
+    being chosen by loss, they hardly have a norm in common.
+    """
+    enough, how = len(table) >= 4, {**how, "permutations": spec["permutations"]}
+    cider, none = table["cider"].to_numpy(), (np.empty(0, int),) * 2
+    highest, lowest = quarters(table[loss]) if enough else none
+    row = {"quarter": len(highest)} | asdict(difference_of_means(cider[lowest], cider[highest], **how))
+    given = quarters(rank_residuals(table[loss], _controls(table))) if enough else none
+    partial = difference_of_means(cider[given[1]], cider[given[0]], **how)
+    row |= {f"partial_{name}": value for name, value in asdict(partial).items()}
+    del how["permutations"]
     for name, images in (("cider_high_loss", highest), ("cider_low_loss", lowest)):
         row |= _with_bounds(name, table["cider"].iloc[images], how)
         row[f"{name}_paper_convention"] = table["cider_raw"].iloc[images].mean()
-    cider = table["cider"].to_numpy()
-    apart = difference_of_means(cider[lowest], cider[highest], permutations=spec["permutations"], **how)
-    return row | asdict(apart)
+    return row
 
 
 def _with_bounds(name: str, values: pd.Series, how: dict) -> dict:

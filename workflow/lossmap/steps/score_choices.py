@@ -24,15 +24,16 @@ def run(*, predictions: Path, questions: Path, scores: Path, summary: Path, spec
     _refuse(table, predictions, questions)
     table["correct"] = (table["choice"] == table["answer_index"]).astype("int64")
     table["accuracy"] = table["correct"].astype(float)
-    table[["question_id", "image_id", "category", "correct", "accuracy"]].to_parquet(scores, index=False)
+    table["score"] = "choice_accuracy"
+    table[["question_id", "image_id", "category", "score", "correct", "accuracy"]].to_parquet(scores, index=False)
 
     rows = []
     for category, group in [("all", table), *table.groupby("category", sort=True)]:
         seed = seed_for(spec["seed"], "score_choices", spec["dataset"], spec["model"], category)
         images = group.groupby("image_id", sort=False)["accuracy"].agg(["sum", "size"])
         interval = ratio_interval(images["sum"], images["size"], spec["resamples"], spec["confidence"], seed)
-        row = {"dataset": spec["dataset"], "model": spec["model"], "category": category, "images": len(images)}
-        row |= {"n": len(group), "left_out": len(known) - len(table)}
+        row = {"dataset": spec["dataset"], "model": spec["model"], "category": category, "score": "choice_accuracy"}
+        row |= {"images": len(images), "n": len(group), "left_out": len(known) - len(table)}
         row |= dict(zip(("accuracy", "accuracy_low", "accuracy_high"), interval, strict=True))
         rows.append({**row, "chance": (1 / group["options"].map(len)).mean()})
     pd.DataFrame(rows).to_parquet(summary, index=False)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lossmap.measures.relations import adjusted_p
 from lossmap.paper import beside
-from lossmap.tables import with_interval, write_csv, write_html
+from lossmap.relation_tables import correlations, differences, reasons, with_adjusted_p
+from lossmap.tables import interval_text, p_value, with_interval, write_csv, write_html
 
 # Images of the splits on which the paper reports: its numbers stand beside ours of a whole split only.
 PAPER_IMAGES = {"coco-karpathy": 5000, "flickr30k": 1000}
@@ -18,14 +18,16 @@ CIDER_NOTE = (
     "the study has its model and dataset."
 )
 RELATION_NOTE = (
-    "CIDEr of the quarters of the images with the highest and with the lowest loss; gain: lowest less highest. rho: "
-    "Spearman's rank correlation of loss and CIDEr; negative: images that lost more are described worse. Partial rho:"
-    " given the mean norm of an image's patches before the connector; then given the mean number of words of its "
-    "references, too, since images with more to see take more words, lose more and score less. In brackets: bootstrap"
-    " interval over images. p: by permutation, two-sided; adjusted: Benjamini-Hochberg, the family being all tests of"
-    " that column. Loss: mean over patches, by the best reconstructor; the norm difference by its absolute value. "
-    "Unscored: images with a loss but without a scored caption. Paper's convention: CIDEr on raw strings. Reported: "
-    "the paper's value, where the study has its model and dataset."
+    "Partial: given the mean norm of an image's patches before the connector and the mean number of words of its "
+    "references, since images with more to see take more words, lose more and score less; this is the finding. Raw: "
+    "without that, as in the paper. rho: Spearman's rank correlation of loss and CIDEr; negative: images that lost "
+    "more are described worse. CIDEr of the quarters of the images with the highest and with the lowest loss; gain: "
+    "lowest less highest, partial: of the quarters by what the ranks of norm and words leave of the loss. In brackets: "
+    "bootstrap interval over images. p: by permutation, two-sided; <=: no permutation came as far, so that p is an "
+    "upper bound; adjusted: Benjamini-Hochberg, the family being all tests of that column. Loss: mean over patches, by "
+    "the best reconstructor; the norm difference by its absolute value. Unscored: images with a loss but without a "
+    "scored caption. Paper's convention: CIDEr on raw strings. Reported: the paper's value, where the study has its "
+    "model and dataset."
 )
 
 
@@ -79,35 +81,25 @@ def _cider_sentences(table: pd.DataFrame) -> list[str]:
 def _relations(rows: pd.DataFrame, checkpoints: dict) -> pd.DataFrame:
     """One row per dataset, model and loss. The paper's loss is the squared error."""
     table, values = rows.drop(columns=["empty", *CIDER]), ["cider_high_loss", "cider_low_loss", "spearman"]
-    table["p_adjusted"] = adjusted_p(table["p_permutation"])
-    table["difference_p_adjusted"] = adjusted_p(table["difference_p"])
-    table = _beside(table, "table4", values, checkpoints)
+    table = _beside(with_adjusted_p(table), "table4", values, checkpoints)
     table.loc[table["loss"] != "squared_error", [f"{name}_reported" for name in values]] = float("nan")
     return table
 
 
 def _readable_relations(table: pd.DataFrame) -> pd.DataFrame:
     """The table with intervals beside their values, without columns that hold nothing."""
-    columns = {**_names(table), "loss": table["loss"].str.replace("_", " ")}
+    columns = {**_names(table), "kind of loss": table["loss"].str.replace("_", " ")}
+    columns |= correlations(table)
+    columns["raw rho, paper's convention"] = _text(table["rho_paper_convention"], 3)
+    columns["raw rho, reported"] = _text(table["spearman_reported"], 3)
+    columns |= differences(table, "gain", 1)
     quarters = {"highest": "cider_high_loss", "lowest": "cider_low_loss"}
     for title, name in quarters.items():
         columns[f"CIDEr, {title} loss"] = with_interval(table, name, f"{name}_low", f"{name}_high", 1)
-    columns |= {
-        "gain": with_interval(table, "difference", "difference_low", "difference_high", 1),
-        "p of gain": table["difference_p"],
-        "adjusted p of gain": table["difference_p_adjusted"],
-        "rho": with_interval(table, "rho", "low", "high", 3),
-        "p": table["p_permutation"],
-        "adjusted p": table["p_adjusted"],
-        "partial rho": with_interval(table, "rho_partial", "partial_low", "partial_high", 3),
-        "given words, too": with_interval(table, "rho_words", "words_low", "words_high", 3),
-        "rho, paper's convention": _text(table["rho_paper_convention"], 3),
-        "rho, reported": _text(table["spearman_reported"], 3),
-    }
     for title, name in quarters.items():
-        columns[f"{title}, paper's convention"] = _text(table[f"{name}_paper_convention"], 1)
-        columns[f"{title}, reported"] = _text(table[f"{name}_reported"], 2)
-    columns["undefined, because"] = (table["reason"] + " " + table["difference_reason"]).str.strip().replace("", None)
+        columns[f"CIDEr, {title} loss, paper's convention"] = _text(table[f"{name}_paper_convention"], 1)
+        columns[f"CIDEr, {title} loss, reported"] = _text(table[f"{name}_reported"], 2)
+    columns["undefined, because"] = reasons(table, "reason", "difference_reason", "partial_difference_reason")
     return pd.DataFrame(columns).dropna(axis="columns", how="all")
 
 
@@ -116,18 +108,20 @@ def _relation_sentences(table: pd.DataFrame) -> list[str]:
     lines = []
     for row in table[table["loss"] == "squared_error"].itertuples():
         start = f"- **{row.model}** on {row.dataset} ({row.images} images): "
-        if pd.isna(row.rho):
-            lines.append(f"{start}no rank correlation of squared error and CIDEr: {row.reason}.")
+        if pd.isna(row.rho_partial):
+            lines.append(f"{start}no partial rank correlation of squared error and CIDEr: {row.reason}.")
             continue
+        p = p_value(row.partial_p_adjusted, at_floor=row.partial_p_at_floor)
+        gain = interval_text(row.partial_difference, row.partial_difference_low, row.partial_difference_high, 1)
         lines.append(
-            f"{start}squared error and CIDEr correlate by {row.rho:.2f} [{row.low:.2f}, {row.high:.2f}], adjusted p "
-            f"{row.p_adjusted:.4f}; given patch norm by {row.rho_partial:.2f} [{row.partial_low:.2f}, "
-            f"{row.partial_high:.2f}], given the references' words, too, by {row.rho_words:.2f} [{row.words_low:.2f}, "
-            f"{row.words_high:.2f}]. CIDEr of the quarter with the highest loss: {row.cider_high_loss:.1f}, with the "
-            f"lowest: {row.cider_low_loss:.1f}."
+            f"{start}given patch norm and the references' words, squared error and CIDEr correlate by "
+            f"{interval_text(row.rho_partial, row.partial_low, row.partial_high, 2)} (adjusted p {p}; raw: "
+            f"{interval_text(row.rho, row.low, row.high, 2)}). CIDEr of the quarter with the lowest loss less that of "
+            f"the quarter with the highest, given the same: {gain} (raw: "
+            f"{interval_text(row.difference, row.difference_low, row.difference_high, 1)})."
         )
-    tests = int(table["p_adjusted"].notna().sum())
-    return [*lines, "", f"Family of tests: {tests} rank correlations; undefined: {len(table) - tests}."]
+    tests = int(table["partial_p_adjusted"].notna().sum())
+    return [*lines, "", f"Family of tests: {tests} partial rank correlations; undefined: {len(table) - tests}."]
 
 
 def _names(table: pd.DataFrame) -> dict:

@@ -4,16 +4,17 @@ from pathlib import Path
 
 import pandas as pd
 
+from lossmap.columns import METRICS
 from lossmap.paper import beside
 from lossmap.tables import with_interval, write_csv, write_html
 
 NOTE = (
-    "Share of an image's k nearest neighbours (mean-pooled embeddings; l2: Euclidean distance, ip: inner product of "
-    "unit vectors) that are the same before and after the connector, the image itself left out: mean and bootstrap "
-    "interval over images. Chance: k / (n - 1). By permutation: the central {confidence} of the means when images are "
-    "paired at random; p: share of those means that reach ours (one-sided). Above chance: 0 at chance, 1 if all are "
-    "kept. Paper's convention: each image counts among its own neighbours. Reported: the paper's value, in its "
-    "convention, where the study has its model and dataset."
+    "Share of an image's k nearest neighbours (mean-pooled embeddings, by Euclidean distance or cosine) that are the "
+    "same before and after the connector, the image itself left out: mean and bootstrap interval over images. Chance: "
+    "k / (n - 1). By permutation: the central {confidence} of the means when images are paired at random; p: share of "
+    "those means that reach ours (one-sided). Above chance: 0 at chance, 1 if all are kept. Paper's convention: each "
+    "image counts among its own neighbours. Reported: the paper's value, in its convention, where the study has its "
+    "model and dataset."
 )
 
 
@@ -37,7 +38,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
         "dataset": table["dataset"],
         "images": table["n"],
         "model": table["model"],
-        "similarity": table["metric"],
+        "metric": table["metric"].map(METRICS),
         "k": table["k"],
         "overlap": with_interval(table, "overlap", "low", "high", 3),
         "chance": table["chance"],
@@ -54,13 +55,13 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
 
 def _sentences(table: pd.DataFrame, confidence: float) -> str:
     """One line per model, for the report: the range of its overlap over datasets at the smallest k."""
-    k = table["k"].min()
-    rows = table[(table["metric"] == table["metric"].iloc[0]) & (table["k"] == k)]
+    k, metric = table["k"].min(), table["metric"].iloc[0]
+    rows = table[(table["metric"] == metric) & (table["k"] == k)]
     lines = []
     for model, group in rows.groupby("model", sort=False):
         each = ", ".join(
             f"{row.overlap:.2f} [{row.low:.2f}, {row.high:.2f}] on {row.dataset} (chance {row.chance:.2f})"
             for row in group.itertuples()
         )
-        lines.append(f"- **{model}** keeps this share of the {k} nearest neighbours: {each}.")
+        lines.append(f"- **{model}** keeps this share of the {k} nearest neighbours by {METRICS[metric]}: {each}.")
     return "\n".join([*lines, "", f"In brackets: {confidence:.0%} bootstrap interval over images.", ""])

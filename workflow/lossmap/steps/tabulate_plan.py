@@ -8,11 +8,11 @@ from lossmap.geometry_tables import plan_sentences, planner_table, readable_plan
 from lossmap.tables import write_csv, write_html
 
 NOTE = (
-    "A random projection to the dimension given (Johnson-Lindenstrauss, with the constant of Dasgupta and Gupta) "
-    "keeps every distance well enough for all k neighbours of the images whose margin is clear enough; the share of "
-    "images with the smallest margins, which are near-ties, is given up. Promised: share of images that keep all k. "
-    "Kept all, overlap: measured, by projecting. Beside it: the connector's own overlap, that of random projections "
-    "to its output width (in parentheses; mean of up to 8), and the width of those that keep as much as the "
+    "A random projection to the dimension given (Johnson-Lindenstrauss, with the constant of Dasgupta and Gupta) keeps "
+    "every distance well enough for all k neighbours of the images whose margin is clear enough; the share of images "
+    "with the smallest margins, which are near-ties, is given up. Neighbours by cosine of mean-pooled embeddings; "
+    "overlap (k-NN overlap ratio, KNOR): the share of them that is kept. Overlap of projections: measured; to the "
+    "connector's output width: mean of up to 8. Width of equal overlap: of random projections that keep as much as the "
     "connector (–: fewer than 2, or more than its own). Guaranteed beyond the sample: share of images whose margin "
     "holds for the population that the images are a sample of (Dvoretzky-Kiefer-Wolfowitz); for the others no finite "
     "dimension is guaranteed. In brackets: bootstrap interval over images."

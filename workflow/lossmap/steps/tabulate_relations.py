@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from lossmap.measures.relations import WITHIN, adjusted_p
-from lossmap.tables import with_interval, write_csv, write_html
+from lossmap.measures.relations import WITHIN
+from lossmap.relation_tables import correlations, differences, reasons, with_adjusted_p
+from lossmap.scoring import SCORE_NAMES
+from lossmap.tables import interval_text, p_value, with_interval, write_csv, write_html
 
+REASONS = ("reason", "difference_reason", "partial_difference_reason")
 COUNTS = {
     "questions": "answers",
     "n": "used",
@@ -18,18 +21,23 @@ SHARED_NOTE = (
     "irrelevant otherwise; the loss is the mean over those patches, by the best reconstructor, the norm difference by "
     "its absolute value. Answers: all that were scored; used: those with such patches; mask not seen: of the answers, "
     "those whose mask the model's crop leaves out, or that is empty; unscored: questions with a mask but without a "
-    "score. In brackets: bootstrap interval over images. p: by permutation, two-sided; adjusted: Benjamini-Hochberg, "
-    "the family being all tests of that column. "
+    "score. Partial: {given}; this is the finding. Raw: without that, as in the paper. In brackets: bootstrap interval "
+    "over images. p: by permutation, two-sided; <=: no permutation came as far, so that p is an upper bound; adjusted: "
+    "Benjamini-Hochberg, the family being all tests of that column. "
 )
-CORRELATION_NOTE = SHARED_NOTE + (
+CORRELATION_NOTE = SHARED_NOTE.format(
+    given="given the mean norm of those patches before the connector, and the area of the mask"
+) + (
     "rho: Spearman's rank correlation of loss and answer accuracy; negative: where more is lost, answers are worse. "
-    "Partial rho: given the mean norm of those patches before the connector, and the area of the mask. rho, signed: of "
-    "the signed norm difference. Paper's convention: accuracy as min(matches / 3, 1)."
+    "Signed: of the signed norm difference. Paper's convention: accuracy as min(matches / 3, 1)."
 )
-WITHIN_NOTE = SHARED_NOTE + (
+WITHIN_NOTE = SHARED_NOTE.format(
+    given="given the difference in mean norm of the two kinds of patches before the connector, and the area of the mask"
+) + (
     "Within each image, the loss in relevant patches less that in irrelevant ones: what sets images apart cancels out. "
-    "Right: answers with at least the accuracy that the configuration sets; wrong: all others. Negative difference: "
-    "wrong answers come with more loss where the answer lies. rho: of the same difference of losses with accuracy."
+    "Right: answers with at least the accuracy that the configuration sets; wrong: all others. Difference: right less "
+    "wrong; partial: by regression on the ranks of norm and area; negative: wrong answers come with more loss where the"
+    " answer lies. rho: of the same difference of losses with accuracy."
 )
 
 
@@ -41,15 +49,17 @@ def run(*, relations: list[Path], csv: Path, html: Path, finding: Path, spec: di
     rows = pd.concat([pd.read_parquet(path) for path in relations], ignore_index=True)
     within = spec["table"] == "within_image"
     table = rows[(rows["region"] == WITHIN) == within].reset_index(drop=True)
-    table["p_adjusted"] = adjusted_p(table["p_permutation"])
-    table["difference_p_adjusted"] = adjusted_p(table["difference_p"])
+    table = with_adjusted_p(table)
     write_csv(table, csv)
     if within:
         title, note, lines = "Loss where the answer lies, right against wrong answers", WITHIN_NOTE, _contrasts(table)
     else:
         title, note, lines = "Patch loss and answer accuracy", CORRELATION_NOTE, _correlations(table)
     write_html(_readable(table, within), html, title, note, digits=4)
-    finding.write_text("\n".join([*lines, "", f"In brackets: {spec['confidence']:.0%} bootstrap interval.", ""]))
+    scored = f"Answers are scored by {' and '.join(table['score'].map(SCORE_NAMES).unique())}."
+    finding.write_text(
+        "\n".join([*lines, "", f"{scored} In brackets: {spec['confidence']:.0%} bootstrap interval.", ""])
+    )
 
 
 def _readable(table: pd.DataFrame, within: bool) -> pd.DataFrame:
@@ -57,8 +67,9 @@ def _readable(table: pd.DataFrame, within: bool) -> pd.DataFrame:
     columns = {
         "dataset": table["dataset"],
         "model": table["model"],
+        "score": table["score"].map(SCORE_NAMES),
         "patches": table["region"],
-        "loss": table["loss"].str.replace("_", " "),
+        "kind of loss": table["loss"].str.replace("_", " "),
         **{title: table[name] for name, title in COUNTS.items()},
         "unscored": table["unscored"],
     }
@@ -66,27 +77,14 @@ def _readable(table: pd.DataFrame, within: bool) -> pd.DataFrame:
         for side in ("right", "wrong"):
             columns[f"{side} answers"] = table[side]
             columns[f"loss, {side}"] = with_interval(table, f"loss_{side}", f"loss_{side}_low", f"loss_{side}_high", 3)
-        columns |= {
-            "right less wrong": with_interval(table, "difference", "difference_low", "difference_high", 3),
-            "p of difference": table["difference_p"],
-            "adjusted p of difference": table["difference_p_adjusted"],
-        }
-    columns |= {
-        "rho": with_interval(table, "rho", "low", "high", 3),
-        "p": table["p_permutation"],
-        "adjusted p": table["p_adjusted"],
-        "partial rho": with_interval(table, "rho_partial", "partial_low", "partial_high", 3),
-        "rho, signed": table["rho_signed"],
-        "rho, paper's convention": table["rho_paper_convention"],
-        "undefined, because": _reasons(table, within),
+        columns |= differences(table, "difference", 3)
+    columns |= correlations(table) | {
+        "partial rho, signed": table["rho_signed_partial"],
+        "raw rho, signed": table["rho_signed"],
+        "raw rho, paper's convention": table["rho_paper_convention"],
+        "undefined, because": reasons(table, *REASONS[: 3 if within else 1]),
     }
     return pd.DataFrame(columns).dropna(axis="columns", how="all")
-
-
-def _reasons(table: pd.DataFrame, within: bool) -> pd.Series:
-    """Why something in a row is undefined; None where nothing is."""
-    reasons = table["reason"] + (" " + table["difference_reason"] if within else "")
-    return reasons.str.strip().replace("", None)
 
 
 def _correlations(table: pd.DataFrame) -> list[str]:
@@ -95,32 +93,52 @@ def _correlations(table: pd.DataFrame) -> list[str]:
     for (dataset, model), group in table[table["loss"] == "squared_error"].groupby(["dataset", "model"], sort=False):
         each = []
         for row in group.itertuples():
-            if pd.isna(row.rho):
+            if pd.isna(row.rho_partial):
                 each.append(f"undefined in {row.region} patches ({row.reason})")
                 continue
-            each.append(
-                f"{row.rho:.2f} [{row.low:.2f}, {row.high:.2f}] in {row.region} patches (n = {row.n}, adjusted p "
-                f"{row.p_adjusted:.4f}; given patch norm and mask area {row.rho_partial:.2f})"
-            )
-        lines.append(f"- **{model}** on {dataset}, squared error and accuracy: {'; '.join(each)}.")
-    tests = int(table["p_adjusted"].notna().sum())
-    return [*lines, "", f"Family of tests: {tests} rank correlations; undefined: {len(table) - tests}."]
+            partial = interval_text(row.rho_partial, row.partial_low, row.partial_high, 2)
+            p = p_value(row.partial_p_adjusted, at_floor=row.partial_p_at_floor)
+            raw = interval_text(row.rho, row.low, row.high, 2)
+            each.append(f"{partial} in {row.region} patches (n = {row.n}, adjusted p {p}; raw: {raw})")
+        lines.append(
+            f"- **{model}** on {dataset}, squared error and accuracy given patch norm and mask area: {'; '.join(each)}."
+        )
+    partial = _away_from_zero(table, "partial_low", "partial_high")
+    raw = _away_from_zero(table, "low", "high")
+    tests = int(table["partial_p_adjusted"].notna().sum())
+    return [
+        *lines,
+        "",
+        f"Of all losses, models and datasets, intervals without 0: {partial} (raw: {raw}).",
+        "",
+        f"Family of tests: {tests} partial rank correlations; undefined: {len(table) - tests}.",
+    ]
+
+
+def _away_from_zero(table: pd.DataFrame, low: str, high: str) -> str:
+    """How many intervals of each region leave out 0: "3 of 9 in relevant patches, 2 of 9 in irrelevant patches"."""
+    table = table.dropna(subset=[low, high])
+    away = (table[low] > 0) | (table[high] < 0)
+    groups = away.groupby(table["region"], sort=False)
+    return ", ".join(f"{group.sum()} of {len(group)} in {region} patches" for region, group in groups)
 
 
 def _contrasts(table: pd.DataFrame) -> list[str]:
     """One line per model and dataset: how much more loss lies where the answer is, for right and for wrong answers."""
     lines = []
     for row in table[table["loss"] == "squared_error"].itertuples():
-        start = f"- **{row.model}** on {row.dataset}, squared error in relevant less that in irrelevant patches: "
-        if pd.isna(row.difference):
-            lines.append(
-                f"{start}undefined for {row.right} right and {row.wrong} wrong answers: {row.difference_reason}."
-            )
-            continue
-        lines.append(
-            f"{start}{row.loss_right:.3f} for {row.right} right answers, {row.loss_wrong:.3f} for {row.wrong} wrong; "
-            f"difference {row.difference:.3f} [{row.difference_low:.3f}, {row.difference_high:.3f}], adjusted p "
-            f"{row.difference_p_adjusted:.4f}."
+        start = (
+            f"- **{row.model}** on {row.dataset}, squared error in relevant less that in irrelevant patches, "
+            f"{row.right} right less {row.wrong} wrong answers: "
         )
-    tests = int(table["difference_p_adjusted"].notna().sum())
-    return [*lines, "", f"Family of tests: {tests} differences; undefined: {len(table) - tests}."]
+        if pd.isna(row.partial_difference):
+            lines.append(f"{start}undefined ({row.partial_difference_reason}).")
+            continue
+        low, high = row.partial_difference_low, row.partial_difference_high
+        partial = interval_text(row.partial_difference, low, high, 3)
+        flag = row.partial_difference_p_at_floor
+        p = p_value(row.partial_difference_p_adjusted, at_floor=flag)
+        raw = interval_text(row.difference, row.difference_low, row.difference_high, 3)
+        lines.append(f"{start}{partial}, given difference in norm and mask area (adjusted p {p}; raw: {raw}).")
+    tests = int(table["partial_difference_p_adjusted"].notna().sum())
+    return [*lines, "", f"Family of tests: {tests} partial differences; undefined: {len(table) - tests}."]

@@ -4,17 +4,19 @@ from pathlib import Path
 
 import pandas as pd
 
+from lossmap.scoring import SCORE_NAMES
 from lossmap.tables import with_interval, write_csv, write_html
 
 COUNTS = ["images", "n", "left_out", "empty"]
 VALUES = ["accuracy", "accuracy_low", "accuracy_high", "chance", "accuracy_paper_convention"]
 NOTE = (
-    "Answers: VQA accuracy of a model's own words, both sides normalised as by the VQA challenge: the mean, over "
-    "leaving out each annotator in turn, of min(equal answers / 3, 1). Choices: share of questions with the right "
-    "option the likeliest; chance: what choosing at random would score. In brackets: bootstrap interval over images, "
-    "each with all its questions. Left out: questions that weren't scored. Empty: answers without a word, which score "
-    "0. Paper's convention: min(equal answers / 3, 1) over all annotators, strings "
-    "compared as in its code, articles and number words kept. Questions without a type count in all only."
+    "Answers: of a model's own words, both sides normalised as by the VQA challenge. VQA accuracy: the mean, over "
+    "leaving out each annotator in turn, of min(equal answers / 3, 1). Exact match: 1 if any annotator gave the "
+    "answer; it is never less, so that the two don't compare. Choices: share of questions with the right option the "
+    "likeliest; chance: what choosing at random would score. In brackets: bootstrap interval over images, each with "
+    "all its questions. Left out: questions that weren't scored. Empty: answers without a word, which score 0. Paper's "
+    "convention: min(equal answers / 3, 1) over all annotators, strings compared as in its code, articles and number "
+    "words kept. Questions without a type count in all only."
 )
 
 
@@ -35,7 +37,9 @@ def _of_task(path: Path) -> pd.DataFrame:
     task = "choices" if "chance" in summary else "answers"
     if task == "answers":
         summary["category"] = "all"
-    summary = summary.assign(task=task).reindex(columns=["dataset", "model", "task", "category", *COUNTS, *VALUES])
+    summary = summary.assign(task=task).reindex(
+        columns=["dataset", "model", "task", "score", "category", *COUNTS, *VALUES]
+    )
     return summary.astype(dict.fromkeys(COUNTS, "Int64") | dict.fromkeys(VALUES, "float64"))
 
 
@@ -45,6 +49,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
         "dataset": table["dataset"],
         "model": table["model"],
         "task": table["task"],
+        "score": table["score"].map(SCORE_NAMES),
         "category": table["category"],
         "images": table["images"],
         "questions": table["n"],
@@ -64,7 +69,7 @@ def _sentences(table: pd.DataFrame, confidence: float) -> str:
         row = group[group["category"] == "all"].iloc[0]
         interval = f"{row['accuracy']:.2f} [{row['accuracy_low']:.2f}, {row['accuracy_high']:.2f}]"
         if task == "answers":
-            line = f"- **{model}** on {dataset}: VQA accuracy {interval} over {row['n']} questions"
+            line = f"- **{model}** on {dataset}: {SCORE_NAMES[row['score']]} {interval} over {row['n']} questions"
             lines.append(f"{line}, {row['empty']} of them without an answer." if row["empty"] else f"{line}.")
             continue
         better = row["accuracy_low"] > row["chance"]

@@ -61,11 +61,11 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
     for side in ("pre", "post"):
         pairs = zip(table[f"{side}_patches"], table[f"{side}_dim"], strict=True)
         columns[side] = [f"{rows} x {features}" for rows, features in pairs]
-    columns["connector, M"] = table["connector_params_m"]
-    columns["connector, M, reported"] = table["connector_params_m_reported"]
+    columns["connector parameters"] = table["connector_params_m"]
+    columns["connector parameters, reported"] = table["connector_params_m_reported"]
     columns["reconstructor"] = table["reconstructor"]
-    columns["reconstructor, M"] = table["reconstructor_params_m"]
-    columns["reconstructor, M, reported"] = table["reconstructor_params_m_reported"]
+    columns["reconstructor parameters"] = table["reconstructor_params_m"]
+    columns["reconstructor parameters, reported"] = table["reconstructor_params_m_reported"]
     return pd.DataFrame(columns | {"input": table["input"]})
 
 

@@ -8,24 +8,24 @@ from lossmap.paper import beside
 from lossmap.tables import with_interval, write_csv, write_html
 
 INDEXES = {
-    "flat_l2": "all patches, distance",
-    "mean_pooled_l2": "mean-pooled, distance",
-    "flat_ip_normalised": "all patches, inner product",
-    "mean_pooled_ip_normalised": "mean-pooled, inner product",
-    "whitened_l2": "mean-pooled and whitened, distance",
-    "without_sinks_l2": "mean-pooled without sinks, distance",
+    "flat_l2": "all patches, Euclidean distance",
+    "mean_pooled_l2": "mean-pooled, Euclidean distance",
+    "flat_ip_normalised": "all patches, cosine",
+    "mean_pooled_ip_normalised": "mean-pooled, cosine",
+    "whitened_l2": "mean-pooled and whitened, Euclidean distance",
+    "without_sinks_l2": "mean-pooled without sinks, Euclidean distance",
 }
 NOTE = (
     "Share of an image's k nearest neighbours that are the same before and after the connector (k-NN overlap ratio, "
     "the image itself left out), by how embeddings are compared. All patches: an image's patches side by side, as one "
-    "long vector. Distance: Euclidean. Inner product: of vectors scaled to unit length. Whitened: principal components "
+    "long vector. Cosine: inner product of vectors scaled to unit length. Whitened: principal components "
     "that hold 99% of the variance, each scaled to deviation 1, so that no direction outweighs another. Without sinks: "
     "tokens longer than {ratio:g} times the image's median token are left out of the mean; in the last two columns, "
     "the share of such tokens before and after the connector. In brackets: bootstrap interval over images. Chance: k / "
     "(n - 1). Paper's convention: each image counts among its own neighbours. Reported: the paper's values for its "
     "LLaVA, whatever the dataset here: it does not say on which images."
 )
-REPORTED = {"overlap_mean_reported": "reported", "overlap_std_reported": "reported, std"}
+REPORTED = {"overlap_mean_reported": "reported", "overlap_std_reported": "std, reported"}
 
 
 def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: dict) -> None:
@@ -52,11 +52,11 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
         "std": table["std"],
         "chance": table["chance"],
         "paper's convention": table["overlap_paper_convention"],
-        "its std": table["std_paper_convention"],
+        "std, paper's convention": table["std_paper_convention"],
     }
     columns |= {title: table[name] for name, title in REPORTED.items() if table[name].notna().any()}
     without = table["index"] == "without_sinks_l2"
-    columns |= {f"sinks {stage}": table[f"sinks_{stage}"].where(without) for stage in ("pre", "post")}
+    columns |= {f"sinks, {stage}": table[f"sinks_{stage}"].where(without) for stage in ("pre", "post")}
     return pd.DataFrame(columns)
 
 

@@ -6,11 +6,23 @@ from pathlib import Path
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.families import Family, is_vision_key, read_family
+from lossmap.vlm.foreign_formats import ADAPTER, foreign_format
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
+CHECKOUT = Path(__file__).parents[3]
+SHIPPED = "workflow/"
 COMMIT = re.compile(r"[0-9a-f]{40}")
+# Configurations of the paper's checkpoints, so that they are known without a network: <hub id>/<commit>/
+CONFIGURATIONS = CHECKOUT / "workflow" / "studies" / "configurations"
+
+
+def local_checkpoint(checkpoint: str | Path) -> Path:
+    """Where a local checkpoint lies: as given, seen from the working folder; if there is no such folder, one whose path
+    begins with workflow/ is the one that is shipped with this checkout."""
+    folder = Path(checkpoint)
+    return CHECKOUT / folder if str(checkpoint).startswith(SHIPPED) and not folder.is_dir() else folder
 
 
 def resolve_checkpoint(checkpoint: str | Path, revision: str | None = None, vision_only: bool = True) -> Path:
@@ -24,32 +36,57 @@ def resolve_checkpoint(checkpoint: str | Path, revision: str | None = None, visi
         vision_only, whether the weights of the language model may be left out.
     Raises: LossmapError if something is missing, unreachable, not permitted, not pinned, or not safetensors.
     """
-    folder = Path(checkpoint)
+    folder = local_checkpoint(checkpoint)
     if not folder.is_dir():
         folder = _download(str(checkpoint), revision, vision_only)
     check_files(folder, vision_only)
     return folder
 
 
-def resolve_configuration(checkpoint: str | Path, revision: str | None = None) -> Path:
+def fetch_configuration(checkpoint: str | Path, revision: str | None = None) -> Path:
     """The folder that holds a checkpoint's configuration and its image processor's; weights may be missing.
 
-    Parameters: as `resolve_checkpoint`. Of a hub checkpoint, only these small files are downloaded.
-    Raises: LossmapError if one is missing, unreachable, not permitted, not pinned, or of no known family.
+    Parameters: as `resolve_checkpoint`. Of a hub checkpoint, only these small files are downloaded; of the paper's,
+        they are shipped. Nothing is checked (`check_configuration` does).
+    Raises: LossmapError if it is unreachable, not permitted, or not pinned.
     """
-    folder = Path(checkpoint)
-    if not folder.is_dir():
-        _check_hub_id(str(checkpoint), revision)
-        folder = _snapshot(str(checkpoint), revision, ["config.json", *PROCESSORS])
-    _check_configuration(folder)
-    return folder
+    folder = local_checkpoint(checkpoint)
+    if folder.is_dir():
+        return folder
+    shipped = CONFIGURATIONS / checkpoint / (revision or "")
+    if revision and shipped.is_dir():
+        return shipped
+    _check_hub_id(str(checkpoint), revision)
+    return _snapshot(str(checkpoint), revision, ["config.json", ADAPTER, *PROCESSORS])
+
+
+def known_configuration(checkpoint: str, revision: str | None) -> Path | None:
+    """The folder with the configuration of a hub checkpoint's commit, if it is known without asking the hub: shipped
+    with Lossmap, or in the hub's cache here."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if not revision:
+        return None
+    cached = Path(HF_HUB_CACHE) / f"models--{checkpoint.replace('/', '--')}" / "snapshots" / revision
+    return next((folder for folder in (CONFIGURATIONS / checkpoint / revision, cached) if folder.is_dir()), None)
 
 
 def check_files(folder: Path, vision_only: bool = True) -> None:
     """Raises: LossmapError if a checkpoint folder lacks a file that is needed, as `weight_files`, or a weight file."""
+    for problem in missing_weights(folder, vision_only):
+        raise LossmapError(problem)
+
+
+def missing_weights(folder: Path, vision_only: bool = True) -> list[str]:
+    """A line that names the weight files of the index that are not there, if there are such.
+
+    Raises: LossmapError as `weight_files`.
+    """
     missing = [name for name in weight_files(folder, vision_only) if not (folder / name).is_file()]
-    if missing:
-        raise LossmapError.listing(f"{folder}: weight files that {INDEX} names are missing:", missing, "Add them.")
+    if not missing:
+        return []
+    names = ", ".join(missing[:10]) + f" and {len(missing) - 10} more" * (len(missing) > 10)
+    return [f"{folder}: weight files that {INDEX} names are missing: {names}. Add them."]
 
 
 def weight_files(folder: Path, vision_only: bool = True) -> list[str]:
@@ -58,11 +95,16 @@ def weight_files(folder: Path, vision_only: bool = True) -> list[str]:
     Raises: LossmapError if the folder lacks config.json, a processor's configuration or safetensors weights, or if its
         index names no tensor of the vision side.
     """
-    family = _check_configuration(folder)
+    _, family = check_configuration(folder)
     if (folder / INDEX).is_file():
         return sorted(set(_weight_map(folder / INDEX, family, vision_only).values()))
     if (folder / SINGLE).is_file():
         return [SINGLE]
+    if any(folder.glob("*.gguf")):
+        raise LossmapError(
+            f"{folder}: holds weights as GGUF only, rounded for another program. Give the checkpoint that they were"
+            " made of, as safetensors."
+        )
     if any(folder.glob("*.bin")) or any(folder.glob("*.pth")):
         raise LossmapError(
             f"{folder}: holds weights as pickled files (.bin, .pth) only, which can run code when they are read."
@@ -74,17 +116,26 @@ def weight_files(folder: Path, vision_only: bool = True) -> list[str]:
     )
 
 
-def _check_configuration(folder: Path) -> Family:
-    """The family of a checkpoint folder that has what there must be beside weights."""
+def check_configuration(folder: Path) -> tuple[str, Family]:
+    """The model type and family of a checkpoint folder that has what there must be beside weights.
+
+    Raises: LossmapError if it is of another format, of no known family, or quantised, or lacks the configuration of the
+        model or of its image processor.
+    """
+    foreign = foreign_format(folder)
+    if foreign:
+        raise LossmapError(foreign)
     if not (folder / "config.json").is_file():
-        raise LossmapError(f"{folder}: has no config.json. Give the folder that a model was saved to.")
-    _, family = read_family(folder)
+        inner = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        hint = f" Its sub-folder {inner[0]} has one." if inner else ""
+        raise LossmapError(f"{folder}: has no config.json. Give the folder that a model was saved to.{hint}")
+    found = read_family(folder)
     if not any((folder / name).is_file() for name in PROCESSORS):
         raise LossmapError(
             f"{folder}: has no {PROCESSORS[0]} (nor {PROCESSORS[1]}), which says how images are resized."
             " Copy it from where the model comes from."
         )
-    return family
+    return found
 
 
 def _weight_map(index: Path, family: Family, vision_only: bool) -> dict[str, str]:

@@ -54,7 +54,7 @@ class LanguageCost:
 def vision_cost(folder: Path, image_size: int | None, dtype: str, called: str) -> VisionCost:
     """Embed one image, without weights.
 
-    Parameters: folder, with the model's configuration and its image processor's (see `resolve_configuration`);
+    Parameters: folder, with the model's configuration and its image processor's (see `fetch_configuration`);
         image_size, see `load_preprocessor`; dtype, of the computation, see `load_vision_side`; called, what messages
         call the model.
     Raises: LossmapError as `load_preprocessor`, and if the configuration is of no known family.

@@ -12,6 +12,7 @@ Importing it needs neither torch nor transformers, so that a Snakefile can read 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,9 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 
+# Families whose language model is given more of an image than post.
+SEES_MORE = {"qwen3_vl": "features of several tower layers (deepstack)"}
+
 
 def read_family(folder: Path) -> tuple[str, Family]:
     """The model type that a checkpoint folder's config.json states, and its family.
@@ -190,12 +194,17 @@ def read_family(folder: Path) -> tuple[str, Family]:
     """
     path = Path(folder) / "config.json"
     try:
-        model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        model_type = content.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise LossmapError(f"{path}: can't be read as a model's configuration ({error}). Get the file again.") from None
     if model_type not in FAMILIES:
+        close = get_close_matches(str(model_type), FAMILIES, n=1)
+        near = f" (near: {close[0]})" if close else ""
+        alone = "" if "vision_config" in content else " It has no vision_config: it may be a language model alone."
         raise LossmapError(
-            f"{path}: model_type is {model_type!r}, which Lossmap doesn't know. Known families: {', '.join(FAMILIES)}."
+            f"{path}: model_type is {model_type!r}, which Lossmap doesn't know{near}."
+            f"{alone} Known families: {', '.join(FAMILIES)}."
             " Choose a checkpoint of one of them, or add an entry to FAMILIES in lossmap/vlm/families.py."
         )
     return model_type, FAMILIES[model_type]

@@ -11,14 +11,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from lossmap.errors import LossmapError
+from lossmap.vlm.checkpoint_check import language_problems
 from lossmap.vlm.checkpoints import resolve_checkpoint, weight_files
 from lossmap.vlm.families import Family, read_family
 from lossmap.vlm.loading import check_loaded, precision_of, quiet, reduced
 from lossmap.vlm.preprocessing import load_preprocessor
 from lossmap.vlm.processors import load_processor
 
-# Families whose language model is given more of an image than post.
-SEES_MORE = {"qwen3_vl": "features of several tower layers (deepstack)"}
 # What transformers concatenates is a list with a tensor for each image; these families want one tensor.
 ONE_TENSOR = ("paligemma", "gemma3", "aya_vision", "internvl")
 # What the language model takes of a processor's outputs. The rest is about pixels.
@@ -190,11 +189,8 @@ def load_language_side(
     precision = precision_of(dtype)
     folder = resolve_checkpoint(checkpoint, revision, vision_only=False)
     model_type, family = read_family(folder)
-    if model_type in SEES_MORE:
-        raise LossmapError(
-            f"{checkpoint}: a {model_type} language model is given {SEES_MORE[model_type]} beside post, which the store"
-            " does not hold. Leave this model out of captions, answers and choices."
-        )
+    for problem in language_problems(folder, model_type):
+        raise LossmapError(problem)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     whole = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     with quiet():

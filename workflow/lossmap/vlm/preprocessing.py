@@ -1,9 +1,9 @@
 """Images -> pixel inputs, as each model's own transformers image processor makes them, in two halves.
 
 `Preprocessor.prepare` resizes and crops to bytes, in worker processes; `Preprocessor.normalise` rescales, normalises
-and lays out on the device. Together they give what the image processor gives (tests compare all families), without its
-cost for each image and with a quarter of the bytes to move. Sizes, filter and normalisation are the image processor's.
-Always one view of the whole image: no tiles, no splitting, no pan and scan.
+and lays out on the device. Together they give what the image processor gives (`pixel_check` tries it), without its cost
+for each image and with a quarter of the bytes to move. Sizes, margins, filter and normalisation are the image
+processor's. Always one view of the whole image: no tiles, no splitting, no pan and scan.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from lossmap.errors import LossmapError
 from lossmap.vlm.checkpoints import resolve_checkpoint
 from lossmap.vlm.families import read_family
 from lossmap.vlm.geometry import ImageGeometry
+from lossmap.vlm.input_size import input_size
+from lossmap.vlm.pixel_check import check_pixels
+from lossmap.vlm.resampling import resized_window
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +29,9 @@ class Preprocessor:
     """How one model makes pixel inputs of images. Small and picklable.
 
     view: see `Family`. size: (height, width) to resize to, or the length of the shortest edge. crop: (height, width) of
-    the centre crop, or None. resample: Pillow's filter number. scale, mean, std: byte -> (byte * scale - mean) / std.
-    inputs: what the model takes. patch: side of a patch in pixels. merge, frames: Qwen's merge and temporal patch size.
+    the centre crop, or None. pad: colour of the margins that make an image square before all else, or None: no margins.
+    resample: Pillow's filter number. scale, mean, std: byte -> (byte * scale - mean) / std. inputs: what the model
+    takes. patch: side of a patch in pixels. merge, frames: Qwen's merge and temporal patch size.
     """
 
     view: str
@@ -42,6 +45,7 @@ class Preprocessor:
     patch: int
     merge: int = 1
     frames: int = 1
+    pad: tuple[int, int, int] | None = None
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -67,12 +71,7 @@ class Preprocessor:
         for i, image in enumerate(images):
             if image.mode != "RGB":
                 raise ValueError(f"image {i} of the batch has mode {image.mode}, not RGB: decode it with load_image")
-            for height, width in self._sizes(image.width, image.height):
-                image = image.resize((width, height), self.resample)
-            if self.crop:
-                left, top = self._corner(image.width, image.height)
-                image = image.crop((left, top, left + self.crop[1], top + self.crop[0]))
-            pixels[i] = image
+            pixels[i] = self._seen(image)
         return {"pixels": torch.from_numpy(pixels)}
 
     def normalise(
@@ -107,16 +106,34 @@ class Preprocessor:
 
         A last strip that is narrower than a patch isn't seen by the model, and isn't in the box.
         """
-        resized_height, resized_width = self._sizes(width, height)[-1]
-        left, top = self._corner(resized_width, resized_height) if self.crop else (0, 0)
+        (wide, high), (x, y) = self._canvas(width, height)
+        resized_height, resized_width = self._sizes(wide, high)[-1]
+        left, top, _, _ = self._window(resized_width, resized_height)
         right, bottom = left + self.grid[1] * self.patch, top + self.grid[0] * self.patch
         box = (
-            left * width / resized_width,
-            top * height / resized_height,
-            right * width / resized_width,
-            bottom * height / resized_height,
+            left * wide / resized_width - x,
+            top * high / resized_height - y,
+            right * wide / resized_width - x,
+            bottom * high / resized_height - y,
         )
         return ImageGeometry(width, height, box, *self.grid)
+
+    def _seen(self, image: Image.Image) -> Image.Image:
+        """The model's input, as bytes."""
+        canvas, corner = self._canvas(*image.size)
+        *before, (height, width) = self._sizes(*canvas)
+        for rows, cols in before:
+            image = image.resize((cols, rows), self.resample)
+            canvas = image.size
+        window = self._window(width, height)
+        return resized_window(image, canvas, corner, self.pad or (0, 0, 0), (width, height), self.resample, window)
+
+    def _canvas(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Width and height of an image with its margins, and left and top of the image there."""
+        if self.pad is None:
+            return (width, height), (0, 0)
+        side = max(width, height)
+        return (side, side), ((side - width) // 2, (side - height) // 2)
 
     def _sizes(self, width: int, height: int) -> list[tuple[int, int]]:
         """The (height, width) that an image is resized to, one after another, rounded as the processor rounds."""
@@ -128,9 +145,12 @@ class Preprocessor:
             return [_along_longest(width, height, self.size[0]), self.size]
         return [self.size]
 
-    def _corner(self, width: int, height: int) -> tuple[int, int]:
-        """Left and top of the centre crop in the resized image; negative where it's padded."""
-        return (width - self.crop[1]) // 2, (height - self.crop[0]) // 2
+    def _window(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom of what is kept of the resized image; outside it where the crop is larger."""
+        if not self.crop:
+            return 0, 0, width, height
+        left, top = (width - self.crop[1]) // 2, (height - self.crop[0]) // 2
+        return left, top, left + self.crop[1], top + self.crop[0]
 
     def _patchify(self, values: "torch.Tensor") -> "torch.Tensor":
         """(n, 3, height, width) -> (n * patches, 3 * frames * patch * patch), patches in merge blocks; a still image is
@@ -149,8 +169,8 @@ def load_preprocessor(
 
     Parameters: checkpoint and revision, see `resolve_checkpoint`; image_size, side of the model's square input in
         pixels: needed by families that take any size, unless the checkpoint fixes one; the others take only their own.
-    Raises: LossmapError if image_size is missing, isn't a multiple of the patch (and merge) size, or differs from the
-        only one that the model takes; if the processor's settings lead to no fixed input size; as resolve_checkpoint.
+    Raises: LossmapError if the model's input has no size that it takes (`input_size`); if the image processor makes
+        other pixels (`check_pixels`); as resolve_checkpoint.
     """
     return read_preprocessor(resolve_checkpoint(checkpoint, revision), image_size, checkpoint)
 
@@ -165,92 +185,31 @@ def read_preprocessor(folder: Path, image_size: int | None = None, called: str |
         folder, local_files_only=True, trust_remote_code=False, backend="pil", config=config
     )
     where = f"{called or folder} ({model_type})"
-    patch = _square(config.vision_config.patch_size)
-    merge = family.merge(config) if family.merge else 1
-    size = _setting(processor, "size")
-    crop = None
-    if not processor.do_resize:
-        raise LossmapError(
-            f"{where}: its image processor says do_resize: false, so inputs have no fixed size. Set it true."
-        )
-    if family.view in ("any", "longest"):
-        side = image_size or _own_side(family.view, size, _setting(processor, "max_image_size"), patch, processor)
-        if side is None:
-            raise LossmapError(
-                f"{where}: takes images of any size. Set the model's image_size to the side of the square that every"
-                f" image is resized to, a multiple of {patch * merge}, say {336 // (patch * merge) * patch * merge}."
-            )
-        if side < patch * merge or side % (patch * merge):
-            below = max(side // (patch * merge), 1) * patch * merge
-            raise LossmapError(
-                f"{where}: image_size {side} is not a multiple of {patch * merge}, the side of"
-                f" {'a patch' if merge == 1 else f'{merge} x {merge} patches'}."
-                f" Take {below} or {below + patch * merge}."
-            )
-        resize = (side, side)
-    else:
-        resize, crop = _fixed(processor, size, family.view)
-        given = crop or resize
-        if not isinstance(given, tuple):
-            raise LossmapError(
-                f"{where}: its image processor's size is {size} without a centre crop, so inputs have no fixed"
-                " size. Use a checkpoint with do_center_crop, or with size as height and width."
-            )
-        if image_size and given != (image_size, image_size):
-            raise LossmapError(
-                f"{where}: takes inputs of {given[1]} x {given[0]} pixels only, but image_size is {image_size}. Leave"
-                " image_size out."
-            )
-    return Preprocessor(
+    settings = processor.to_dict()
+    found = input_size(where, family, config, settings, image_size)
+    mean = _three(processor.image_mean) if processor.do_normalize else (0.0, 0.0, 0.0)
+    margins = _three(processor.image_mean) if processor.image_mean else (0.0, 0.0, 0.0)
+    preprocessor = Preprocessor(
         view=family.view,
-        size=resize,
-        crop=crop,
+        size=found.size,
+        crop=found.crop,
         resample=int(processor.resample),
         scale=float(processor.rescale_factor) if processor.do_rescale else 1.0,
-        mean=tuple(map(float, processor.image_mean)) if processor.do_normalize else (0.0, 0.0, 0.0),
-        std=tuple(map(float, processor.image_std)) if processor.do_normalize else (1.0, 1.0, 1.0),
+        mean=mean,
+        std=_three(processor.image_std) if processor.do_normalize else (1.0, 1.0, 1.0),
         inputs=family.inputs,
-        patch=patch,
-        merge=merge,
+        patch=found.patch,
+        merge=found.merge,
         frames=getattr(config.vision_config, "temporal_patch_size", 1) if "image_grid_thw" in family.inputs else 1,
+        pad=tuple(int(value * 255) for value in margins) if found.pad else None,
     )
+    check_pixels(where, processor, family, preprocessor)
+    return preprocessor
 
 
-def _setting(processor, name: str) -> dict[str, int]:
-    value = getattr(processor, name, None)
-    return {k: v for k, v in dict(value).items() if v is not None} if value else {}
-
-
-def _square(size) -> int:
-    """A patch size given as one number or as two equal ones."""
-    return int(size if isinstance(size, int) else size[0])
-
-
-def _fixed(processor, size: dict[str, int], view: str) -> tuple[tuple[int, int] | int | None, tuple[int, int] | None]:
-    """What a family of fixed input size resizes to, and crops to; None for what the settings don't say."""
-    if "shortest_edge" in size:
-        resize = (size["shortest_edge"],) * 2 if view == "base" else size["shortest_edge"]
-    elif {"height", "width"} <= set(size):
-        resize = (size["height"], size["width"])
-    else:
-        return None, None
-    crop = _setting(processor, "crop_size")
-    if getattr(processor, "do_center_crop", None) and crop and (crop["height"], crop["width"]) != resize:
-        return resize, (crop["height"], crop["width"])
-    return resize, None
-
-
-def _own_side(view: str, size: dict[str, int], largest: dict[str, int], patch: int, processor) -> int | None:
-    """The side that a checkpoint of a family that takes any size fixes, if it does."""
-    if view == "longest":
-        return largest.get("longest_edge")
-    shortest, longest = size.get("shortest_edge"), size.get("longest_edge")
-    if shortest is None or shortest != longest:
-        return None
-    if hasattr(processor, "merge_size"):  # Qwen counts pixels, not edges
-        side = round(shortest**0.5)
-        return side if side**2 == shortest else None
-    return shortest
+def _three(value) -> tuple[float, float, float]:
+    """A setting of each colour, given as three numbers or as one for all."""
+    return (float(value),) * 3 if isinstance(value, int | float) else tuple(map(float, value))
 
 
 def _along_longest(width: int, height: int, side: int) -> tuple[int, int]:

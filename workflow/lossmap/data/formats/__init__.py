@@ -1,8 +1,11 @@
-"""Published dataset -> manifest: one reader a format, and what is the same for all of them: choosing and checking."""
+"""Published dataset -> manifest: one reader a format, and what is the same for all of them: choosing and checking.
+
+The Snakefile imports this to look at annotations before a run: what only images and manifests need is imported where
+they are made.
+"""
 
 import os
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from lossmap.data.formats import (
     coco,
@@ -14,11 +17,13 @@ from lossmap.data.formats import (
     vizwiz_grounding,
     vqav2,
 )
-from lossmap.data.formats.parsing import ImageEntry, Problems, Question
-from lossmap.data.images import ImageFacts, check_images, check_masks
-from lossmap.data.manifest import Manifest, make_table
+from lossmap.data.formats.parsing import Annotations, ImageEntry, Problems, Question
 from lossmap.data.sources import check_entry
-from lossmap.errors import LossmapError
+from lossmap.errors import LossmapError, study_file
+
+if TYPE_CHECKING:
+    from lossmap.data.images import ImageFacts
+    from lossmap.data.manifest import Manifest
 
 READERS = {
     "karpathy": karpathy,
@@ -32,20 +37,13 @@ READERS = {
 }
 
 
-def read(entry: dict, workers: int = 1) -> Manifest:
-    """Parse the annotations, choose images, decode every chosen image and mask.
+def read_annotations(entry: dict, problems: Problems) -> Annotations:
+    """Parse the annotations and choose images, with the captions and questions of the chosen ones only.
 
-    Parameters: entry, the dataset's in config.yaml (see sources.FORMATS); workers, how many processes decode.
-    Returns: the manifest, images in annotation order, with the captions and questions of the chosen images only.
-    Raises: one LossmapError for all faults of the annotations and the chosen images. Nothing is left out for a fault.
+    Parameters: entry, the dataset's in the study's file (see sources.FORMATS); problems, to which faults are added.
+    Raises: LossmapError if the entry or a file can't be read, or there is no image. No image is opened.
     """
     check_entry(entry)
-    for key in ("images", "masks"):
-        if key in entry and not os.path.isdir(entry[key]):
-            raise LossmapError(
-                f"{key}: {entry[key]} is not a folder. Correct the dataset's entry, or download the images."
-            )
-    problems = Problems()
     found = READERS[entry["format"]].parse(entry, problems)
     if not found.images and not problems:
         source = entry.get("questions", entry.get("annotations", entry["images"]))
@@ -58,6 +56,28 @@ def read(entry: dict, workers: int = 1) -> Manifest:
     chosen = {image.image_id for image in images}
     captions = [caption for caption in found.captions if caption[0] in chosen]
     questions = [question for question in found.questions if question.image_id in chosen]
+    return Annotations(images, captions, questions, found.left_out)
+
+
+def read(entry: dict, workers: int = 1) -> "Manifest":
+    """Parse the annotations, choose images, decode every chosen image and mask.
+
+    Parameters: entry, the dataset's in the study's file (see sources.FORMATS); workers, how many processes decode.
+    Returns: the manifest, images in annotation order, with the captions and questions of the chosen images only.
+    Raises: one LossmapError for all faults of the annotations and the chosen images. Nothing is left out for a fault.
+    """
+    from lossmap.data.images import check_images
+    from lossmap.data.manifest import Manifest, make_table
+
+    check_entry(entry)
+    for key in ("images", "masks"):
+        if key in entry and not os.path.isdir(entry[key]):
+            raise LossmapError(
+                f"{key}: {entry[key]} is not a folder. Correct the dataset's entry, or download the images."
+            )
+    problems = Problems()
+    found = read_annotations(entry, problems)
+    images = found.images
 
     facts = {}
     for image, fact in zip(images, check_images([i.file for i in images], entry["images"], workers), strict=True):
@@ -65,7 +85,7 @@ def read(entry: dict, workers: int = 1) -> Manifest:
             problems.append(f"{image.where}: image {image.image_id}: {fact}")
         else:
             facts[image.image_id] = fact
-    problems += _mask_problems(questions, facts, entry, workers)
+    problems += _mask_problems(found.questions, facts, entry, workers)
     if problems:
         raise _error(entry, problems)
     return Manifest(
@@ -73,10 +93,10 @@ def read(entry: dict, workers: int = 1) -> Manifest:
             "images",
             [(i.image_id, os.path.join(entry["images"], i.file), i.label, *facts[i.image_id]) for i in images],
         ),
-        captions=make_table("captions", captions),
+        captions=make_table("captions", found.captions),
         questions=make_table(
             "questions",
-            [(*q[:-1], None if q.mask is None else os.path.join(entry["masks"], q.mask)) for q in questions],
+            [(*q[:-1], None if q.mask is None else os.path.join(entry["masks"], q.mask)) for q in found.questions],
         ),
         format=entry["format"],
         left_out=found.left_out,
@@ -92,12 +112,16 @@ def _choose(images: list[ImageEntry], entry: dict, problems: Problems) -> list[I
             f"sample: {entry['sample']} images were asked for, and there are {len(images)}; take fewer or all"
         )
         return images
+    import numpy as np
+
     chosen = np.random.default_rng(entry.get("seed", 0)).choice(len(images), size=entry["sample"], replace=False)
     return [images[i] for i in np.sort(chosen)]
 
 
-def _mask_problems(questions: list[Question], facts: dict[str, ImageFacts], entry: dict, workers: int) -> list[str]:
+def _mask_problems(questions: list[Question], facts: dict[str, "ImageFacts"], entry: dict, workers: int) -> list[str]:
     """A line for each mask that is missing, damaged, or of another size than its image is when upright."""
+    from lossmap.data.images import check_masks
+
     questions = [question for question in questions if question.mask is not None]
     problems = []
     sizes = check_masks([question.mask for question in questions], entry["masks"], workers) if questions else []
@@ -120,5 +144,5 @@ def _error(entry: dict, problems: list[str]) -> LossmapError:
     return LossmapError.listing(
         f"The dataset in {entry['images']} (format {entry['format']}) has {count}:",
         problems,
-        "Mend the files, or the dataset's entry in config.yaml. Nothing is skipped and nothing was written.",
+        f"Mend the files, or the dataset's entry in {study_file()}. Nothing is skipped and nothing was written.",
     )

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lossmap.errors import LossmapError
+from lossmap.errors import LossmapError, study_file
 
 
 class ImageEntry(NamedTuple):
@@ -160,7 +160,7 @@ def read_text(path: str) -> str:
     """A UTF-8 file. Raises: LossmapError if it is missing, empty, unreadable or not UTF-8."""
     if not os.path.isfile(path):
         found = "is not a file" if os.path.lexists(path) else "does not exist"
-        raise LossmapError(f"{path}: {found}. Correct the dataset's entry in config.yaml, or download the file.")
+        raise LossmapError(f"{path}: {found}. Correct the dataset's entry in {study_file()}, or download the file.")
     try:
         with open(path, encoding="utf-8-sig") as file:
             text = file.read()

@@ -1,0 +1,214 @@
+"""How large a model's input is, and of which shapes, by a checkpoint's configuration alone.
+
+One rule for all: loading asks it with what transformers has read, a study's check with the JSON files themselves, which
+needs neither torch nor transformers.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from lossmap.errors import LossmapError
+from lossmap.vlm.families import FAMILIES, Family
+from lossmap.vlm.foreign_formats import json_object
+
+ASPECT_OF_QWEN = 200  # the longest shape that Qwen's image processors take: long side over short
+FIXED_POSITIONS = ("clip_vision_model", "siglip_vision_model")  # towers that take images of one size
+# What transformers takes where a config.json of a family without a size of its own is silent.
+DEFAULTS = {
+    "idefics2": {"vision_config": {"patch_size": 32, "image_size": 224}},
+    "idefics3": {"scale_factor": 2, "vision_config": {"patch_size": 32, "image_size": 224}},
+    "smolvlm": {"scale_factor": 2, "vision_config": {"patch_size": 32, "image_size": 224}},
+    "qwen2_vl": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
+    "qwen2_5_vl": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
+    "qwen3_vl": {"vision_config": {"patch_size": 16, "spatial_merge_size": 2}},
+    "mistral3": {"spatial_merge_size": 2, "vision_config": {"patch_size": 16, "image_size": 1024}},
+}
+LARGEST_TILE = {"longest_edge": 364}  # of Idefics3 and SmolVLM, where their settings are silent
+LONGEST_OF_PIXTRAL = 1024  # its image processor's longest edge, likewise
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """size, crop, patch, merge: see `Preprocessor`. pad: whether margins make an image square before all else."""
+
+    size: tuple[int, int] | int
+    crop: tuple[int, int] | None
+    pad: bool
+    patch: int
+    merge: int
+
+
+def input_size(where: str, family: Family, config: Any, settings: dict, image_size: int | None = None) -> InputSize:
+    """What an image is resized to and cropped to, and the patches that this is cut into.
+
+    Parameters: where, what messages call the checkpoint; config, its configuration, an object; settings, its image
+        processor's, as in JSON; image_size, the study's side of the square, needed by families that take any size
+        unless the checkpoint fixes one.
+    Raises: LossmapError if image_size is missing or is none that the model takes, or if the settings lead to no fixed
+        size, or to one that the vision tower doesn't take.
+    """
+    patch = _square(config.vision_config.patch_size)
+    merge = family.merge(config) if family.merge else 1
+    if settings.get("do_resize", True) is False:
+        raise LossmapError(
+            f"{where}: its image processor says do_resize: false, so inputs have no fixed size. Set it true."
+        )
+    if family.view in ("any", "longest"):
+        side = image_size or _own_side(family, settings)
+        _check_side(where, family, side, patch * merge, merge, getattr(config.vision_config, "image_size", None))
+        return InputSize((side, side), None, False, patch, merge)
+    pad = bool(settings.get("do_pad")) and settings.get("image_processor_type", "").startswith("LlavaImageProcessor")
+    size, crop = _fixed(settings, family.view, pad)
+    given = crop or size
+    if not isinstance(given, tuple):
+        crops = "" if settings.get("do_center_crop") else " without a centre crop"
+        raise LossmapError(
+            f"{where}: its image processor's size is {settings.get('size')}{crops}, of which Lossmap makes no fixed"
+            " size. Use a checkpoint with size as height and width, or as shortest_edge alone and do_center_crop."
+        )
+    if image_size and given != (image_size, image_size):
+        raise LossmapError(
+            f"{where}: takes inputs of {given[1]} x {given[0]} pixels only, but image_size is {image_size}. Leave"
+            " image_size out."
+        )
+    _check_tower(where, config.vision_config, given, patch, merge)
+    return InputSize(size, crop, pad, patch, merge)
+
+
+def read_settings(folder: Path) -> dict:
+    """The image processor's settings of a checkpoint folder, from the file that transformers takes them from: nested in
+    processor_config.json, else preprocessor_config.json; empty if neither can be read."""
+    nested = json_object(folder / "processor_config.json").get("image_processor")
+    settings = nested if isinstance(nested, dict) else json_object(folder / "preprocessor_config.json")
+    pixels = {"shortest_edge": settings.get("min_pixels"), "longest_edge": settings.get("max_pixels")}
+    if any(pixels.values()):  # as Qwen's older checkpoints say it
+        size = settings.get("size") if isinstance(settings.get("size"), dict) else {}
+        settings = {**settings, "size": {**size, **{key: value for key, value in pixels.items() if value}}}
+    return settings
+
+
+def size_problem(folder: Path, image_size: int | None = None, called: str | None = None) -> str | None:
+    """What is wrong with the input size of a checkpoint in a study; None if nothing, or if its files leave it open.
+
+    Parameters: folder, with config.json and the image processor's settings; image_size, the study's; called, what the
+        message calls the checkpoint.
+    """
+    content, settings = json_object(folder / "config.json"), read_settings(folder)
+    family = FAMILIES.get(content.get("model_type"))
+    if family is None or (family.view not in ("any", "longest") and not isinstance(settings.get("size"), dict)):
+        return None  # another check names it; what a file leaves to transformers' defaults, loading tells
+    where = f"{called or folder} ({content['model_type']})"
+    try:
+        input_size(where, family, _configuration(content), settings, image_size)
+    except LossmapError as error:
+        return str(error)
+    except (AttributeError, TypeError, KeyError, ValueError, ZeroDivisionError):
+        return None
+    return None
+
+
+def shape_problems(folder: Path, shapes: Iterable[tuple[str, int, int]]) -> list[str]:
+    """Images whose shape the family's own image processor refuses, a line each.
+
+    Parameters: folder, of the checkpoint (its JSON files are read); shapes, (image's file, width, height), the size
+        after EXIF orientation, as in a manifest.
+    """
+    content, settings = json_object(folder / "config.json"), read_settings(folder)
+    limit = _largest_aspect(content.get("model_type"), settings)
+    return [
+        f"{image}: {width} x {height} pixels; image processors of {content['model_type']} take shapes up to {limit}:1."
+        " Crop the image, or take it out of the dataset."
+        for image, width, height in shapes
+        if limit and max(width, height) > limit * min(width, height)
+    ]
+
+
+def _largest_aspect(model_type: str | None, settings: dict) -> int | None:
+    """Long side over short, at most; None where any is taken. Pixtral's processor scales to a longest edge and fails
+    where that leaves the shorter one without a pixel."""
+    if model_type in FAMILIES and "image_grid_thw" in FAMILIES[model_type].inputs:
+        return ASPECT_OF_QWEN
+    if model_type == "mistral3":
+        size = settings.get("size")
+        return size.get("longest_edge", LONGEST_OF_PIXTRAL) if isinstance(size, dict) else LONGEST_OF_PIXTRAL
+    return None
+
+
+def _check_side(where: str, family: Family, side: int | None, unit: int, merge: int, tower: Any) -> None:
+    if side is None:
+        raise LossmapError(
+            f"{where}: takes images of any size. Set the model's image_size to the side of the square that every"
+            f" image is resized to, a multiple of {unit}, say {336 // unit * unit or unit}."
+        )
+    if side < unit or side % unit:
+        below = max(side // unit, 1) * unit
+        raise LossmapError(
+            f"{where}: image_size {side} is not a multiple of {unit}, the side of"
+            f" {'a patch' if merge == 1 else f'{merge} x {merge} patches'}."
+            f" Take {below} or {below + unit}."
+        )
+    # Idefics2's towers and their heirs have so many positions; of more patches, several would share one.
+    if "pixel_attention_mask" in family.inputs and isinstance(tower, int) and side > tower:
+        raise LossmapError(
+            f"{where}: image_size {side} is more than {tower}, up to which its vision tower has position embeddings."
+            f" Take {tower // unit * unit} or less."
+        )
+
+
+def _check_tower(where: str, tower: Any, given: tuple[int, int], patch: int, merge: int) -> None:
+    own = getattr(tower, "image_size", None)
+    if getattr(tower, "model_type", None) in FIXED_POSITIONS and isinstance(own, int) and given != (own, own):
+        raise LossmapError(
+            f"{where}: its image processor makes inputs of {given[1]} x {given[0]} pixels, its vision tower takes"
+            f" {own} x {own} only. Copy the image processor's configuration from where the model comes from."
+        )
+    rows, cols = given[0] // patch, given[1] // patch
+    if not rows or not cols or rows % merge or cols % merge:
+        raise LossmapError(
+            f"{where}: inputs of {given[1]} x {given[0]} pixels are {rows} x {cols} patches, which don't form squares"
+            f" of {merge} x {merge}. Copy the image processor's configuration from where the model comes from."
+        )
+
+
+def _fixed(settings: dict, view: str, pad: bool) -> tuple[tuple[int, int] | int | None, tuple[int, int] | None]:
+    """What a family of fixed input size resizes to, and crops to; None for what the settings don't say."""
+    size, crop = settings.get("size") or {}, settings.get("crop_size") or {}
+    if set(size) == {"shortest_edge"}:
+        square = view == "base" or pad
+        resize = (size["shortest_edge"],) * 2 if square else size["shortest_edge"]
+    elif set(size) == {"height", "width"}:
+        resize = (size["height"], size["width"])
+    else:
+        return None, None
+    if settings.get("do_center_crop") and crop and (crop["height"], crop["width"]) != resize:
+        return resize, (crop["height"], crop["width"])
+    return resize, None
+
+
+def _own_side(family: Family, settings: dict) -> int | None:
+    """The side that a checkpoint of a family that takes any size fixes, if it does."""
+    if family.view == "longest":
+        return (settings.get("max_image_size") or LARGEST_TILE).get("longest_edge")
+    size = settings.get("size") or {}
+    shortest, longest = size.get("shortest_edge"), size.get("longest_edge")
+    if shortest is None or shortest != longest:
+        return None
+    if "image_grid_thw" in family.inputs:  # Qwen counts pixels, not edges
+        side = round(shortest**0.5)
+        return side if side**2 == shortest else None
+    return shortest
+
+
+def _square(size) -> int:
+    """A patch size given as one number or as two equal ones."""
+    return int(size if isinstance(size, int) else size[0])
+
+
+def _configuration(content: dict) -> SimpleNamespace:
+    """config.json as an object, with what transformers would fill in."""
+    defaults = DEFAULTS.get(content["model_type"], {})
+    vision = {**defaults.get("vision_config", {}), **(content.get("vision_config") or {})}
+    return SimpleNamespace(**{**defaults, **content, "vision_config": SimpleNamespace(**vision)})

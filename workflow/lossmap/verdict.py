@@ -266,7 +266,7 @@ def _unfinished(verdict: Verdict, network: Unfinished) -> str:
     """A network that is no evidence, and what would make it one."""
     where = f"{network.network}, on {_named(verdict, network.connector)}, has not converged and is no evidence"
     if network.needed != network.needed:
-        return f"{where}: it never fell below ridge. Leave learning_rate out, and it is found by trial."
+        return f"{where}: it never fell clearly below ridge. Raise epochs, or leave learning_rate to be found by trial."
     takes = f"about {_times(network.needed)}" if network.needed <= CARRIES else f"over {CARRIES} times"
     return f"{where}: its error still fell after {network.passes:,.0f} passes. By its curve it takes {takes} as many."
 

@@ -273,15 +273,13 @@ def _unfinished(verdict: Verdict, network: Unfinished) -> str:
 
 def _range(verdict: Verdict) -> str:
     low, high = verdict.lost
-    if low <= 0:
-        text = f"Nothing excludes that less is lost, down to none: between 0 and {percent(high)}."
-    else:
+    text = f"Nothing excludes that less is lost, down to none: between 0 and {percent(high)}"
+    if low > 0:
         text = (
             "If these curves go on as power laws, a rough guide, ten times the parameters and images would leave "
             f"{percent(low)}: between that and {percent(high)} is lost"
         )
-        text += "." if verdict.hardest is None else f", {_beyond(verdict)} of it beyond the control."
-    return text
+    return f"{text}." if verdict.hardest is None else f"{text}, {_beyond(verdict)} beyond the control."
 
 
 def _beyond(verdict: Verdict) -> str:

@@ -213,6 +213,13 @@ def test_a_training_set_smaller_than_a_batch_is_refused(default):
     assert "held_out: is less than one of these images" in problem
 
 
+def test_defaults_of_training_fit_any_number_of_images(default):
+    default["reconstruction"]["training"]["batch"] = None
+    assert not problems("coco-train", default, images=60)
+    assert not problems("coco-train", default, images=100_000)
+    assert "25% of 2 training images are 0, fewer than one" in problems("coco-train", default, images=2)[1]
+
+
 def test_faults_of_all_datasets_stand_in_one_error(default):
     found = {"vizwiz": NOTHING | {"images": 50, "questions": 1}, "cub": NOTHING | {"images": 50, "classes": 1}}
     with pytest.raises(LossmapError, match="4 faults:") as caught:

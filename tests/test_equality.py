@@ -25,8 +25,11 @@ def test_equal_pixels_or_equal_embeddings_make_one_group():
 
 
 def measured(folder, rows, equal_images="drop", noise=0.0, k=(5,)):
-    """Overlap of a study whose i-th image is a copy of number rows[i] of 30. noise: by which copies' embeddings
-    differ, as they do in batches of other sizes. Returns summary, table per image, and the finding."""
+    """Overlap of a study whose i-th image is a copy of number rows[i] of 30.
+
+    noise: by which embeddings of copies differ, as they do where copies stand in batches of other sizes. Returns
+    summary, table per image, and the finding.
+    """
     rng = np.random.default_rng(1)
     pre, post = (x[rows] + noise * rng.normal(size=(len(rows), *x.shape[1:])) for x in (PRE, POST))
     folder.mkdir(exist_ok=True)

@@ -5,7 +5,7 @@ from scipy import stats
 
 from lossmap.measures.statistics import MeanInterval, check_resampling
 
-DRAWS = 40  # halves
+DRAWS = 24  # halves
 MOST = 2500  # items of one, at most, so that the cost is bounded
 LEAST = 10  # items of a half: with fewer there is no interval
 
@@ -23,12 +23,13 @@ def half_sample_errors(measure, n, seed=0):
 
     Parameters: measure(rows) -> (m,) float, the measures of these items (sorted indices), nan where undefined. n items.
         seed: int or sequence.
-    Returns: (m,) float64; nan where n is below 20, or fewer than half of the draws are defined.
+    Returns: (m,) float64; nan where fewer than half of the draws are defined.
+    Raises: ValueError if n is below 20.
     Source: Politis, Romano and Wolf, Subsampling, 1999, chapter 2.
     """
     size, rng = half_sample_size(n), np.random.default_rng(seed)
     if not size:
-        return np.full(np.shape(measure(np.arange(n))), np.nan)
+        raise ValueError(f"n is {n}; wanted at least {2 * LEAST}, for halves of {LEAST}")
     found = np.stack([measure(np.sort(rng.permutation(n)[:size])) for _ in range(DRAWS)])
     defined = ~np.isnan(found)
     counts = defined.sum(axis=0)

@@ -69,14 +69,3 @@ class PerItem(NamedTuple):
         centre = (p + z2 / 2) / (1 + z2)
         half = np.sqrt(z2 * (p * (1 - p) + z2 / 4)) / (1 + z2)
         return MeanInterval(p, float(min(p, max(0.0, centre - half))), float(max(p, min(1.0, centre + half))))
-
-
-def from_parts(values, parts, places):
-    """PerItem of values that are a constant plus what each neighbour adds.
-
-    As a neighbour an item adds its part, less what such a neighbour adds on average to the same query.
-    Parameters: values (n,). parts, sparse (n, n): row i sums to values[i] less the constant. places, sparse (n, n):
-        which share of row i's neighbours each is; rows sum to 1.
-    """
-    average = parts.sum(axis=1)
-    return PerItem(values, values - values.mean() + parts.sum(axis=0) - places.T @ average)

@@ -2,10 +2,8 @@
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from lossmap.measures.checks import check_k, checked_matrix
-from lossmap.measures.influence import from_parts
 from lossmap.measures.resampling import percentile_interval, resampled_means
 
 BLOCK = 256  # rows of cosines held at once
@@ -50,34 +48,21 @@ def trustworthiness(ranks, n):
     return 1 - _cost(n, k) * np.maximum(ranks - k, 0).sum(axis=1)
 
 
-def trusted(ranks, lists):
-    """Trustworthiness with what each item adds to others': PerItem.
+def trustworthiness_with_ties(unit, ranking, k):
+    """Trustworthiness in expectation over random orders of what ties, on either side.
 
-    Parameters: ranks as in trustworthiness. lists (n, k) integers: which items these are, nothing tied.
-    """
-    n, k = len(lists), ranks.shape[1]
-    values, each = trustworthiness(ranks, n), _cost(n, k)
-    row = np.repeat(np.arange(n), k)
-    parts = sparse.csr_array((-each * np.maximum(ranks - k, 0).ravel(), (row, lists.ravel())), shape=(n, n))
-    places = sparse.csr_array((np.full(n * k, 1 / k), (row, lists.ravel())), shape=(n, n))
-    return from_parts(values, parts, places)
-
-
-def trusted_with_ties(unit, ranking, k):
-    """The same in expectation over random orders of what ties, on either side.
-
-    Parameters: unit (n, d): the embeddings of which the ranks are, rows of length 1. ranking: of the other side.
+    Parameters: unit (n, d): the embeddings among which ranks count, rows of length 1. ranking: of the other side.
+    Returns and raises as trustworthiness.
     """
     n = len(unit)
     _checked_k(np.empty((n, k)), n)
-    each, parts, shares = _cost(n, k), [], []
+    values = np.empty(n)
     for start in range(0, n, BLOCK):
         rows = slice(start, min(start + BLOCK, n))
         cosines = unit[rows] @ unit.T
         cosines[np.arange(rows.stop - start), np.arange(start, rows.stop)] = -np.inf
         ordered = np.sort(cosines, axis=1)
-        found = ranking.shares(k, rows)
-        entries = found.tocoo()
+        entries = ranking.shares(k, rows).tocoo()
         excess = np.empty(len(entries.data))
         for row in range(rows.stop - start):
             mine = entries.row == row
@@ -86,11 +71,8 @@ def trusted_with_ties(unit, ranking, k):
             last = n - np.searchsorted(ordered[row], own - ROUNDING)
             beyond = np.maximum(last - np.maximum(first, k + 1) + 1, 0)
             excess[mine] = beyond * (np.maximum(first, k + 1) + last - 2 * k) / 2 / (last - first + 1)
-        where = entries.row, entries.col
-        parts.append(sparse.csr_array((-each * entries.data * excess, where), shape=found.shape))
-        shares.append(found / k)
-    parts = sparse.vstack(parts, format="csr")
-    return from_parts(1 + parts.sum(axis=1), parts, sparse.vstack(shares, format="csr"))
+        values[rows] = 1 - _cost(n, k) * np.bincount(entries.row, entries.data * excess, rows.stop - start)
+    return values
 
 
 def chance_trustworthiness(n, k):

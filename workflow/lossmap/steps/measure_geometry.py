@@ -8,11 +8,10 @@ import torch
 
 from lossmap.measures.dimension import effective_rank, intrinsic_dimension
 from lossmap.measures.distortion import pair_changes, pair_quantiles, unit_rows
-from lossmap.measures.halves import half_sample_errors, half_sample_interval, half_sample_size
+from lossmap.measures.margin_means import margin_intervals
 from lossmap.measures.margins import Margins, neighbour_margins
-from lossmap.measures.neighbours import nearest_neighbours
 from lossmap.measures.overlap import chance_overlap, ranking_overlap
-from lossmap.measures.planner import dimension_curve, draws, kept_by_projection, quantile_curve, sampling_margin
+from lossmap.measures.planner import dimension_curve, draws, kept_by_projection, sampling_margin
 from lossmap.measures.procrustes import align, first_components, shuffled_error, unexplained_shares
 from lossmap.measures.ranking import Ranking
 from lossmap.measures.resampling import ratio_interval
@@ -20,8 +19,8 @@ from lossmap.measures.similarity import (
     chance_trustworthiness,
     debiased_cka,
     order_agreement,
-    trusted,
-    trusted_with_ties,
+    trustworthiness,
+    trustworthiness_with_ties,
 )
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.neighbour_lists import STAGES, read_lists
@@ -66,8 +65,8 @@ def run(
     cosine_lists = [ranking.first(max(spec["k"])) for ranking in by_cosine]
     margins = neighbour_margins(before, after, *cosine_lists, spec["k"], line, typical)
     units = [unit_rows(x, name) for x, name in ((before, "before"), (after, "after"))]
-    errors = _errors_by_halves(measured, before, after)
-    _neighbours(measured, margins, by_cosine, units, errors, image_ids).to_parquet(neighbours, index=False)
+    means = margin_intervals(before, after, margins, spec["k"], spec["confidence"], measured.seed("halves"))
+    _neighbours(measured, margins, by_cosine, units, means, image_ids).to_parquet(neighbours, index=False)
 
     _plan(measured, margins).to_parquet(plan, index=False)
     _projections(measured, margins, units[0], cosine_lists[0], after.shape[1]).to_parquet(projections, index=False)
@@ -152,56 +151,17 @@ def _distortion(measured: _Summary, before: np.ndarray, after: np.ndarray) -> tu
     return changes.line, typical
 
 
-def _of_neighbours(margins: Margins, ks: list[int]) -> dict[tuple[str, int], float]:
-    """Means over images whose intervals come from halves: (measure, place of k) -> value; nan where undefined."""
-    values = {("epsilon", 0): margins.epsilon.mean()}
-    for j, k in enumerate(ks):
-        close, lost = margins.closeness[:, j], margins.lost[:, j].sum()
-        values["closeness", j] = close[~np.isnan(close)].mean() if (~np.isnan(close)).any() else np.nan
-        for name in ("near_ties", "own_ties"):
-            values[f"share_{name}", j] = getattr(margins, name)[:, j].sum() / lost if lost else np.nan
-        order = order_agreement(margins.ranks_after[:, :k]) if k > 1 else [np.array([np.nan])] * 2
-        values |= {(name, j): side.mean() for name, side in zip(("kendall", "spearman"), order, strict=True)}
-    return values
-
-
-def _errors_by_halves(measured: _Summary, before: np.ndarray, after: np.ndarray) -> dict[tuple[str, int], float]:
-    """Standard errors of `_of_neighbours`: halves of the images, with k in proportion."""
-    n, ks = measured.n, measured.spec["k"]
-    size = half_sample_size(n)
-    if not size:
-        return {}
-    fewer = [min(max(min(k, 2), round(k * size / n)), size - 2) for k in ks]
-    names = []
-
-    def measure(rows: np.ndarray) -> np.ndarray:
-        one, two = before[rows], after[rows]
-        changes = pair_changes(one, two)
-        lists = [nearest_neighbours(x, max(fewer), "cosine") for x in (one, two)]
-        typical = np.sort(np.abs(changes.residual))[(len(changes.residual) - 1) // 2]
-        values = _of_neighbours(neighbour_margins(one, two, *lists, fewer, changes.line, typical), fewer)
-        names[:] = values
-        return np.array(list(values.values()))
-
-    errors = half_sample_errors(measure, n, measured.seed("halves"))
-    return dict(zip(names, errors, strict=True))
-
-
 def _neighbours(
-    measured: _Summary, margins: Margins, rankings: list[Ranking], units: list[np.ndarray], errors: dict, image_ids
+    measured: _Summary, margins: Margins, rankings: list[Ranking], units: list[np.ndarray], means: dict, image_ids
 ) -> pd.DataFrame:
     """Margins, ties and ranks of every image and k, and what they come to."""
     ks, n, confidence = measured.spec["k"], measured.n, measured.spec["confidence"]
     overlap, bound, sharper = margins.overlap(ks), margins.bound(ks), margins.sharper_bound(ks)
     guaranteed = sampling_margin(margins.inside - margins.outside, margins.density, n, measured.spec["delta"])
-    values, plain = _of_neighbours(margins, ks), all(ranking.without_ties for ranking in rankings)
+    plain = all(ranking.without_ties for ranking in rankings)
     sides = {"trustworthiness": (0, 1, margins.ranks_before), "continuity": (1, 0, margins.ranks_after)}
 
-    def add(name: str, j: int, k: int | None, chance: float = np.nan, bounds=(0, 1), n: int | None = None) -> None:
-        interval = half_sample_interval(values[name, j], errors.get((name, j), np.nan), confidence, bounds)
-        measured.add(name, interval, k, chance, n)
-
-    add("epsilon", 0, None, bounds=(0, 2))
+    measured.add("epsilon", (margins.epsilon.mean(), np.nan, np.nan))
     frames = []
     for j, k in enumerate(ks):
         kept = ranking_overlap(*rankings, k)
@@ -218,20 +178,21 @@ def _neighbours(
         if 2 * k < n:  # beyond, trustworthiness is not defined
             for name, (ranked, listed, ranks) in sides.items():
                 if plain:
-                    found = trusted(ranks[:, :k], rankings[listed].first(k))
+                    columns[name] = trustworthiness(ranks[:, :k], n)
                 else:
-                    found = trusted_with_ties(units[ranked], rankings[listed], k)
-                columns[name] = found.values
-                measured.add(name, found.interval(confidence, bounds=(0, 1)), k, chance_trustworthiness(n, k))
+                    columns[name] = trustworthiness_with_ties(units[ranked], rankings[listed], k)
+                moved = columns[name].mean() - means[name, j].mean  # by ties
+                measured.add(name, [part + moved for part in means[name, j]], k, chance_trustworthiness(n, k))
         if k > 1:
             columns["kendall"], columns["spearman"] = order_agreement(margins.ranks_after[:, :k])
             for name in ("kendall", "spearman"):
-                add(name, j, k, 0, bounds=(-1, 1))
-        median = quantile_curve(columns["margin"][:, None], 0.5, confidence)
-        measured.add("margin_median", [part[0] for part in median], k)
-        add("closeness", j, k, 0, (-np.inf, 1), int((~np.isnan(columns["closeness"])).sum()))
+                measured.add(name, means[name, j], k, 0)
+        median = float(np.median(columns["margin"]))
+        measured.add("margin_median", means["margin_median", j] if median > 0 else (median, np.nan, np.nan), k)
+        close = int((~np.isnan(columns["closeness"])).sum())
+        measured.add("closeness", means["closeness", j], k, 0, close)
         for name in ("share_near_ties", "share_own_ties"):
-            add(name, j, k)
+            measured.add(name, means[name, j], k)
         for name, holds in (  # about these images alone, so without interval
             ("bound_holds", (overlap >= bound) & (overlap >= sharper)),
             ("bound_says_something", sharper > 0),

@@ -273,6 +273,8 @@ def parts(wildcards):
         check_contents(config, contents)
     except LossmapError as error:
         raise WorkflowError(error)
+    if "reconstruction" in config:  # no measured image is among those that train
+        checkpoints.check_training_images.get(study=wildcards.study)
     folder = f"results/{wildcards.study}/embeddings/{wildcards.dataset}/{wildcards.model}"
     ranges = part_ranges(contents[wildcards.dataset]["images"], config["extraction"]["part_size"])
     return [f"{folder}/{name}" for _, _, name in ranges]

@@ -116,7 +116,9 @@ if config["overlap"]["datasets"]:
     TABLES.append("figure3")
 if config["retrieval"]["datasets"]:
     TABLES += [
-        table for table, metric in (("table2", "l2"), ("table8", "ip")) if metric in config["retrieval"]["metrics"]
+        table
+        for table, metric in (("table2", "euclidean"), ("table8", "cosine"))
+        if metric in config["retrieval"]["metrics"]
     ]
 if "figure2" in config:
     FIGURES.append("figure2")
@@ -291,10 +293,11 @@ def neighbour_settings(wildcards):
         if wildcards.dataset in config[section]["datasets"]:
             metrics |= set(config[section]["metrics"])
     if wildcards.dataset in config["galleries"]["datasets"]:
-        metrics.add("l2")
+        metrics.add("euclidean")
     if wildcards.dataset in config["geometry"]["datasets"]:
-        metrics |= {"l2", "ip"}
-    return canonical({"k": most_neighbours(config, wildcards.dataset), "metrics": sorted(metrics)})
+        metrics |= {"euclidean", "cosine"}
+    k = most_neighbours(config, wildcards.dataset)
+    return canonical({"k": k, "metrics": sorted(metrics), "equal_images": config["equal_images"]})
 
 
 def named_settings(*sections):
@@ -332,7 +335,7 @@ def retrieval_labels(wildcards):
 
 
 def retrieval_table_settings(wildcards):
-    metric = {"table2": "l2", "table8": "ip"}[wildcards.table]
+    metric = {"table2": "euclidean", "table8": "cosine"}[wildcards.table]
     return canonical({**json.loads(table_settings("retrieval")), "metric": metric})
 
 

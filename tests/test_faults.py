@@ -40,10 +40,14 @@ LOSSES = {"dataset": "d", "model": "m", "rungs": ["mean", "ridge"], "share": 100
 LOSSES |= {"confidence": 0.95, "resamples": 50, "seed": 0}
 EXTRACTION = {"checkpoint": str(ROOT / "workflow/zoo/llava"), "revision": None, "image_size": None, "batch_size": 2}
 EXTRACTION |= {"dtype": "float16", "compute_dtype": "float32", "store_post": True}
+EQUAL = {"equal_images": "drop"}
 STEPS = {  # step -> its files, read from {material} and written to {disk}, and its spec
     "draw_miniature": ("", {"folder": "{disk}/drawn", "seed": 1, "images": {"seedbench": 8, "cub": 8}}),
     "extract": ("--images {material}/images.parquet --part {disk}/part.zarr --first 0 --stop 6", EXTRACTION),
-    "find_neighbours": ("--embeddings {material}/toy.json --lists {disk}/lists", {"k": 50, "metrics": ["l2", "ip"]}),
+    "find_neighbours": (
+        "--embeddings {material}/toy.json --lists {disk}/lists",
+        {"k": 50, "metrics": ["euclidean", "cosine"], **EQUAL},
+    ),
     "measure_statistics": ("--embeddings {material}/toy.json --reconstructors {disk}", SPLIT),
     "fit_linear": (
         "--embeddings {material}/toy.json --reconstructors {disk}",
@@ -245,7 +249,7 @@ def test_damaged_parts_are_named_and_the_remedy_brings_back_the_same_bytes(study
     shutil.rmtree(parts[4])
     for index, part in zip(indexes, parts, strict=True):
         words = ["find_neighbours", "--embeddings", str(index), "--lists", str(tmp_path / "lists")]
-        assert main([*words, "--spec", '{"k": 3, "metrics": ["l2"]}']) == 1
+        assert main([*words, "--spec", '{"k": 3, "metrics": ["euclidean"], "equal_images": "drop"}']) == 1
         told = capsys.readouterr().err
         assert str(part) in told
         [remedy] = re.findall(r"Delete (\S+(?: and \S+)*) and run again", told)

@@ -134,6 +134,10 @@ def test_the_given_configuration_is_left_as_it_was():
         (["overlap", "k"], [True], "overlap: k: 0: True is not of type 'integer'"),
         (["statistics", "confidence"], float("nan"), "statistics: confidence: nan is not of type 'number'"),
         (["study"], "miniature", "study: 'miniature' is taken"),
+        (["overlap", "metrics"], ["l2"], "overlap: metrics: 'l2' is now 'euclidean'"),
+        (["retrieval", "metrics"], ["cosine", "ip"], "retrieval: metrics: 'ip' is now 'cosine'"),
+        (["overlap", "metrics"], ["cityblock"], "metrics: 0: 'cityblock' is not one of"),
+        (["overlap", "metrics"], [["cosine"]], "metrics: 0: .* is not one of"),
         (["overlap", "metrics"], ["l3"], "overlap: metrics: 0: 'l3' is not one of"),
         (
             ["overlap", "datasets"],

@@ -198,6 +198,8 @@ def test_geometry_needs_four_images_and_one_beyond_the_neighbours(default):
     few = problems("seedbench", default, images=3)
     assert "k is 1 at most" in few[0]
     assert "4 images at least" in few[1]
+    assert not problems("seedbench", default, images=9, same_picture=3)
+    assert "4 images hold one and the same picture" in problems("seedbench", default, images=9, same_picture=4)[0]
     default["geometry"]["k"] = [1]
     assert "its intrinsic dimension: 2 neighbours" in problems("seedbench", default, images=2)[0]
 

@@ -47,9 +47,12 @@ def run(*, embeddings: list[Path], ladder: Path, csv: Path, html: Path, finding:
 
 def _input(preprocessing: dict) -> str:
     """What the model sees of an image, from its preprocessing as the store tells it."""
+    if preprocessing.get("pad"):
+        return f"{_by(preprocessing['crop'] or preprocessing['size'])} px, between margins"
     if preprocessing["crop"]:
         return f"{_by(preprocessing['crop'])} px, centre crop"
-    return f"resized to {_by(preprocessing['size'])} px"
+    shape = "squashed" if preprocessing.get("view") in ("any", "longest") else "resized"
+    return f"{shape} to {_by(preprocessing['size'])} px"
 
 
 def _by(sides: list[int]) -> str:

@@ -15,7 +15,7 @@ DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
 MINIMAL = {
     "study": "mine",
     "models": {"llava": {"checkpoint": "workflow/zoo/llava"}},
-    "datasets": {"photos": {"format": "image_folder", "images": "results/photos"}},
+    "datasets": {"photos": {"format": "image_folder", "images": "results/miniature/cub/images"}},
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from lossmap.data.contents import fewer_than
 from lossmap.data.counts import count_annotated
 from lossmap.data.formats.parsing import Problems
-from lossmap.data.sources import MADE, input_paths
+from lossmap.data.sources import input_paths, is_made
 from lossmap.errors import LossmapError, study_file
 from lossmap.measures.vqa_accuracy import ENOUGH
 from lossmap.reconstruct.sizes import share_sizes
@@ -78,7 +78,7 @@ def _raise(problems: list[str]) -> None:
 def _to_be_read(config: dict, dataset: str) -> bool:
     """Whether a dataset's files are there, small, and newer than its manifest or without one."""
     paths = input_paths(config["datasets"][dataset])
-    if any(path.startswith(MADE) for path in paths) or not all(map(os.path.exists, paths)):
+    if any(is_made(path, config["miniature"]["folder"]) for path in paths) or not all(map(os.path.exists, paths)):
         return False
     if sum(os.path.getsize(path) for path in paths if os.path.isfile(path)) > QUICK:
         return False

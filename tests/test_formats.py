@@ -739,6 +739,8 @@ def test_images_are_known_by_suffix_or_first_bytes_and_all_else_is_counted(tmp_p
         ("a.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),  # as telephones export them
         ("a", b"\xff\x0a\0\0", "JPEG XL"),
         ("a.svg", b'<?xml version="1.0"?>\n<!-- x -->\n<svg xmlns="x"/>', "SVG"),
+        ("b", b"\xef\xbb\xbf <svg width='4'/>", "SVG"),
+        ("a.tif", b"II*\0\x10\0\0\0CR\2\0", "a camera's raw format"),
         ("a.psd", b"8BPS\0\1", "Photoshop's format"),
         ("a.jp2", b"\0\0\0\x0cjP  \r\n", "JPEG 2000"),
         ("a.DNG", b"II*\0\x08\0\0\0", "a camera's raw format"),

@@ -154,6 +154,11 @@ def test_the_given_configuration_is_left_as_it_was():
         (["datasets", "cub", "split"], "dev", "datasets: cub: split: is 'dev', wanted one of train, test"),
         (["datasets", "cub", "images"], "nowhere/images", "datasets: cub: nowhere/images does not exist"),
         (
+            ["datasets", "cub", "images"],
+            "results/mine",
+            "datasets: cub: results/mine does not exist",
+        ),
+        (
             ["models", "llava-mini", "checkpoint"],
             "workflow/zoo/lava",
             "models: llava-mini: checkpoint folder .*lava does not",

@@ -31,6 +31,7 @@ SYSTEM = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@ead
 READ = "read"
 _FIRST_BYTES = (  # what a file begins with -> what it is
     (rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a", READ),
+    (rb"II\*\0.{4}CR", UNREAD[".cr2"]),
     (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", READ),  # TIFF
     (rb"BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0{3}", READ),
     (rb"P[1-6f][ \t\r\n]+(#|\d)", READ),
@@ -46,7 +47,7 @@ _FIRST_BYTES = (  # what a file begins with -> what it is
     (rb"%!PS-Adobe-\S+ EPSF", UNREAD[".eps"]),
     (rb"\x76\x2f\x31\x01|#\?R(ADIANC|GB)E", UNREAD[".exr"]),
     (rb"qoif|DDS ", UNREAD[".qoi"]),
-    (rb"(\xef\xbb\xbf)?\s*(<\?xml.*?|<!--.*?-->\s*|<!DOCTYPE svg.*?)*<svg\b", UNREAD[".svg"]),
+    (rb"(\xef\xbb\xbf)?\s*<(svg\b|(\?xml|!--|!DOCTYPE svg).*?<svg\b)", UNREAD[".svg"]),
 )
 _FIRST_BYTES = tuple((re.compile(pattern, re.DOTALL), kind) for pattern, kind in _FIRST_BYTES)
 

@@ -13,7 +13,7 @@ from lossmap.data.miniature_files import ANNOTATIONS, FOLDERS, paths_in
 from lossmap.errors import LossmapError
 
 CUB_FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "bounding_boxes.txt")
-MADE = "results/"  # where the workflow itself makes what a model is built of: it need not exist before the run
+MADE = "results/"  # where a checkpoint may be made by a run; of datasets see is_made
 SELECTION = ("limit", "sample", "seed")
 SMALL = 100_000_000  # bytes: files up to this size count by content, as they do for Snakemake (profiles/default)
 
@@ -71,7 +71,7 @@ def sources_digest(entry: dict, miniature: str) -> str:
     paths = [path for path in input_paths(entry) if not is_made(path, miniature)]
     state = [files_digest(path for path in paths if not os.path.isdir(path))]
     for path in filter(os.path.isdir, paths):
-        state += _folder_state(path, "", frozenset())
+        state += _folder_state(path, "", set())
     return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
 
 
@@ -82,13 +82,14 @@ def is_made(path: str, miniature: str) -> bool:
     return any(path == one or path.startswith(f"{one}/") for one in made)
 
 
-def _folder_state(root: str, inner: str, above: frozenset) -> list[tuple]:
-    """A folder and all below it, through links; above: the folders that it lies in, where a link to one ends."""
+def _folder_state(root: str, inner: str, seen: set) -> list[tuple]:
+    """A folder and all below it, through links; seen: folders that were looked at, where links lead in a circle."""
     folder = os.path.join(root, inner)
     stat = os.stat(folder)
-    if (stat.st_dev, stat.st_ino) in above:
-        return []
-    state, above = [(inner, stat.st_mtime_ns)], above | {(stat.st_dev, stat.st_ino)}
+    state = [(inner, stat.st_mtime_ns)]
+    if (stat.st_dev, stat.st_ino) in seen:
+        return state
+    seen.add((stat.st_dev, stat.st_ino))
     if not os.access(folder, os.R_OK | os.X_OK):
         return state  # reading it says so
     with os.scandir(folder) as entries:
@@ -98,7 +99,7 @@ def _folder_state(root: str, inner: str, above: frozenset) -> list[tuple]:
                 target = os.stat(one.path) if os.path.exists(one.path) else None
                 state.append((path, os.readlink(one.path), target and (target.st_size, target.st_mtime_ns)))
             if os.path.isdir(one.path) if one.is_symlink() else one.is_dir():
-                state += _folder_state(root, path, above)
+                state += _folder_state(root, path, seen)
     return state
 
 

@@ -17,7 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from lossmap.errors import LossmapError
 from lossmap.study import check_study
-from lossmap.vlm import checkpoints
+from lossmap.vlm import checkpoint_check, checkpoints
 from lossmap.vlm.checkpoint_check import checkpoint_problems
 from lossmap.vlm.families import FAMILIES
 from lossmap.vlm.input_size import (
@@ -283,6 +283,21 @@ def test_what_only_text_needs_is_missed_where_text_is_asked(model, spoil, messag
     check_study(study)
 
 
+def test_families_that_can_not_be_asked_are_told_so(model, monkeypatch):
+    for model_type, message in [
+        ("qwen3_vl", "given features of several tower layers .deepstack. beside post"),
+        ("smolvlm", "can't be made without its video part. Leave this model out of captions"),
+        ("mistral3", "needs torchvision, which is not installed. Leave"),
+    ]:
+        monkeypatch.setattr(checkpoint_check, "find_spec", lambda name: None)
+        [problem] = checkpoint_check.language_problems(model, model_type)
+        assert re.search(message, problem)
+    monkeypatch.setattr(checkpoint_check, "find_spec", lambda name: name)
+    assert checkpoint_check.language_problems(model, "mistral3") == []
+    no_template(model)
+    assert checkpoint_check.language_problems(model, "paligemma") == []  # no checkpoint of its has one
+
+
 @pytest.mark.parametrize("where", ["chat_template.json", "tokenizer_config.json", "processor_config.json"])
 def test_a_chat_template_may_stand_in_other_files(model, where):
     no_template(model)
@@ -359,6 +374,9 @@ def test_a_hub_checkpoint_is_checked_as_far_as_its_configuration_is_here(tmp_pat
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     check_study(study)  # nothing is known of it
     cached = tmp_path / repo_folder_name(repo_id="owner/model", repo_type="model") / "snapshots" / COMMIT
+    cached.mkdir(parents=True)
+    (cached / "config.json").write_text("{}")
+    check_study(study)  # the rest is still to come
     save_config("qwen2_5_vl", cached, processor={"size": {"shortest_edge": 3136, "longest_edge": 12845056}})
     with pytest.raises(
         LossmapError, match="models: m: owner/model .qwen2_5_vl.: takes images of any size. Set the model"

@@ -67,7 +67,13 @@ def known_configuration(checkpoint: str, revision: str | None) -> Path | None:
     if not revision:
         return None
     cached = _hub_cache() / f"models--{checkpoint.replace('/', '--')}" / "snapshots" / revision
-    return next((folder for folder in (CONFIGURATIONS / checkpoint / revision, cached) if folder.is_dir()), None)
+    return next((folder for folder in (CONFIGURATIONS / checkpoint / revision, cached) if _is_known(folder)), None)
+
+
+def _is_known(folder: Path) -> bool:
+    """Whether a folder says what its model is; what else is missing may be still to come from the hub."""
+    processor = any((folder / name).is_file() for name in PROCESSORS)
+    return (folder / ADAPTER).is_file() or (processor and (folder / "config.json").is_file())
 
 
 def _hub_cache() -> Path:

@@ -92,6 +92,7 @@ def test_the_summary_counts_and_digests_ids_in_order(tmp_path):
         "options": {"0": [1, "q1"], "2": [1, "q2"]},
         "without_mask": [1, "q2"],
         "long_shapes": [],
+        "same_picture": 1,
         "image_ids_sha256": hashlib.sha256(b'["b", "a"]').hexdigest(),
         "left_out": {"films": 3},
     }

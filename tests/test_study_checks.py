@@ -198,6 +198,8 @@ def test_geometry_needs_four_images_and_one_beyond_the_neighbours(default):
     few = problems("seedbench", default, images=3)
     assert "k is 1 at most" in few[0]
     assert "4 images at least" in few[1]
+    assert not problems("seedbench", default, images=9, same_picture=3)
+    assert "4 images hold one and the same picture" in problems("seedbench", default, images=9, same_picture=4)[0]
     default["geometry"]["k"] = [1]
     assert "its intrinsic dimension: 2 neighbours" in problems("seedbench", default, images=2)[0]
 
@@ -209,6 +211,13 @@ def test_a_training_set_smaller_than_a_batch_is_refused(default):
     default["reconstruction"] |= {"held_out": 0.001}
     (problem,) = problems("coco-train", default, images=100)
     assert "held_out: is less than one of these images" in problem
+
+
+def test_defaults_of_training_fit_any_number_of_images(default):
+    default["reconstruction"]["training"]["batch"] = None
+    assert not problems("coco-train", default, images=60)
+    assert not problems("coco-train", default, images=100_000)
+    assert "25% of 2 training images are 0, fewer than one" in problems("coco-train", default, images=2)[1]
 
 
 def test_faults_of_all_datasets_stand_in_one_error(default):

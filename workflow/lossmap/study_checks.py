@@ -170,6 +170,11 @@ def _neighbour_problems(config: dict, dataset: str, found: dict) -> list[str]:
             problems.append(f"geometry: k: a margin needs an image beyond the neighbours, so k is {images - 2} at most")
         if images < LEAST_IMAGES:
             problems.append(f"geometry: it needs {LEAST_IMAGES} images at least")
+        elif (same := found.get("same_picture", 0)) >= images // 2:  # which annotations don't tell
+            problems.append(
+                f"geometry: {same} images hold one and the same picture; fewer than half may, for an alignment is "
+                "fitted on one half of the images"
+            )
     return problems
 
 

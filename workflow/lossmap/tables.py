@@ -69,8 +69,10 @@ def with_interval(frame: pd.DataFrame, name: str, low: str, high: str, digits: i
 
 
 def interval_text(value: float, low: float, high: float, digits: int) -> str:
-    """A value with its interval: "0.53 [0.51, 0.55]", or "–" where there is no value."""
-    return "–" if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    """A value with its interval: "0.53 [0.51, 0.55]", "0.53" where it has none, or "–" where there is no value."""
+    if pd.isna(value):
+        return "–"
+    return f"{value:.{digits}f}" + ("" if pd.isna(low) else f" [{low:.{digits}f}, {high:.{digits}f}]")
 
 
 def p_value(p: float, *, at_floor: bool) -> str:
@@ -88,6 +90,17 @@ def p_values(frame: pd.DataFrame, name: str, at_floor: str | None = None) -> pd.
     return pd.Series(
         [None if pd.isna(p) else p_value(p, at_floor=flag) for p, flag in pairs], index=frame.index, dtype=object
     )
+
+
+def about_copies(table: pd.DataFrame) -> list[str]:
+    """A sentence for each dataset and model with images that equal others. table: dataset, model, n, images, copies."""
+    lines = []
+    for place, group in table.groupby(["dataset", "images", "copies"], sort=False):
+        dataset, images, copies = place
+        if copies:
+            left = " and left out" if group["n"].max() < images else ", and counted like all others"
+            lines.append(f"On {dataset}, {copies} of {images} images are copies of another{left}.")
+    return lines
 
 
 def marked(frame: pd.DataFrame, name: str) -> pd.Series:

@@ -37,7 +37,7 @@ def run(
     n = store.sizes["image"]
     seed = seed_for(spec["seed"], "probe_patches", spec["dataset"], spec["model"])
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[: spec["images"]])
-    pre, others = (torch.from_numpy(store["pre"][rows].values).float() for rows in (chosen, (chosen + n // 2) % n))
+    pre, others = _with_others(store, chosen)
     losses = None if patch_loss is None else _losses(patch_loss, store["image_id"].values[chosen])
     post_length = np.linalg.norm(store["post"][chosen].values.astype(np.float32), axis=(1, 2))
     model = {key: spec[key] for key in ("checkpoint", "revision", "image_size")}
@@ -59,8 +59,8 @@ def run(
         if np.isnan(values).any():
             image = store["image_id"].values[chosen[np.isnan(values).any(1).argmax()]]
             raise LossmapError(
-                f"{embeddings}: a patch of image {image} is the same in another image, so there is no way from one to "
-                "the other: is the dataset's image there twice? Remove one of the two."
+                f"{embeddings}: every other image has a patch in common with image {image}, so that there is no way "
+                "from one to the other. Leave the dataset out of geometry, or give it more images."
             )
         table[name] = values.ravel()
     if losses is not None:
@@ -68,6 +68,20 @@ def run(
         table["loss"] = losses.ravel()
     table.to_parquet(patches, index=False)
     _summary(maps, pre.norm(dim=2).numpy(), spec).to_parquet(summary, index=False)
+
+
+def _with_others(store, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """(images, patches, features) twice: the chosen images before the connector, and for each another image, half the
+    dataset on; where that has a patch in common, being the same picture perhaps, the next that has none."""
+    n, rows = store.sizes["image"], (chosen + store.sizes["image"] // 2) % store.sizes["image"]
+    pre, others = (torch.from_numpy(store["pre"][each].values).float() for each in (chosen, rows))
+    for _ in range(n - 1):
+        same = (pre == others).all(dim=2).any(dim=1)
+        if not same.any():
+            break
+        rows = np.where(same.numpy(), (rows + 1) % n, rows)
+        others[same] = torch.from_numpy(store["pre"][rows[same.numpy()]].values).float()
+    return pre, others
 
 
 def _losses(path: Path, image_ids: np.ndarray) -> np.ndarray:

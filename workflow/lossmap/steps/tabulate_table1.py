@@ -14,8 +14,8 @@ VALUES = ["connector_params_m", "reconstructor_params_m"]
 NOTE = (
     "Pre: patches and features that enter the connector; post: tokens and features that leave it. Parameters are in "
     "millions: of the connector, counted from the model's configuration, and of the reconstructor with the lowest "
-    "held-out error. Reported: the paper's value, where the study has its model; its reconstructor is a 3-layer MLP "
-    "for LLaVA and a 16-layer transformer for the others."
+    "held-out error (of a network, without those of the ridge that it adds to). Reported: the paper's value, where the "
+    "study has its model; its reconstructor is a 3-layer MLP for LLaVA and a 16-layer transformer for the others."
 )
 
 

@@ -229,6 +229,7 @@ def test_a_name_that_is_no_more_stands_for_the_familys_processor(tmp_path):
             "is Cohere2VisionImageProcessor, which .* torchvision",
         ),
         ("llava", {"size": "large"}, "transformers can't load .*ValueError"),
+        ("llava", {"image_processor_type": "Pix2StructImageProcessor"}, "settings fail on .*KeyError: 'pixel_values'"),
         ("qwen2_vl", {"patch_size": 4}, "makes other image_grid_thw of an image .* unlike config.json's"),
     ],
 )

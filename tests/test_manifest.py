@@ -90,6 +90,7 @@ def test_the_summary_counts_and_digests_ids_in_order(tmp_path):
         "without_caption": [1, "a"],
         "answers": {"2": [1, "q1"], "1": [1, "q2"]},
         "options": {"0": [1, "q1"], "2": [1, "q2"]},
+        "marks": {},
         "without_mask": [1, "q2"],
         "long_shapes": [],
         "same_picture": 1,

@@ -67,7 +67,9 @@ class Manifest:
         contents = count_contents(
             self.images[["image_id", "label"]].itertuples(index=False, name=None),
             self.captions["image_id"],
-            self.questions[["question_id", "answers", "options", "mask_path"]].itertuples(index=False, name=None),
+            self.questions[["question_id", "question", "answers", "options", "mask_path"]].itertuples(
+                index=False, name=None
+            ),
         )
         return {
             "format": self.format,

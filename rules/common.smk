@@ -116,7 +116,9 @@ if config["overlap"]["datasets"]:
     TABLES.append("figure3")
 if config["retrieval"]["datasets"]:
     TABLES += [
-        table for table, metric in (("table2", "l2"), ("table8", "ip")) if metric in config["retrieval"]["metrics"]
+        table
+        for table, metric in (("table2", "euclidean"), ("table8", "cosine"))
+        if metric in config["retrieval"]["metrics"]
     ]
 if "figure2" in config:
     FIGURES.append("figure2")
@@ -271,6 +273,8 @@ def parts(wildcards):
         check_contents(config, contents)
     except LossmapError as error:
         raise WorkflowError(error)
+    if "reconstruction" in config:  # no measured image is among those that train
+        checkpoints.check_training_images.get(study=wildcards.study)
     folder = f"results/{wildcards.study}/embeddings/{wildcards.dataset}/{wildcards.model}"
     ranges = part_ranges(contents[wildcards.dataset]["images"], config["extraction"]["part_size"])
     return [f"{folder}/{name}" for _, _, name in ranges]
@@ -291,10 +295,11 @@ def neighbour_settings(wildcards):
         if wildcards.dataset in config[section]["datasets"]:
             metrics |= set(config[section]["metrics"])
     if wildcards.dataset in config["galleries"]["datasets"]:
-        metrics.add("l2")
+        metrics.add("euclidean")
     if wildcards.dataset in config["geometry"]["datasets"]:
-        metrics |= {"l2", "ip"}
-    return canonical({"k": most_neighbours(config, wildcards.dataset), "metrics": sorted(metrics)})
+        metrics |= {"euclidean", "cosine"}
+    k = most_neighbours(config, wildcards.dataset)
+    return canonical({"k": k, "metrics": sorted(metrics), "equal_images": config["equal_images"]})
 
 
 def named_settings(*sections):
@@ -332,7 +337,7 @@ def retrieval_labels(wildcards):
 
 
 def retrieval_table_settings(wildcards):
-    metric = {"table2": "l2", "table8": "ip"}[wildcards.table]
+    metric = {"table2": "euclidean", "table8": "cosine"}[wildcards.table]
     return canonical({**json.loads(table_settings("retrieval")), "metric": metric})
 
 

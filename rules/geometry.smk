@@ -33,6 +33,7 @@ rule compare_indexes:
     """Overlap by other ways to compare images: all patches, pooled, whitened, without sinks."""
     input:
         embeddings="results/{study}/embeddings/{dataset}/{model}.json",
+        lists="results/{study}/neighbours/{dataset}/{model}/lists.parquet",
     output:
         overlap="results/{study}/geometry/{dataset}/{model}/indexes.parquet",
         summary="results/{study}/geometry/{dataset}/{model}/indexes_summary.parquet",
@@ -47,8 +48,8 @@ rule compare_indexes:
         spec=geometry_settings("k", "memory", "sink_ratio"),
         code=code_hash("compare_indexes"),
     shell:
-        "python -m lossmap compare_indexes --embeddings {input.embeddings:q} --overlap {output.overlap:q}"
-        " --summary {output.summary:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"
+        "python -m lossmap compare_indexes --embeddings {input.embeddings:q} --lists {input.lists:q}"
+        " --overlap {output.overlap:q} --summary {output.summary:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"
 
 
 rule probe_patches:

@@ -5,6 +5,7 @@ rule find_neighbours:
     """Each image's nearest neighbours before and after the connector."""
     input:
         embeddings="results/{study}/embeddings/{dataset}/{model}.json",
+        images="results/{study}/data/{dataset}/images.parquet",
     output:
         lists="results/{study}/neighbours/{dataset}/{model}/lists.parquet",
     log:
@@ -18,8 +19,8 @@ rule find_neighbours:
         spec=neighbour_settings,
         code=code_hash("find_neighbours"),
     shell:
-        "python -m lossmap find_neighbours --embeddings {input.embeddings:q} --lists {output.lists:q}"
-        " --spec {params.spec:q} --threads {threads} 2> {log:q}"
+        "python -m lossmap find_neighbours --embeddings {input.embeddings:q} --images {input.images:q}"
+        " --lists {output.lists:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"
 
 
 rule measure_overlap:

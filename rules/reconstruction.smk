@@ -12,7 +12,7 @@ wildcard_constraints:
 
 
 checkpoint check_training_images:
-    """No image trains a reconstructor and is measured with it. Nothing is trained before this is known."""
+    """No image trains a reconstructor and is measured with it. Nothing is embedded before this is known."""
     input:
         training=f"results/{{study}}/data/{RECONSTRUCTION['train']}/images.parquet",
         evaluated=expand(
@@ -35,7 +35,7 @@ checkpoint check_training_images:
 rule measure_statistics:
     """Mean and standard deviation per feature over the training set, for the connector and each control."""
     input:
-        embeddings=training_store,
+        embeddings=TRAINING_STORE,
     output:
         statistics=expand(
             "results/{{study}}/reconstructors/{{model}}/{connector}/statistics.safetensors",
@@ -60,7 +60,7 @@ rule measure_statistics:
 rule fit_linear:
     """The rungs in closed form: mean, mean of each patch position, ridge."""
     input:
-        embeddings=training_store,
+        embeddings=TRAINING_STORE,
         statistics=rules.measure_statistics.output.statistics,
     output:
         reconstructors=expand(
@@ -88,7 +88,7 @@ rule fit_linear:
 rule train_reconstructor:
     """One network of the ladder, trained from ridge on to undo one connector on one share of the images."""
     input:
-        embeddings=training_store,
+        embeddings=TRAINING_STORE,
         statistics="results/{study}/reconstructors/{model}/{connector}/statistics.safetensors",
         ridge="results/{study}/reconstructors/{model}/{connector}/ridge-{share}.safetensors",
     output:

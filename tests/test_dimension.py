@@ -62,7 +62,7 @@ def test_equally_near_neighbours_have_no_finite_dimension():
 def test_an_interval_covers_what_new_samples_give():
     sample = rng.normal(size=(40, 300, 8)) * np.linspace(0.3, 1, 8)
     ranks = np.array([effective_rank(x, 10).mean for x in sample])
-    dimensions = np.array([twonn(x, resamples=10).interval.mean for x in sample])
+    dimensions = np.array([twonn(x).interval.mean for x in sample])
     rank, dimension = effective_rank(sample[0], 1000), twonn(sample[0]).interval
     assert 0.6 < (rank.high - rank.low) / (3.92 * ranks.std()) < 1.7
     assert 0.6 < (dimension.high - dimension.low) / (3.92 * dimensions.std()) < 1.7

@@ -34,15 +34,20 @@ FUTURE, PAST = time.time() + 30 * 86_400, 86_400
 SPLIT = {"connectors": {"own": {"kind": "own"}, "turned": {"kind": "rotation"}}, "seed": 3}
 TRAINING = {"epochs": 2, "batch": 16, "learning_rate": 0.01, "weight_decay": 0.01, "clip": 1.0}
 TRAINING |= {"patience": 9, "accumulate": 1, "buffer": 64, "memory": 10**9, "threads": 1, "processes": 1}
-NETWORK = {"network": {"kind": "mlp", "widths": [512], "dropout": 0.0}, "share": 100, "held_out": 0.2, "seed": 3}
+NETWORK = {"network": {"kind": "mlp", "widths": [512], "dropout": 0.0}, "share": 100}
+NETWORK |= {"shares": [100], "held_out": 0.2, "seed": 3}
 LOSSES = {"dataset": "d", "model": "m", "rungs": ["mean", "ridge"], "share": 100, "batch_size": 16}
 LOSSES |= {"confidence": 0.95, "resamples": 50, "seed": 0}
 EXTRACTION = {"checkpoint": str(ROOT / "workflow/zoo/llava"), "revision": None, "image_size": None, "batch_size": 2}
 EXTRACTION |= {"dtype": "float16", "compute_dtype": "float32", "store_post": True}
+EQUAL = {"equal_images": "drop"}
 STEPS = {  # step -> its files, read from {material} and written to {disk}, and its spec
     "draw_miniature": ("", {"folder": "{disk}/drawn", "seed": 1, "images": {"seedbench": 8, "cub": 8}}),
     "extract": ("--images {material}/images.parquet --part {disk}/part.zarr --first 0 --stop 6", EXTRACTION),
-    "find_neighbours": ("--embeddings {material}/toy.json --lists {disk}/lists", {"k": 50, "metrics": ["l2", "ip"]}),
+    "find_neighbours": (
+        "--embeddings {material}/toy.json --lists {disk}/lists",
+        {"k": 50, "metrics": ["euclidean", "cosine"], **EQUAL},
+    ),
     "measure_statistics": ("--embeddings {material}/toy.json --reconstructors {disk}", SPLIT),
     "fit_linear": (
         "--embeddings {material}/toy.json --reconstructors {disk}",
@@ -244,7 +249,7 @@ def test_damaged_parts_are_named_and_the_remedy_brings_back_the_same_bytes(study
     shutil.rmtree(parts[4])
     for index, part in zip(indexes, parts, strict=True):
         words = ["find_neighbours", "--embeddings", str(index), "--lists", str(tmp_path / "lists")]
-        assert main([*words, "--spec", '{"k": 3, "metrics": ["l2"]}']) == 1
+        assert main([*words, "--spec", '{"k": 3, "metrics": ["euclidean"], "equal_images": "drop"}']) == 1
         told = capsys.readouterr().err
         assert str(part) in told
         [remedy] = re.findall(r"Delete (\S+(?: and \S+)*) and run again", told)

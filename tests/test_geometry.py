@@ -57,10 +57,12 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("families")
     for model_type in CONFIGS:
         save_config(model_type, root / model_type)
+    margins = {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
+    save_config("llava", root / "llava, margins", processor=margins)
     return root
 
 
-@pytest.mark.parametrize("model_type", CONFIGS)
+@pytest.mark.parametrize("model_type", [*CONFIGS, "llava, margins"])
 @pytest.mark.parametrize("size", [(160, 96), (90, 131)], ids=str)
 def test_a_changed_square_changes_exactly_the_patches_whose_boxes_it_touches(folders, model_type, size):
     preprocessor = load_preprocessor(folders / model_type, image_size=SIDE if model_type == "mistral3" else None)

@@ -17,7 +17,8 @@ from lossmap.figures.planner import dimensions_by_k, overlap_by_dimension
 from lossmap.figures.probe import Probed, probe_maps
 from lossmap.figures.procrustes import alignment_planes
 from lossmap.figures.style import KEPT, LOST, legends_below, use_style
-from lossmap.neighbour_lists import write_lists
+from lossmap.measures.ranking import plain_ranking
+from lossmap.neighbour_lists import NeighbourLists, write_lists
 from lossmap.steps import draw_figure6, draw_galleries, draw_margins, draw_planner, draw_probe
 
 rng = np.random.default_rng(29)
@@ -202,15 +203,16 @@ def manifest(folder, n):
 def test_galleries_of_a_study(tmp_path, mark, monkeypatch):
     images, shown = manifest(tmp_path, 8), []
     lists = {(metric, side): np.stack([rng.permutation(np.delete(np.arange(8), i))[:4] for i in range(8)])
-             for metric in ("l2", "ip") for side in ("pre", "post")}  # fmt: skip
-    write_lists(tmp_path / "lists", images["image_id"].to_numpy(), lists)
+             for metric in ("euclidean", "cosine") for side in ("pre", "post")}  # fmt: skip
+    rankings = {key: plain_ranking(rows) for key, rows in lists.items()}
+    write_lists(tmp_path / "lists", NeighbourLists(images["image_id"].to_numpy(), {}, rankings))
     monkeypatch.setattr(draw_galleries, "gallery", lambda *given: shown.append(given) or gallery(*given))
     files = {kind: [tmp_path / f"{i}.{kind}" for i in range(2)] for kind in ("pdf", "png")}
     spec = {"models": ["one", "two"], "k": 3, "shown": 2, "mark": mark}
     draw_galleries.run(lists=[tmp_path / "lists"] * 2, images=tmp_path / "images.parquet", **files, spec=spec)
     assert files["png"][0].read_bytes() != files["png"][1].read_bytes()  # the models' names
     rows, title, legend = shown[0]
-    before, after = lists["l2", "pre"], lists["l2", "post"]
+    before, after = lists["euclidean", "pre"], lists["euclidean", "post"]
     labels = images["label"].to_numpy()
     for row in rows:
         query = images["image_id"].tolist().index(row.about[1].removeprefix("image "))

@@ -64,13 +64,19 @@ def results(tmp_path_factory):
     for name, post in connectors.items():
         index, out = store(folder, name, PRE, post), folder / f"out/{name}"
         out.mkdir(parents=True)
-        find_neighbours.run(embeddings=index, lists=out / "lists", spec={"k": 8, "metrics": ["l2", "ip"]})
+        find_neighbours.run(
+            embeddings=index,
+            lists=out / "lists",
+            spec={"k": 8, "metrics": ["euclidean", "cosine"], "equal_images": "drop"},
+        )
         spec = {"dataset": "d", "model": name, "k": KS, **RESAMPLING}
         outputs = {key: out / key for key in ("alignment", "neighbours", "summary", "plan", "projections")}
         more = {"quantiles": [0.2, 0.5], "delta": 0.05, "queries": 40}
         measure_geometry.run(embeddings=index, lists=out / "lists", **outputs, spec=spec | more)
         indexes = {"overlap": out / "indexes", "summary": out / "indexes_summary"}
-        compare_indexes.run(embeddings=index, **indexes, spec=spec | {"memory": 1e-6, "sink_ratio": 3})
+        compare_indexes.run(
+            embeddings=index, lists=out / "lists", **indexes, spec=spec | {"memory": 1e-6, "sink_ratio": 3}
+        )
     return folder
 
 
@@ -149,10 +155,10 @@ def test_indexes_are_searched_as_they_say(results):
     table = pd.read_parquet(results / "out/unrelated/indexes_summary").set_index(["index", "k"])
     data = open_store(results / "d/unrelated.json")
     flat = [nearest_neighbours(data[side].values.reshape(N, -1), 8) for side in ("pre", "post")]
-    pooled = [nearest_neighbours(data[f"{side}_mean"].values, 8, "ip") for side in ("pre", "post")]
+    pooled = [nearest_neighbours(data[f"{side}_mean"].values, 8, "cosine") for side in ("pre", "post")]
     for k in KS:
-        assert table.loc[("flat_l2", k), "overlap"] == pytest.approx(list_overlap(*flat, k).mean())
-        assert table.loc[("mean_pooled_ip_normalised", k), "overlap"] == pytest.approx(list_overlap(*pooled, k).mean())
+        assert table.loc[("flat_euclidean", k), "overlap"] == pytest.approx(list_overlap(*flat, k).mean())
+        assert table.loc[("mean_pooled_cosine", k), "overlap"] == pytest.approx(list_overlap(*pooled, k).mean())
     rotation = pd.read_parquet(results / "out/rotation/indexes_summary").set_index(["index", "k"])["overlap"]
     assert (rotation > 0.99).all()
     assert len(pd.read_parquet(results / "out/rotation/indexes")) == N * len(KS) * 6
@@ -204,9 +210,9 @@ def test_table_7_has_the_papers_values_for_its_llava(results, tmp_path, monkeypa
     spec = CHECKPOINTS | {"sink_ratio": 3}
     tabulate_table7.run(summaries=[tmp_path / "0", tmp_path / "1"], **outputs(tmp_path), spec=spec)
     table = pd.read_csv(tmp_path / "csv").set_index(["model", "index", "k"])["overlap_mean_reported"]
-    assert table["rotation", "flat_l2", 10] == 0.49
-    assert np.isnan(table["rotation", "flat_l2", 3])
-    assert np.isnan(table["unrelated", "flat_l2", 10])
+    assert table["rotation", "flat_euclidean", 10] == 0.49
+    assert np.isnan(table["rotation", "flat_euclidean", 3])
+    assert np.isnan(table["unrelated", "flat_euclidean", 10])
     page = (tmp_path / "html").read_text()
     assert "longer than 3 times" in page
     assert "all patches, cosine" in page

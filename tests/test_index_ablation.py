@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lossmap.measures.index_ablation import pooled_without_sinks, streamed_neighbours, whitened
-from lossmap.measures.neighbours import nearest_neighbours
+from lossmap.measures.neighbours import nearest_neighbours, rank_neighbours
 
 rng = np.random.default_rng(17)
 TOKENS = (rng.normal(size=(90, 6, 7)) + rng.normal(size=(90, 1, 7)) + 2).astype(np.float16)
@@ -24,15 +24,15 @@ def streamed(tokens, k, block, calls=None):
 @pytest.mark.parametrize("k", [1, 12, 89])
 def test_a_streamed_search_finds_what_a_search_in_memory_finds(block, k):
     found = streamed(TOKENS, k, block)
-    for metric in ("l2", "ip"):
-        np.testing.assert_array_equal(found[metric], nearest_neighbours(FLAT, k, metric))
+    for metric in ("euclidean", "cosine"):
+        np.testing.assert_array_equal(found[metric].first(k), nearest_neighbours(FLAT, k, metric))
 
 
 def test_slabs_of_features_change_nothing(monkeypatch):
     wanted = streamed(TOKENS, 12, 32)
     monkeypatch.setattr("lossmap.measures.index_ablation.PRODUCT_BYTES", 32 * 8 * 5)
-    for metric, lists in streamed(TOKENS, 12, 32).items():
-        np.testing.assert_array_equal(lists, wanted[metric])
+    for metric, ranking in streamed(TOKENS, 12, 32).items():
+        np.testing.assert_array_equal(ranking.items, wanted[metric].items)
 
 
 def test_no_more_than_two_blocks_are_read_at_a_time():
@@ -43,13 +43,22 @@ def test_no_more_than_two_blocks_are_read_at_a_time():
 
 
 @pytest.mark.parametrize("block", [1, 7, 41, 120])
-def test_ties_go_to_the_lower_index_whatever_the_block(block):
+def test_ties_are_those_of_a_search_in_memory_whatever_the_block(block):
     twins = np.concatenate([TOKENS[:40], TOKENS[:40], TOKENS[:40]])
     found = streamed(twins, 5, block)
-    for metric in ("l2", "ip"):
-        np.testing.assert_array_equal(found[metric], nearest_neighbours(twins.reshape(120, -1), 5, metric))
-    alike = streamed(np.ones((9, 2, 3)), 3, 4)
-    assert alike["l2"].tolist() == alike["ip"].tolist() == nearest_neighbours(np.ones((9, 6)), 3).tolist()
+    for metric in ("euclidean", "cosine"):
+        wanted = rank_neighbours(twins.reshape(120, -1), 5, metric)
+        np.testing.assert_array_equal(found[metric].first(5), wanted.first(5))
+        np.testing.assert_array_equal(found[metric].shares(5).toarray(), wanted.shares(5).toarray())
+    for ranking in streamed(np.ones((9, 2, 3)), 3, 4).values():
+        np.testing.assert_allclose(ranking.shares(3).toarray(), (1 - np.eye(9)) * 3 / 8)
+
+
+@pytest.mark.parametrize("block", [1, 4, 30])
+def test_equally_near_items_that_differ_tie_too(block):
+    x = rng.integers(0, 3, size=(30, 2, 2)).astype(np.float16) + 1
+    found = streamed(x, 4, block)["euclidean"]
+    np.testing.assert_allclose(found.shares(4).toarray(), rank_neighbours(x.reshape(30, -1), 4).shares(4).toarray())
 
 
 def test_a_sink_is_left_out_of_the_mean():
@@ -66,6 +75,10 @@ def test_whitened_embeddings_have_unit_variance_and_keep_nearly_all():
     white = whitened(x)
     assert white.shape == (200, 5)
     np.testing.assert_allclose(np.cov(white.T, ddof=0), np.eye(5), atol=1e-9)
+
+
+def test_where_all_are_alike_there_is_nothing_to_whiten():
+    assert whitened(np.ones((4, 2))).tolist() == [[0.0]] * 4
 
 
 def test_whitening_undoes_any_linear_map():
@@ -92,7 +105,5 @@ def test_faults_are_named():
     wrong[33, 2, 1] = np.inf
     with pytest.raises(ValueError, match="tokens: item 33 is not finite"):
         pooled_without_sinks(wrong, 2)
-    with pytest.raises(ValueError, match="x: all rows are alike"):
-        whitened(np.ones((4, 2)))
     with pytest.raises(ValueError, match="x: 1 of 90 rows are not finite"):
         whitened(np.where(np.arange(90)[:, None] == 3, np.nan, FLAT))

@@ -37,7 +37,7 @@ CONNECTORS = {
 
 
 def margins(after, ks=KS, before=X, **how):
-    lists = [nearest_neighbours(x, max(ks), "ip") for x in (before, after)]
+    lists = [nearest_neighbours(x, max(ks), "cosine") for x in (before, after)]
     return neighbour_margins(before, after, *lists, ks, **how), lists
 
 
@@ -213,7 +213,7 @@ def test_quantiles_over_pairs_with_intervals_over_images():
 
 
 def test_faults_are_named():
-    lists = nearest_neighbours(X, 5, "ip")
+    lists = nearest_neighbours(X, 5, "cosine")
     with pytest.raises(ValueError, match="before has 300 rows and after 299"):
         neighbour_margins(X, X[1:], lists, lists, [5])
     with pytest.raises(ValueError, match="after: row 3 has length zero"):

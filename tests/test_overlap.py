@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lossmap.measures.neighbours import nearest_neighbours
+from lossmap.measures.neighbours import nearest_neighbours, rank_neighbours
 from lossmap.measures.overlap import (
     chance_corrected,
     chance_overlap,
@@ -11,12 +11,15 @@ from lossmap.measures.overlap import (
     neighbour_overlap,
     overlap_including_self,
     permutation_null,
+    ranking_overlap,
 )
+from lossmap.measures.ranking import plain_ranking
 
 rng = np.random.default_rng(1)
 X = rng.normal(size=(400, 8))
 A = nearest_neighbours(X, 60)
 B = nearest_neighbours(X + 0.7 * rng.normal(size=X.shape), 60)
+RANKED = plain_ranking(A), plain_ranking(B)
 UNRELATED = nearest_neighbours(rng.normal(size=(400, 5)), 60)
 
 
@@ -24,7 +27,7 @@ def slow_overlap(a, b, k):
     return np.array([len(set(p[:k]) & set(q[:k])) / k for p, q in zip(a.tolist(), b.tolist(), strict=True)])
 
 
-@pytest.mark.parametrize("metric", ["l2", "ip"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_identity_rotation_and_scale_keep_every_neighbour(metric):
     q, _ = np.linalg.qr(rng.normal(size=(8, 8)))
     assert (neighbour_overlap(X, X, 10, metric) == 1).all()
@@ -49,9 +52,46 @@ def test_unrelated_embeddings_score_chance():
     assert abs(scores.mean() - chance_overlap(1500, 50)) < 5 * error
 
 
+def shares_of(x, k):
+    """Slowly: the probability that each item is among each item's k nearest, ties in random order."""
+    squared = ((x[:, None] - x[None]) ** 2).sum(axis=2).astype(float)
+    np.fill_diagonal(squared, np.inf)
+    limit = np.sort(squared, axis=1)[:, k - 1 : k]
+    nearer, tied = squared < limit, squared == limit
+    return nearer + tied * (k - nearer.sum(1, keepdims=True)) / tied.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("k", [1, 4, 9, 29])
+@pytest.mark.parametrize("widths", [(2, 5), (4, 1), (1, 1), (9, 9)])  # few different values: many ties and many twins
+def test_ties_share_their_places(k, widths):
+    x, y = (rng.integers(0, width, (30, 2)) for width in widths)
+    a, b = (rank_neighbours(side, max(k, 7)) for side in (x, y))
+    p, q = shares_of(x, k), shares_of(y, k)
+    np.testing.assert_allclose(a.shares(k).toarray(), p, rtol=1e-12)
+    found = ranking_overlap(a, b, k, parts=True)
+    overlap = (p * q).sum(1) / k
+    np.testing.assert_allclose(found.values, overlap, rtol=1e-12)
+    parts = (p * q - overlap[:, None] * (p + q) / 2) / k
+    np.testing.assert_allclose(found.parts.toarray(), parts, atol=1e-12)
+    np.testing.assert_allclose(found.influence, overlap - overlap.mean() + parts.sum(0), atol=1e-12)
+    names = np.random.default_rng(5)
+    for value in permutation_null(a, b, k, 3, np.random.default_rng(5)):
+        old = names.permutation(30)
+        assert value == pytest.approx((p * q[np.ix_(old, old)]).sum() / (30 * k), abs=1e-12)
+
+
+def test_a_connector_that_makes_all_alike_scores_chance_however_many_images():
+    x = rng.normal(size=(3000, 4))
+    a, b = rank_neighbours(x, 20), rank_neighbours(np.ones((3000, 4)), 20)
+    found = ranking_overlap(a, b, 20)
+    np.testing.assert_allclose(found.values, chance_overlap(3000, 20))
+    assert found.interval() == pytest.approx([chance_overlap(3000, 20)] * 3, abs=1e-4)
+    np.testing.assert_allclose(permutation_null(a, b, [5, 20], 3, rng), [np.array([5, 20]) / 2999] * 3)
+
+
 def test_by_hand():
     before = np.array([[0.0], [1.0], [3.0], [7.0]])  # lists of two: 0: 1 2, 1: 0 2, 2: 1 0, 3: 2 1
-    after = np.array([[0.0], [5.0], [1.0], [2.0]])  # 0: 2 3, 1: 3 2, 2: 0 3 (a tie), 3: 2 0
+    after = np.array([[0.0], [5.0], [1.0], [2.0]])  # 0: 2 3, 1: 3 2, 2: 0 or 3, 3: 2 0
     assert neighbour_overlap(before, after, 2).tolist() == [0.5, 0.5, 0.5, 0.5]
     assert neighbour_overlap(before, after, 1).tolist() == [0, 0, 0, 1]
     assert neighbour_overlap(before, after, 3).tolist() == [1, 1, 1, 1]
@@ -93,7 +133,7 @@ def test_chance_and_what_is_above_it():
 
 
 def test_forgotten_correspondence_scores_chance():
-    null = permutation_null(A, B, [10, 60], 200, np.random.default_rng(0))
+    null = permutation_null(*RANKED, [10, 60], 200, np.random.default_rng(0))
     assert null.shape == (200, 2)
     for column, k in enumerate((10, 60)):
         error = null[:, column].std() / np.sqrt(200)
@@ -103,7 +143,7 @@ def test_forgotten_correspondence_scores_chance():
 
 def test_each_permutation_renames_rows_and_entries(monkeypatch):
     monkeypatch.setattr("lossmap.measures.overlap.TABLE_BYTES", 37 * 400)
-    null = permutation_null(A, B, 25, 4, np.random.default_rng(5))
+    null = permutation_null(*RANKED, 25, 4, np.random.default_rng(5))
     names = np.random.default_rng(5)
     for value in null:
         old = names.permutation(400)  # item i is now the one that b called old[i]
@@ -112,8 +152,8 @@ def test_each_permutation_renames_rows_and_entries(monkeypatch):
 
 
 def test_several_k_share_their_permutations():
-    several = permutation_null(A, B, [5, 30], 3, np.random.default_rng(2))
-    np.testing.assert_array_equal(several[:, 0], permutation_null(A, B, 5, 3, np.random.default_rng(2)))
+    several = permutation_null(*RANKED, [5, 30], 3, np.random.default_rng(2))
+    np.testing.assert_array_equal(several[:, 0], permutation_null(*RANKED, 5, 3, np.random.default_rng(2)))
 
 
 def test_before_and_after_are_named():
@@ -126,25 +166,34 @@ def test_before_and_after_are_named():
     with pytest.raises(ValueError, match="after: is empty"):
         neighbour_overlap(X, X[:0], 5)
     with pytest.raises(ValueError, match="after: row 3 has length zero"):
-        neighbour_overlap(X, np.where(np.arange(400)[:, None] == 3, 0, X), 5, "ip")
+        neighbour_overlap(X, np.where(np.arange(400)[:, None] == 3, 0, X), 5, "cosine")
     with pytest.raises(ValueError, match="k is 400; wanted 1 to 399"):
         neighbour_overlap(X, X, 400)
 
 
-@pytest.mark.parametrize("score", [list_overlap, lambda a, b, k: permutation_null(a, b, k, 2, rng)])
-def test_faulty_lists_are_named(score):
-    with pytest.raises(ValueError, match="k is 61; wanted 1 to 60, the length of the neighbour lists a"):
-        score(A, B, 61)
+@pytest.mark.parametrize("score", [ranking_overlap, lambda a, b, k: permutation_null(a, b, k, 2, rng)])
+def test_rankings_that_do_not_fit_are_named(score):
+    with pytest.raises(ValueError, match="k is 61; wanted 1 to 60, the length of the neighbour lists"):
+        score(*RANKED, 61)
     with pytest.raises(ValueError, match="k is 0"):
-        score(A, B, 0)
+        score(*RANKED, 0)
+    with pytest.raises(ValueError, match="a ranks 400 items and b 399"):
+        score(RANKED[0], plain_ranking((np.arange(399)[:, None] + 1) % 399), 1)
+
+
+def test_faulty_lists_are_named():
+    with pytest.raises(ValueError, match="k is 61; wanted 1 to 60, the length of the neighbour lists a"):
+        list_overlap(A, B, 61)
+    with pytest.raises(ValueError, match="k is 0"):
+        list_overlap(A, B, 0)
     with pytest.raises(ValueError, match="a has 400 neighbour lists and b has 399"):
-        score(A, (np.arange(399)[:, None] + 1) % 399, 1)
+        list_overlap(A, (np.arange(399)[:, None] + 1) % 399, 1)
     with pytest.raises(ValueError, match="b: float64 of shape .* wanted integer neighbour lists"):
-        score(A, B * 1.0, 5)
+        list_overlap(A, B * 1.0, 5)
     with pytest.raises(ValueError, match="b: row 3 names an item outside 0 to 399"):
-        score(A, np.where(np.arange(400)[:, None] == 3, 400, B), 5)
+        list_overlap(A, np.where(np.arange(400)[:, None] == 3, 400, B), 5)
     with pytest.raises(ValueError, match="a: row 0 names itself"):
-        score(np.hstack([np.arange(400)[:, None], A]), B, 5)
+        list_overlap(np.hstack([np.arange(400)[:, None], A]), B, 5)
 
 
 def test_other_numbers_out_of_range():
@@ -154,4 +203,4 @@ def test_other_numbers_out_of_range():
         with pytest.raises(ValueError, match=f"k is {k}; wanted 1 to 61, the length .* with the item itself"):
             overlap_including_self(A, B, k)
     with pytest.raises(ValueError, match="permutations is 0; wanted at least 1"):
-        permutation_null(A, B, 5, 0, rng)
+        permutation_null(*RANKED, 5, 0, rng)

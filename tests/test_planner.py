@@ -24,7 +24,7 @@ rng = np.random.default_rng(13)
 N = 240
 X = rng.normal(size=(40, 30))[np.arange(N) % 40] + 0.25 * rng.normal(size=(N, 30))  # 40 clusters of 6
 UNIT = X / np.linalg.norm(X, axis=1, keepdims=True)
-LISTS = nearest_neighbours(X, 20, "ip")
+LISTS = nearest_neighbours(X, 20, "cosine")
 FOUND = neighbour_margins(X, X, LISTS, LISTS, [5, 10])
 
 
@@ -83,7 +83,7 @@ def test_a_curve_stands_within_its_band():
 
 def test_ties_need_infinitely_many_dimensions():
     twins = np.vstack([X, X, X])
-    lists = nearest_neighbours(twins, 4, "ip")
+    lists = nearest_neighbours(twins, 4, "cosine")
     curve = dimension_curve(neighbour_margins(twins, twins, lists, lists, [4]).nearest, 0.5)
     assert curve.value[0] == np.inf  # the two twins of an image are equally near
     assert curve.value[1] < np.inf

@@ -224,6 +224,20 @@ def test_settings_that_are_not_followed_are_named(tmp_path, model_type, processo
         load(model_type, tmp_path)
 
 
+def test_squashed_to_336_pixels_qwen_has_144_tokens_where_it_would_have_345(tmp_path):
+    """The figures that README and every table tell."""
+    save_config("qwen2_5_vl", tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"patch_size": 8', '"patch_size": 14'))
+    settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    settings |= {"patch_size": 14, "size": {"shortest_edge": 3136, "longest_edge": 12845056}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    rows, cols = load_preprocessor(tmp_path, image_size=336).grid
+    assert rows * cols // 4 == 144
+    processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    assert processor.get_number_of_image_patches(427, 640) // 4 == 345
+
+
 def test_margins_have_the_mean_colour_and_the_box_reaches_outside(tmp_path):
     save_config("llava", tmp_path, processor=LLAVA)
     preprocessor = load("llava", tmp_path)

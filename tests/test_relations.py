@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import sparse, stats
 
-from lossmap.measures.correlation import spearman
+from lossmap.measures.correlation import neighbour_spearman, rank_residuals, spearman
+from lossmap.measures.influence import PerItem
 from lossmap.measures.relations import (
     adjusted_p,
     difference_of_means,
@@ -15,7 +16,6 @@ from lossmap.measures.relations import (
     partial_spearman,
     permutation_p,
     quarters,
-    rank_residuals,
     relate,
     spearman_rho,
 )
@@ -162,6 +162,28 @@ def test_the_partial_interval_is_that_of_a_slow_bootstrap():
     slow = [slow_partial(X[d], Y[d], [CONFOUNDER[d], ACCURACY[d]]) for d in draws]
     found = partial_spearman(X, Y, [CONFOUNDER, ACCURACY], 100, seed=9)
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), abs=1e-9)
+
+
+def alone(values):
+    """Values that no other item moves."""
+    return PerItem(values, values - values.mean(), sparse.csr_array((N, N)))
+
+
+def test_where_items_move_themselves_alone_the_interval_for_neighbours_is_the_usual_one():
+    for controls in ([], [CONFOUNDER], [CONFOUNDER, ACCURACY]):
+        found, usual = (
+            neighbour_spearman(alone(X), alone(Y), controls=controls),
+            partial_spearman(X, Y, controls),
+        )
+        assert found.rho == pytest.approx(usual.rho)
+        assert (found.low, found.high) == pytest.approx((usual.low, usual.high), abs=0.03)
+    assert found.p == pytest.approx(usual.p, abs=0.05)
+
+
+def test_of_neighbours_what_controls_explain_wholly_has_no_partial_correlation():
+    found = neighbour_spearman(alone(X), alone(Y), controls=[X])
+    assert np.isnan([found.rho, found.low, found.high, found.p]).all()
+    assert found.reason == "the controls explain all of x or y"
 
 
 def test_a_constant_or_repeated_control_takes_nothing_out():

@@ -59,7 +59,7 @@ def test_every_category_shows_its_results(page, category, results):
 
 def test_captions_hold_the_numbers_of_the_tables(study):
     table = pd.read_csv(study / "results/small/tables/figure3.csv")
-    rows = table[(table["metric"] == "l2") & (table["k"] == table["k"].min())]
+    rows = table[(table["metric"] == "euclidean") & (table["k"] == table["k"].min())]
     with zipfile.ZipFile(study / "results/small/report.zip") as archive:
         texts = " ".join(
             archive.read(name).decode(errors="ignore") for name in archive.namelist() if name.endswith((".js", ".html"))

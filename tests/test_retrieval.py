@@ -6,37 +6,42 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from lossmap.measures.neighbours import nearest_neighbours
+from lossmap.measures.ranking import plain_ranking
 from lossmap.measures.relations import partial_spearman
 from lossmap.measures.retrieval import recall_at
-from lossmap.neighbour_lists import write_lists
+from lossmap.neighbour_lists import NeighbourLists, write_lists
 from lossmap.steps import measure_retrieval
 
 LISTS = np.array([[1, 2, 3], [2, 0, 3], [0, 1, 3], [2, 1, 0]])
 
 
+def found_at(lists, labels, r):
+    return recall_at(plain_ranking(lists), labels, r).values
+
+
 def test_by_hand():
     labels = ["wren", "gull", "wren", "gull"]
-    assert recall_at(LISTS, labels, 1).tolist() == [0, 0, 1, 0]
-    assert recall_at(LISTS, labels, 2).tolist() == [1, 0, 1, 1]
-    assert recall_at(LISTS, labels, 3).tolist() == [1, 1, 1, 1]
-    assert recall_at(LISTS, labels, 3).dtype == np.float64
+    assert found_at(LISTS, labels, 1).tolist() == [0, 0, 1, 0]
+    assert found_at(LISTS, labels, 2).tolist() == [1, 0, 1, 1]
+    assert found_at(LISTS, labels, 3).tolist() == [1, 1, 1, 1]
+    assert found_at(LISTS, labels, 3).dtype == np.float64
 
 
 def test_a_class_of_one_cannot_be_found_and_counts_as_missed():
-    assert recall_at(LISTS, [5, 5, 5, 8], 3).tolist() == [1, 1, 1, 0]
+    assert found_at(LISTS, [5, 5, 5, 8], 3).tolist() == [1, 1, 1, 0]
 
 
 def test_recall_never_falls_with_r():
     rng = np.random.default_rng(0)
     lists, labels = nearest_neighbours(rng.normal(size=(200, 4)), 20), rng.integers(0, 9, 200)
-    found = np.array([recall_at(lists, labels, r) for r in range(1, 21)])
+    found = np.array([found_at(lists, labels, r) for r in range(1, 21)])
     assert (np.diff(found, axis=0) >= 0).all()
 
 
 def test_random_neighbours_score_chance():
     rng = np.random.default_rng(1)
     n, classes, r = 2000, 20, 5
-    found = recall_at(nearest_neighbours(rng.normal(size=(n, 6)), r), np.arange(n) % classes, r)
+    found = found_at(nearest_neighbours(rng.normal(size=(n, 6)), r), np.arange(n) % classes, r)
     same = (n / classes - 1) / (n - 1)
     assert abs(found.mean() - (1 - (1 - same) ** r)) < 5 * found.std() / np.sqrt(n)
 
@@ -48,7 +53,7 @@ def test_scikit_learn_agrees(r):
     x = rng.normal(size=(12, 10))[labels] + 1.5 * rng.normal(size=(300, 10))
     theirs = NearestNeighbors(n_neighbors=r, algorithm="kd_tree").fit(x).kneighbors(return_distance=False)
     expected = [label in labels[row] for label, row in zip(labels, theirs, strict=True)]
-    np.testing.assert_array_equal(recall_at(nearest_neighbours(x, 10), labels, r), expected)
+    np.testing.assert_array_equal(found_at(nearest_neighbours(x, 10), labels, r), expected)
 
 
 def test_what_the_size_of_classes_makes_of_recall_and_overlap_is_taken_out(tmp_path):
@@ -63,10 +68,11 @@ def test_what_the_size_of_classes_makes_of_recall_and_overlap_is_taken_out(tmp_p
         [np.r_[row[-m:] if m else row[:0], rest][:k] for row, m, rest in zip(before, kept, others, strict=True)]
     )
     image_ids = np.array([f"i{i}" for i in range(n)])
-    write_lists(tmp_path / "lists", image_ids, {("l2", "pre"): before, ("l2", "post"): after})
+    rankings = {("euclidean", stage): plain_ranking(lists) for stage, lists in (("pre", before), ("post", after))}
+    write_lists(tmp_path / "lists", NeighbourLists(image_ids, {}, rankings))
     pd.DataFrame({"image_id": image_ids, "label": labels.astype(str)}).to_parquet(tmp_path / "images")
-    spec = {"dataset": "d", "model": "m", "recall": [1, 5], "metrics": ["l2"], "overlap_k": k}
-    spec |= {"confidence": 0.95, "resamples": 200, "seed": 0}
+    spec = {"dataset": "d", "model": "m", "recall": [1, 5], "metrics": ["euclidean"], "overlap_k": k}
+    spec |= {"confidence": 0.95, "seed": 0}
     out = {name: tmp_path / name for name in ("queries", "summary")}
     measure_retrieval.run(lists=tmp_path / "lists", images=tmp_path / "images", **out, spec=spec)
     found = pd.read_parquet(out["summary"]).set_index("stage").loc["pre"]
@@ -82,16 +88,16 @@ def test_what_the_size_of_classes_makes_of_recall_and_overlap_is_taken_out(tmp_p
 @pytest.mark.parametrize(
     ("lists", "labels", "r", "message"),
     [
-        (LISTS[0], [1, 2, 3, 4], 1, r"neighbours: int64 of shape \(3,\); wanted integer lists"),
-        (LISTS * 1.0, [1, 2, 3, 4], 1, "neighbours: float64 of shape"),
+        (LISTS[0], [1, 2, 3, 4], 1, r"lists: int64 of shape \(3,\); wanted integer neighbour lists"),
+        (LISTS * 1.0, [1, 2, 3, 4], 1, "lists: float64 of shape"),
         (LISTS, [1, 2, 3], 1, r"labels: has shape \(3,\); wanted \(4,\)"),
         (LISTS, [1, 2, 3, 4], 4, "r is 4; wanted 1 to 3"),
         (LISTS, [1, 2, 3, 4], 0, "r is 0; wanted 1 to 3"),
         (LISTS, np.array(["a", None, "b", None], dtype=object), 1, "labels: 2 of 4 are missing; the first is row 1"),
         (LISTS, [1, 2, np.nan, 4], 1, "labels: 1 of 4 are missing; the first is row 2"),
-        (LISTS + 1, [1, 2, 3, 4], 1, "neighbours: row 0 names an item outside 0 to 3"),
+        (LISTS + 1, [1, 2, 3, 4], 1, "lists: row 1 names itself"),
     ],
 )
 def test_every_error_says_what_was_wanted(lists, labels, r, message):
     with pytest.raises(ValueError, match=message):
-        recall_at(lists, labels, r)
+        found_at(lists, labels, r)

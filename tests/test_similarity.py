@@ -22,7 +22,7 @@ Q, _ = np.linalg.qr(rng.normal(size=(12, 12)))
 
 def ranks_of(before, after, k):
     """Ranks before of the neighbours after, and the reverse."""
-    lists = [nearest_neighbours(x, k, "ip") for x in (before, after)]
+    lists = [nearest_neighbours(x, k, "cosine") for x in (before, after)]
     found = neighbour_margins(before, after, *lists, [k])
     return found.ranks_before, found.ranks_after
 

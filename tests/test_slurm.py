@@ -323,6 +323,7 @@ def test_a_training_on_two_gpus_that_is_preempted_ends_in_the_same_weights(study
         "processes": 2,
         "epochs": 300,
         "patience": 300,
+        "learning_rate": 0.01,
         "checkpoint_minutes": 0.002,
     }
     network = "results/small/reconstructors/llava-mini/invertible-mlp/mlp-100.safetensors"

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lossmap.errors import LossmapError
-from lossmap.study import canonical, check_study, examples_of, most_neighbours, read_study
+from lossmap.study import canonical, check_study, examples_of, most_neighbours, networks_of, read_study
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -47,6 +47,17 @@ def test_the_default_study_says_what_the_defaults_are():
         assert filled[section] == DEFAULT[section]
     for section in ("overlap", "retrieval", "captions", "answers", "choices", "geometry", "galleries"):
         assert {**filled[section], "datasets": DEFAULT[section]["datasets"]} == DEFAULT[section]
+
+
+def test_two_keys_are_enough_for_a_ladder_with_controls():
+    two = {key: DEFAULT["reconstruction"][key] for key in ("train", "evaluate")}
+    config = check_study(changed(["reconstruction"], two))
+    filled = config["reconstruction"]
+    assert filled["ladder"] == "coco-karpathy"
+    for connector in ("own", "invertible-mlp"):
+        assert networks_of(filled, "llava-mini", connector) == ["mlp-small", "mlp-large"]
+    assert networks_of(filled, "llava-mini", "pca") == []
+    assert [filled["training"][name] for name in ("batch", "learning_rate", "epochs")] == [None] * 3
 
 
 @pytest.mark.parametrize("text", ["a: {b: 1}\nc:\n  x: 1\n  y: 2\n  x: 3\n", "a: {x: 1, x: 1}\n"])
@@ -123,6 +134,10 @@ def test_the_given_configuration_is_left_as_it_was():
         (["overlap", "k"], [True], "overlap: k: 0: True is not of type 'integer'"),
         (["statistics", "confidence"], float("nan"), "statistics: confidence: nan is not of type 'number'"),
         (["study"], "miniature", "study: 'miniature' is taken"),
+        (["overlap", "metrics"], ["l2"], "overlap: metrics: 'l2' is now 'euclidean'"),
+        (["retrieval", "metrics"], ["cosine", "ip"], "retrieval: metrics: 'ip' is now 'cosine'"),
+        (["overlap", "metrics"], ["cityblock"], "metrics: 0: 'cityblock' is not one of"),
+        (["overlap", "metrics"], [["cosine"]], "metrics: 0: .* is not one of"),
         (["overlap", "metrics"], ["l3"], "overlap: metrics: 0: 'l3' is not one of"),
         (
             ["overlap", "datasets"],

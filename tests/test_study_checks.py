@@ -234,6 +234,13 @@ def test_one_image_is_too_few_for_a_control_of_other_images_and_a_small_batch_fo
     assert "training: processes: 17 can't share a batch of 16 images" in problem
 
 
+def test_defaults_of_training_fit_any_number_of_images(default):
+    default["reconstruction"]["training"]["batch"] = None
+    assert not problems("coco-train", default, images=60)
+    assert not problems("coco-train", default, images=100_000)
+    assert "25% of 2 training images are 0, fewer than one" in problems("coco-train", default, images=2)[1]
+
+
 def test_faults_of_all_datasets_stand_in_one_error(default):
     found = {"vizwiz": NOTHING | {"images": 50, "questions": 1}, "cub": NOTHING | {"images": 50, "classes": 1}}
     with pytest.raises(LossmapError, match="4 faults:") as caught:

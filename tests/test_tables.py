@@ -1,14 +1,19 @@
 """Tables say the same thing in each of their forms, and the paper's numbers stand beside the right rows."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from lossmap.neighbour_lists import read_lists, write_lists
+from lossmap.measures.neighbours import rank_neighbours
+from lossmap.neighbour_lists import NeighbourLists, read_lists, write_lists
 from lossmap.paper import MODELS, beside
 from lossmap.seeds import seed_for
 from lossmap.steps import tabulate_overlap, tabulate_retrieval
-from lossmap.tables import p_value, p_values, write_csv, write_html
+from lossmap.tables import VIEW, about_copies, p_value, p_values, write_csv, write_html
+
+ROOT = Path(__file__).parents[1]
 
 FRAME = pd.DataFrame({"model": ["a<b", "c"], "n": [3, 1200], "overlap": [1 / 3, np.nan]})
 
@@ -24,6 +29,12 @@ def test_a_page_shows_every_cell_and_escapes_text(tmp_path):
     for part in ("Title &amp; more", "What it means.", "a&lt;b", ">0.333<", ">1200<", ">–<"):
         assert part in page
     assert page.count("<tr>") == 3
+    assert f"<p>{VIEW}</p>" in page
+
+
+def test_the_reports_first_page_says_what_models_see_in_the_words_of_the_tables():
+    page = (ROOT / "workflow/report/workflow.rst").read_text()
+    assert VIEW in " ".join(page.split())
 
 
 def test_a_header_says_unit_direction_and_meaning(tmp_path):
@@ -68,22 +79,30 @@ def test_reported_numbers_stand_beside_the_papers_models_only():
 def test_every_model_of_the_paper_is_one_of_its_tables():
     assert set(MODELS.values()) == {"llava", "idefics2", "qwen2.5-vl"}
     for checkpoint in MODELS:
-        row = pd.DataFrame({"model": ["m"], "metric": ["l2"], "stage": ["post"]})
+        row = pd.DataFrame({"model": ["m"], "metric": ["euclidean"], "stage": ["post"]})
         found = beside(row, "table2_table8", ["metric", "stage"], ["recall_at_1"], {"m": checkpoint})
         assert found["recall_at_1_reported"].notna().all()
 
 
 def overlap_summary(path, model, overlap):
-    row = {"dataset": "vizwiz", "n": 1131, "model": model, "metric": "l2", "k": 10, "overlap": overlap}
-    row |= {"low": overlap - 0.01, "high": overlap + 0.01, "chance": 10 / 1130, "null_low": 0.0, "null_high": 0.1}
-    row |= {"p_permutation": 0.01, "overlap_corrected": overlap, "overlap_paper_convention": overlap}
+    row = {"dataset": "vizwiz", "n": 1131, "model": model, "metric": "euclidean", "k": 10, "overlap": overlap}
+    row |= {
+        "low": overlap - 0.01,
+        "high": overlap + 0.01,
+        "chance": 10 / 1130,
+        "null_low": 0.0,
+        "null_high": 0.1,
+        "images": 1131,
+        "copies": 0,
+    }
+    row |= {"p_permutation": 1 / 201, "overlap_corrected": overlap, "overlap_paper_convention": overlap}
     pd.DataFrame([row]).to_parquet(path)
     return path
 
 
 def test_the_overlap_table_of_the_papers_study_carries_its_numbers(tmp_path):
     paths = [overlap_summary(tmp_path / "a", "llava", 0.44), overlap_summary(tmp_path / "b", "mine", 0.2)]
-    spec = {"checkpoints": {"llava": "llava-hf/llava-1.5-7b-hf", "mine": "x"}, "confidence": 0.95}
+    spec = {"checkpoints": {"llava": "llava-hf/llava-1.5-7b-hf", "mine": "x"}, "confidence": 0.95, "permutations": 200}
     out = {name: tmp_path / name for name in ("csv", "html", "finding")}
     tabulate_overlap.run(summaries=paths, **out, spec=spec)
     table = pd.read_csv(out["csv"])
@@ -91,8 +110,10 @@ def test_the_overlap_table_of_the_papers_study_carries_its_numbers(tmp_path):
     assert np.isnan(table["overlap_reported"].tolist()[1])
     assert "<td>0.440 [0.430, 0.450]</td>" in out["html"].read_text()
     assert ">0.534<" in out["html"].read_text()
+    assert ">&lt;= 0.005<" in out["html"].read_text()
+    assert "copies" not in out["finding"].read_text()
     assert "**llava** keeps this share of the 10 nearest neighbours by Euclidean distance" in out["finding"].read_text()
-    assert "0.44 [0.43, 0.45] on vizwiz (chance 0.01)" in out["finding"].read_text()
+    assert "0.44 [0.43, 0.45] on vizwiz (chance 0.01, p <= 0.005)" in out["finding"].read_text()
 
 
 @pytest.mark.parametrize(
@@ -101,10 +122,13 @@ def test_the_overlap_table_of_the_papers_study_carries_its_numbers(tmp_path):
 def test_the_papers_retrieval_stands_beside_the_whole_of_cub_only(tmp_path, dataset, n, reported):
     rows = []
     for stage in ("pre", "post"):
-        row = {"dataset": dataset, "n": n, "classes": 2, "model": "llava", "metric": "l2", "stage": stage}
+        row = {"dataset": dataset, "n": n, "classes": 2, "model": "llava", "metric": "euclidean", "stage": stage}
+        row |= {"images": n, "copies": 0}
         for name, value in (
             ("recall_at_1", 0.5),
             ("recall_at_5", 0.5),
+            ("recall_at_1_change", 0.0),
+            ("recall_at_5_change", 0.0),
             ("overlap_k9", 0.3),
             ("spearman_r5_overlap", 0.1),
             ("partial_r5_overlap", 0.05),
@@ -114,7 +138,7 @@ def test_the_papers_retrieval_stands_beside_the_whole_of_cub_only(tmp_path, data
     pd.DataFrame(rows).to_parquet(tmp_path / "s")
     out = {name: tmp_path / name for name in ("csv", "html", "finding")}
     checkpoints = {"llava": "llava-hf/llava-1.5-7b-hf"}
-    spec = {"metric": "l2", "recall": [1, 5], "overlap_k": 9, "checkpoints": checkpoints, "confidence": 0.9}
+    spec = {"metric": "euclidean", "recall": [1, 5], "overlap_k": 9, "checkpoints": checkpoints, "confidence": 0.9}
     tabulate_retrieval.run(summaries=[tmp_path / "s"], **out, spec=spec)
     value = pd.read_csv(out["csv"])["recall_at_1_reported"][0]
     assert value == reported if reported else np.isnan(value)
@@ -124,18 +148,38 @@ def test_the_papers_retrieval_stands_beside_the_whole_of_cub_only(tmp_path, data
     assert "<td>0.300 [0.300, 0.300]</td>" in page
     assert page.index("partial rho, pre") < page.index("raw rho, pre")
     assert "R@5 by Euclidean distance goes from 0.500 [0.500, 0.500] to 0.500" in out["finding"].read_text()
-    assert "90% bootstrap" in out["finding"].read_text()
+    assert "90% interval for the population" in out["finding"].read_text()
 
 
 def test_neighbour_lists_come_back(tmp_path):
-    lists = {("l2", "pre"): np.array([[1, 2], [0, 2], [0, 1]]), ("l2", "post"): np.array([[2, 1], [2, 0], [1, 0]])}
-    write_lists(tmp_path / "lists", np.array(["a", "b", "c"]), lists)
-    ids, found = read_lists(tmp_path / "lists")
-    assert ids.tolist() == ["a", "b", "c"]
-    assert {key: rows.tolist() for key, rows in found.items()} == {key: rows.tolist() for key, rows in lists.items()}
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    rankings = {("euclidean", "pre"): rank_neighbours(x, 2), ("euclidean", "post"): rank_neighbours(np.round(x), 2)}
+    rankings["cosine", "post"] = rank_neighbours(np.ones((5, 3)), 2)
+    write_lists(tmp_path / "lists", NeighbourLists(np.array([*"abcde"]), {"f": "b"}, rankings))
+    found = read_lists(tmp_path / "lists")
+    assert found.image_ids.tolist() == [*"abcde"]
+    assert found.copies == {"f": "b"}
+    assert found.counts() == {"n": 5, "images": 6, "copies": 1}
+    assert set(found.rankings) == set(rankings)
+    for key, ranking in rankings.items():
+        assert [part.tolist() for part in found.rankings[key]] == [part.tolist() for part in ranking]
+
+
+def test_a_copy_that_counts_has_the_embedding_of_its_original():
+    lists = NeighbourLists(np.array([*"abc"]), {"c": "a", "d": "b"}, {})
+    assert lists.rows_of(np.array([*"dcba"])).tolist() == [3, 2, 3]
+    assert lists.counts() == {"n": 3, "images": 4, "copies": 2}
 
 
 def test_seeds_are_fixed_and_differ_by_purpose():
     assert seed_for(0, "a", "b") == seed_for(0, "a", "b")
     assert len({seed_for(0, "a", "b"), seed_for(0, "ab"), seed_for(1, "a", "b"), seed_for(0, "b", "a")}) == 4
     assert 0 <= seed_for(7, "x") < 2**63
+
+
+def test_copies_are_told_in_a_sentence():
+    table = pd.DataFrame({"dataset": ["a", "b", "c"], "n": [31, 9, 60], "images": [60, 9, 60], "copies": [29, 0, 30]})
+    assert about_copies(table) == [
+        "On a, 29 of 60 images are copies of another and left out.",
+        "On c, 30 of 60 images are copies of another, and counted like all others.",
+    ]

@@ -210,6 +210,14 @@ def test_ridge_has_enough_images_where_each_input_has_twenty_rows():
     assert has_enough(30, (4, 6), [[0], [1], [2], [3]])
 
 
+def test_a_trial_that_was_given_up_leaves_nothing_behind(tmp_path, monkeypatch):
+    expected = train_from(linear_start(Teacher())[0], Teacher(), tmp_path / "a", steps=50)
+    monkeypatch.setattr(training, "RATES", (1e38, *training.RATES))
+    done = train_from(linear_start(Teacher())[0], Teacher(), tmp_path / "b", steps=50)
+    assert done.trials == [[1e38, None], *expected.trials]
+    assert done.history == expected.history
+
+
 def test_rates_at_which_the_loss_is_not_finite_are_passed_over():
     progress = Progress(trials=[[0.1, None], [0.03, 0.9], [0.01, 0.5], [0.003, 0.52]])
     progress.history.append({"held_out_loss": 1.0})

@@ -94,16 +94,16 @@ def test_the_readmes_lines_open_a_store(study):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("metric", ["l2", "ip"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_overlap_equals_that_of_faiss_for_every_image(study, model, metric):
     store = open_store(study / f"results/small/embeddings/seedbench/{model}.json")
     table = pd.read_parquet(study / f"results/small/neighbours/seedbench/{model}/overlap.parquet")
     found = {}
     for stage in ("pre", "post"):
         values = store[f"{stage}_mean"].values.copy()
-        if metric == "ip":
+        if metric == "cosine":
             faiss.normalize_L2(values)
-        index = {"l2": faiss.IndexFlatL2, "ip": faiss.IndexFlatIP}[metric](values.shape[1])
+        index = {"euclidean": faiss.IndexFlatL2, "cosine": faiss.IndexFlatIP}[metric](values.shape[1])
         index.add(values)
         found[stage] = [[j for j in row if j != i] for i, row in enumerate(index.search(values, max(K) + 1)[1])]
     for k in K:
@@ -121,7 +121,7 @@ def test_retrieval_equals_that_of_scikit_learn_for_every_query(study, model):
     for stage in ("pre", "post"):
         search = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(store[f"{stage}_mean"].values.astype("float64"))
         neighbours = search.kneighbors(return_distance=False)
-        rows = table[(table["metric"] == "l2") & (table["stage"] == stage)].set_index("image_id")
+        rows = table[(table["metric"] == "euclidean") & (table["stage"] == stage)].set_index("image_id")
         for r in (1, 5):
             theirs = (labels[neighbours[:, :r]] == labels[:, None]).any(1)
             assert rows.loc[store["image_id"].values, f"recall_at_{r}"].tolist() == theirs.astype(float).tolist()

@@ -43,20 +43,20 @@ class Clock:
         return result
 
 
-def measure(before, after, ip, l2, clock):
+def measure(before, after, cosine, euclidean, clock):
     """Everything that the step measure_geometry measures."""
     rng, n = np.random.default_rng(0), len(before)
     laid = clock("Procrustes", align, before, after)
     clock("Procrustes, by chance", shuffled_error, laid, rng)
     clock("shares of variance", unexplained_shares, before, after, rng)
     clock("CKA", debiased_cka, before, after)
-    for x, nearest in ((before, l2[0]), (after, l2[1])):
+    for x, nearest in ((before, euclidean[0]), (after, euclidean[1])):
         clock("effective rank", effective_rank, x)
         clock("intrinsic dimension", intrinsic_dimension, x, nearest)
     changes = clock("distortion of pairs", pair_changes, before, after)
     for values in (np.abs(changes.change), np.abs(changes.residual), changes.ratio):
         clock("distortion of pairs", pair_quantiles, values, changes.first, changes.second, [0.05, 0.5, 0.95])
-    found = clock("margins and ranks", neighbour_margins, before, after, *ip, KS, changes.line, 0.01)
+    found = clock("margins and ranks", neighbour_margins, before, after, *cosine, KS, changes.line, 0.01)
     for k in KS:
         clock("trust, order", trustworthiness, found.ranks_before[:, :k], n)
         clock("trust, order", order_agreement, found.ranks_after[:, :k])
@@ -64,10 +64,10 @@ def measure(before, after, ip, l2, clock):
     for quantile in QUANTILES:
         curve = clock("planner", dimension_curve, found.nearest, quantile)
         for k in KS:
-            clock("projections", kept_by_projection, unit, ip[0], [k], curve.value[k - 1], queries, rng)
+            clock("projections", kept_by_projection, unit, cosine[0], [k], curve.value[k - 1], queries, rng)
     for m in (2**i for i in range(1, after.shape[1].bit_length())):
         for _ in range(draws(m)):
-            clock("projections", kept_by_projection, unit, ip[0], KS, m, queries, rng)
+            clock("projections", kept_by_projection, unit, cosine[0], KS, m, queries, rng)
 
 
 def main():
@@ -85,9 +85,9 @@ def main():
         clock = Clock()
         lists = {
             metric: [clock(f"search, {metric}", nearest_neighbours, x, 100, metric) for x in (before, after)]
-            for metric in ("ip", "l2")
+            for metric in ("cosine", "euclidean")
         }
-        measure(before, after, lists["ip"], lists["l2"], clock)
+        measure(before, after, lists["cosine"], lists["euclidean"], clock)
         repeats.append(clock.seconds)
     print(f"n={n:,} d={d:,} k={KS[-1]}, {options.threads} threads, median of {len(repeats)} repeats")
     for name in repeats[0]:

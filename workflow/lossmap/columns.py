@@ -17,7 +17,7 @@ class Column(NamedTuple):
 
 
 # By what neighbours are near, as people read it.
-METRICS = {"l2": "Euclidean distance", "ip": "cosine"}
+METRICS = {"euclidean": "Euclidean distance", "cosine": "cosine"}
 SHARE, CORRELATION = "share, 0 to 1", "-1 to 1"
 KEPT, LOST, UNSEEN = "more is kept", "more is lost", "less is seen"
 NAME = ""

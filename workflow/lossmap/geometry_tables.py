@@ -69,9 +69,9 @@ def readable(summary: pd.DataFrame, table: str) -> pd.DataFrame:
             for measure, title in MEASURES[table].items():
                 found = group[(group["measure"] == measure) & (group["k"].isna() | (group["k"] == k))]
                 if len(found):
-                    chance = found.iloc[0]["chance"]
+                    value, low, high, chance = found.iloc[0][["value", "low", "high", "chance"]]
                     beside = f", chance {chance:.2f}" if chance > 0 else ""
-                    row[title] = _with_interval(found.iloc[0], DIGITS.get(measure, 2)) + beside
+                    row[title] = interval_text(value, low, high, DIGITS.get(measure, 2)) + beside
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -99,7 +99,8 @@ def sentences(summary: pd.DataFrame, table: str) -> list[str]:
     for dataset, model in summary[["dataset", "model"]].drop_duplicates().itertuples(index=False):
 
         def shown(measure, own_k=None, digits=2, dataset=dataset, model=model):
-            return _with_interval(one(summary, dataset, model, measure, own_k), digits)
+            row = one(summary, dataset, model, measure, own_k)
+            return interval_text(row["value"], row["low"], row["high"], digits)
 
         start = f"- **{model}** on {dataset}"
         if table == "similarity":
@@ -211,9 +212,3 @@ def in_short(value: float) -> str:
         if value >= size:
             return f"{value / size:.2g}{word}" if value < 100 * size else f"{value / size:.0f}{word}"
     return f"{value:.0f}"
-
-
-def _with_interval(row: pd.Series, digits: int) -> str:
-    if pd.isna(row["low"]) and not pd.isna(row["value"]):
-        return f"{row['value']:.{digits}f}"
-    return interval_text(row["value"], row["low"], row["high"], digits)

@@ -22,6 +22,7 @@ BEHAVIOUR = {
     "choices": ("seedbench", "foodieqa"),
 }
 EXAMPLES = 4  # of each model, dataset and task, at least: highest and lowest loss of right and of wrong answers
+RENAMED_METRICS = {"l2": "euclidean", "ip": "cosine"}  # in studies of earlier versions
 OWN = "own"  # the model's connector, among the controls
 ALL = "all"  # networks, of a control
 
@@ -83,6 +84,7 @@ def check_study(config: dict, paths: bool = True, source: str | None = None) -> 
     problems = [_worded(error) for error in Strict(schema).iter_errors(config)]
     if not problems:
         config = _with_defaults(config, schema)
+        config["retrieval"].setdefault("overlap_k", max(config["overlap"]["k"]))
         if "reconstruction" in config:
             config["reconstruction"].setdefault("ladder", config["reconstruction"]["evaluate"][0])
         problems = [
@@ -194,6 +196,8 @@ def _worded(error) -> str:
         return f"{place}: {error.message.replace(' is a required property', '')} is missing"
     if error.validator == "pattern" and place.endswith("revision"):
         return f"{place}: {error.instance!r} is not a commit hash (40 hex digits): a branch or tag can move"
+    if "metrics" in error.absolute_path and str(error.instance) in RENAMED_METRICS:
+        return f"{place.rpartition(': ')[0]}: {error.instance!r} is now {RENAMED_METRICS[error.instance]!r}"
     if error.validator == "not":
         return f"{place}: {error.instance!r} is taken: results/{error.instance}/ holds something else"
     return f"{place}: {error.message}"
@@ -280,8 +284,8 @@ def _reference_problems(config: dict) -> list[str]:
                 problems.append(f"figure2: {key}: {figure2[key]!r} is not among {key}s{_nearest(figure2[key], known)}")
         if figure2["dataset"] not in config["overlap"]["datasets"]:
             problems.append(f"figure2: dataset: {figure2['dataset']!r} is not among overlap: datasets")
-        if "l2" not in config["overlap"]["metrics"]:
-            problems.append("figure2: it shows Euclidean neighbours, so overlap: metrics must hold l2")
+        if "euclidean" not in config["overlap"]["metrics"]:
+            problems.append("figure2: it shows Euclidean neighbours, so overlap: metrics must hold euclidean")
     return problems
 
 

@@ -103,14 +103,15 @@ def _caption_problems(config: dict, dataset: str, found: dict) -> list[str]:
 def _answer_problems(config: dict, dataset: str, found: dict) -> list[str]:
     if dataset not in config["answers"]["datasets"]:
         return []
-    least = ENOUGH + 1 if config["answers"]["score"] == "vqa_accuracy" else 1
-    few, first, answers = fewer_than(found["answers"], least)
-    if not few:
+    if config["answers"]["score"] == "vqa_match" or not found["questions"]:  # readers refuse a question without answer
         return _without_questions("answers", found)
     file = config["datasets"][dataset].get("annotations")
+    few, first, answers = fewer_than(found["answers"], ENOUGH + 1)
+    if not few:
+        return []
     return [
         f"answers: {few} of {found['questions']} questions have too few answers in {file}, question {first} has "
-        f"{answers}; VQA accuracy takes at least {least} annotators' answers, answers: score: vqa_match one"
+        f"{answers}; VQA accuracy takes at least {ENOUGH + 1} annotators' answers, answers: score: vqa_match one"
     ]
 
 
@@ -148,8 +149,8 @@ def _mark_problems(config: dict, dataset: str, found: dict) -> list[str]:
         count, first = found["marks"].get(_image_token(_configuration_of(model)), (0, None))
         if count:
             problems.append(
-                f"models: {name}: {count} of {found['questions']} questions, the first {first}, hold the mark that stands "
-                "for an image in this model's prompts; take it out of them"
+                f"models: {name}: {count} of {found['questions']} questions, the first {first}, hold the mark that "
+                "stands for an image in this model's prompts; take it out of them"
             )
     return problems
 
@@ -212,8 +213,8 @@ def _neighbour_problems(config: dict, dataset: str, found: dict) -> list[str]:
 
 
 def _training_problems(config: dict, dataset: str, found: dict) -> list[str]:
-    """Too few images for a control, parts of the training images that are empty or smaller than a batch, or a batch that
-    is smaller than the number of processes."""
+    """One image where a control takes another's; parts of the training images that are empty or smaller than a batch; a
+    batch of fewer images than processes."""
     reconstruction = config.get("reconstruction")
     if not reconstruction or dataset not in (reconstruction["train"], reconstruction["ladder"]):
         return []

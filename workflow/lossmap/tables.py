@@ -7,6 +7,13 @@ import pandas as pd
 
 from lossmap.columns import column
 
+# What no number of Lossmap's can be read without: below each table, and on the report's first page.
+VIEW = (
+    "Every model is shown one square view of an image, not the views that it takes by itself. Qwen, Idefics, SmolVLM "
+    "and Mistral models: the whole image squashed to a square (Qwen2.5-VL: 144 tokens instead of 345 for a photograph "
+    "of 640 x 427 pixels, at image_size 336). LLaVA: the centre crop, or the whole image between margins, as its image "
+    "processor says. The others: the whole image resized to a square, as they do themselves, without tiles."
+)
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222}h1{font-size:1.2rem}p{max-width:60rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}
 th,td{padding:.25rem .75rem;text-align:left}th{border-bottom:2px solid #222;vertical-align:bottom;white-space:normal}
@@ -20,7 +27,8 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def write_html(frame: pd.DataFrame, path: Path, title: str, note: str, digits: int = 3) -> None:
-    """Write a table as a page of its own. note: what the columns mean, in a sentence or two; digits: decimal places.
+    """Write a table as a page of its own, with what models see of an image. note: what the columns mean, in a sentence
+    or two; digits: decimal places.
 
     Headers say the unit, and more where the mouse rests on them: see `lossmap.columns`.
     """
@@ -32,7 +40,7 @@ def write_html(frame: pd.DataFrame, path: Path, title: str, note: str, digits: i
     path.write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{STYLE}</style>\n<h1>{html.escape(title)}</h1>\n<p>{html.escape(note)}</p>\n"
-        f"<table><thead><tr>{columns}</tr></thead><tbody>\n{rows}</tbody></table></html>\n"
+        f"<table><thead><tr>{columns}</tr></thead><tbody>\n{rows}</tbody></table>\n<p>{VIEW}</p></html>\n"
     )
 
 
@@ -61,8 +69,10 @@ def with_interval(frame: pd.DataFrame, name: str, low: str, high: str, digits: i
 
 
 def interval_text(value: float, low: float, high: float, digits: int) -> str:
-    """A value with its interval: "0.53 [0.51, 0.55]", or "–" where there is no value."""
-    return "–" if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    """A value with its interval: "0.53 [0.51, 0.55]", "0.53" where it has none, or "–" where there is no value."""
+    if pd.isna(value):
+        return "–"
+    return f"{value:.{digits}f}" + ("" if pd.isna(low) else f" [{low:.{digits}f}, {high:.{digits}f}]")
 
 
 def p_value(p: float, *, at_floor: bool) -> str:
@@ -80,6 +90,17 @@ def p_values(frame: pd.DataFrame, name: str, at_floor: str | None = None) -> pd.
     return pd.Series(
         [None if pd.isna(p) else p_value(p, at_floor=flag) for p, flag in pairs], index=frame.index, dtype=object
     )
+
+
+def about_copies(table: pd.DataFrame) -> list[str]:
+    """A sentence for each dataset and model with images that equal others. table: dataset, model, n, images, copies."""
+    lines = []
+    for place, group in table.groupby(["dataset", "images", "copies"], sort=False):
+        dataset, images, copies = place
+        if copies:
+            left = " and left out" if group["n"].max() < images else ", and counted like all others"
+            lines.append(f"On {dataset}, {copies} of {images} images are copies of another{left}.")
+    return lines
 
 
 def marked(frame: pd.DataFrame, name: str) -> pd.Series:

@@ -266,22 +266,20 @@ def _unfinished(verdict: Verdict, network: Unfinished) -> str:
     """A network that is no evidence, and what would make it one."""
     where = f"{network.network}, on {_named(verdict, network.connector)}, has not converged and is no evidence"
     if network.needed != network.needed:
-        return f"{where}: it never fell below ridge. Leave learning_rate out, and it is found by trial."
+        return f"{where}: it never fell clearly below ridge. Raise epochs, or leave learning_rate to be found by trial."
     takes = f"about {_times(network.needed)}" if network.needed <= CARRIES else f"over {CARRIES} times"
     return f"{where}: its error still fell after {network.passes:,.0f} passes. By its curve it takes {takes} as many."
 
 
 def _range(verdict: Verdict) -> str:
     low, high = verdict.lost
-    if low <= 0:
-        text = f"Nothing excludes that less is lost, down to none: between 0 and {percent(high)}."
-    else:
+    text = f"Nothing excludes that less is lost, down to none: between 0 and {percent(high)}"
+    if low > 0:
         text = (
             "If these curves go on as power laws, a rough guide, ten times the parameters and images would leave "
             f"{percent(low)}: between that and {percent(high)} is lost"
         )
-        text += "." if verdict.hardest is None else f", {_beyond(verdict)} of it beyond the control."
-    return text
+    return f"{text}." if verdict.hardest is None else f"{text}, {_beyond(verdict)} beyond the control."
 
 
 def _beyond(verdict: Verdict) -> str:

@@ -6,8 +6,9 @@ import numpy as np
 from scipy import linalg
 
 from lossmap.measures.checks import checked_matrix
+from lossmap.measures.influence import PerItem
 from lossmap.measures.resampling import image_counts, percentile_interval
-from lossmap.measures.statistics import MeanInterval, bootstrap_mean, check_resampling
+from lossmap.measures.statistics import MeanInterval, check_resampling
 
 
 class IntrinsicDimension(NamedTuple):
@@ -48,15 +49,16 @@ def effective_rank(x, resamples=2000, confidence=0.95, seed=0):
     )
 
 
-def intrinsic_dimension(x, neighbours, resamples=2000, confidence=0.95, seed=0):
-    """Intrinsic dimension by the two nearest neighbours (TwoNN), with bootstrap interval over items.
+def intrinsic_dimension(x, neighbours, confidence=0.95):
+    """Intrinsic dimension by the two nearest neighbours (TwoNN), with its interval for the population.
 
     Near an item of a d-dimensional surface the ratio mu of the distances of its second and first neighbour follows
     mu^-(d + 1), of which the likeliest d is (n - 1) / sum(log mu). Dense and sparse places count alike.
     Parameters: x (n, d), real. neighbours (n, at least 2) integers: the nearest others by Euclidean distance.
     Returns: IntrinsicDimension; 2 for a sheet, however it is rolled. High dimensions are understated where items are
         few. Items with a twin (distance 0) say nothing and are left out; `used` counts the rest. inf where all
-        second neighbours are as near as the first.
+        second neighbours are as near as the first. For the interval, each item answers for its own log mu and, as one
+        of two neighbours, for half of what those of others are off the mean.
     Raises: ValueError if fewer than 2 items can be used, or a value is not finite (the first row is named).
     Source: Facco et al. 2017, doi:10.1038/s41598-017-11873-y; the estimator as Denti et al. 2022, eq. 8.
     """
@@ -69,7 +71,11 @@ def intrinsic_dimension(x, neighbours, resamples=2000, confidence=0.95, seed=0):
     if used.sum() < 2:
         raise ValueError(f"{used.sum()} of {len(x)} items differ from their nearest neighbour; wanted at least 2")
     logs = np.log(second[used] / first[used])
-    mean = bootstrap_mean(logs, resamples, confidence, seed)
+    off, own = np.zeros(len(x)), logs - logs.mean()
+    off[used] = own
+    for j in range(2):
+        off += np.bincount(neighbours[used, j], own / 2, len(x))
+    mean = PerItem(logs, off[used]).interval(confidence, bounds=(0, np.inf))
     factor = (len(logs) - 1) / len(logs)
     with np.errstate(divide="ignore"):
         value, low, high = (factor / np.float64(part) for part in (mean.mean, mean.high, mean.low))

@@ -71,7 +71,7 @@ def neighbour_margins(before, after, lists_before, lists_after, ks, line=(0.0, 1
     of room, so by the connector.
 
     Parameters: before (n, d1) and after (n, width), real; row i is the same image in both. lists_before, lists_after
-        (n, at least max(ks)) integers: neighbours by inner product of unit vectors (nearest_neighbours(x, k, "ip")).
+        (n, at least max(ks)) integers: neighbours by inner product of unit vectors: nearest_neighbours(x, k, "cosine").
         ks, each 1 <= k <= n - 2. line: offset and slope >= 0 of PairChanges.line; it moves no neighbour. own_change:
         the change of a cosine beyond that line which counts as typical for own_ties.
     Returns: Margins.

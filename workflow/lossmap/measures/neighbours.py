@@ -7,54 +7,93 @@ import numpy as np
 import torch
 
 from lossmap.measures.checks import check_k, checked_matrix
+from lossmap.measures.ranking import rank_in_full
 
-METRICS = ("l2", "ip")
+METRICS = ("euclidean", "cosine")
 SUMMED_AT_ONCE = 64  # features in one product, at least: rounding errors grow with it and with the number of products
 COLUMNS = 1024  # items scored at once: sums of products stay in the cache
 SPARE = 16  # candidates beyond k, so that a group of near-ties that straddles k usually fits
 
 
-def nearest_neighbours(x, k, metric="l2", block=None, device="cpu", name="x"):
-    """Indices of each row's k nearest other rows, nearest first; a row is never its own neighbour.
+def rank_neighbours(x, k, metric="euclidean", block=None, device="cpu", name="x"):
+    """Each row's nearest other rows, nearest first, and which of them are equally near.
 
     Parameters: x (n, d), real; float16 and float32 are used as they are, anything else as float64. k, 1 <= k < n.
-        metric: "l2", Euclidean distance; or "ip", inner product of the rows scaled to unit length, largest first (the
+        metric: "euclidean"; or "cosine", inner product of the rows scaled to unit length, largest first (the
         paper's inner-product index on normalised embeddings), found as the smallest distance between unit vectors,
         which is the same order. block: queries searched at once by a thread (PyTorch's number of threads on the CPU,
         one on a GPU); extra memory is about 4 n d + 8 n block threads bytes, by default 4 n d and some 0.4 GB.
         device: where to compute. name: what messages call x.
-    Returns: (n, k) int64. Exact: the order of float64 distances (difference, square, sum), ties to the lower index,
-        whatever the block size, the device and the number of threads. The list for a smaller k is the beginning of
-        the list for a larger one.
+    Returns: Ranking, good for every k up to this one. Exact: the order of float64 distances (difference, square, sum),
+        whatever the block size, the device and the number of threads. Of equal rows only the first is searched, so
+        that copies, and even a constant x, cost nothing.
     Raises: ValueError if x is not a non-empty 2-d array of finite numbers within +-1e150 (the message names the first
-        bad row), k is out of range, the metric is unknown, or a row has length zero under "ip".
+        bad row), k is out of range, the metric is unknown, or a row has length zero under "cosine".
     Source: Li et al. 2025, arXiv:2509.11986, N_k of eq. 6, without the item itself. The bound on rounding errors holds
         for every order of summation: Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1.
     """
     x = checked_matrix(x, name)
-    n = len(x)
-    check_k(k, n)
+    check_k(k, len(x))
     if metric not in METRICS:
         raise ValueError(f"metric is {metric!r}; wanted one of {', '.join(METRICS)}")
     if block is not None and block < 1:
         raise ValueError(f"block is {block}; wanted at least 1")
+    if metric == "cosine" and (zero := ~x.any(axis=1)).any():
+        raise ValueError(f"{name}: row {zero.argmax()} has length zero, so it has no direction to compare")
+    twin = first_equal_rows(x)
+    distinct = np.flatnonzero(twin == np.arange(len(x)))
+    if len(distinct) == 1:
+        return rank_in_full(np.empty((1, 0), dtype=np.int64), np.empty((1, 0), dtype=bool), twin)
+    k = min(k, len(distinct) - 1)
+    return rank_in_full(*_search(x if len(distinct) == len(x) else x[distinct], k, metric, block, device), twin)
+
+
+def nearest_neighbours(x, k, metric="euclidean", block=None, device="cpu", name="x"):
+    """Indices of each row's k nearest other rows, nearest first: `rank_neighbours` with ties to the lower index.
+
+    Returns: (n, k) int64; a row is never its own neighbour. The list for a smaller k is the beginning of the list for a
+        larger one.
+    """
+    return rank_neighbours(x, k, metric, block, device, name).first(k)
+
+
+def _search(x, k, metric, block, device):
+    """Rows that all differ -> (n, w) their nearest, to the end of the tie at place k, then -1; and (n, w) bool: whether
+    each is as far as the one before it."""
+    n = len(x)
     device = torch.device(device)
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     block = block or min(512, -(-n // threads), max(1, 2**26 // n // threads))
     neighbours = torch.empty((n, k), dtype=torch.int64)
+    tied = torch.zeros((n, k), dtype=torch.bool)
+    beyond = []  # rows whose k-th place is shared with items beyond it, and those items
 
     def search(rows, kept, dtype):
-        found, settled = _rank(points, rows, k, kept, dtype)
-        neighbours[rows.cpu()] = found.cpu()
+        found, same, settled = _rank(points, rows, k, kept, dtype)
+        place = rows.cpu()
+        neighbours[place], tied[place] = found[:, :k].cpu(), same[:, :k].cpu()
+        shared = same[:, k:].cumprod(1).bool() & settled[:, None]
+        if shared.any():
+            more = found[:, k:].masked_fill(~shared, -1)[:, : int(shared.sum(1).max())]
+            used = shared[:, 0]
+            beyond.append((place[used.cpu()].numpy(), more[used].cpu().numpy()))
         return rows[~settled]
 
     with _full_precision_products(), _one_thread_each(threads) as each:
-        points = _Points(x, metric, device, name, each)
+        points = _Points(x, metric, device, each)
         queries = torch.arange(n, device=device).split(block)
         left = torch.cat(each(lambda rows: search(rows, min(k + SPARE, n - 1), torch.float32), queries))
-        # Whole rows in float64 where near-ties reach beyond the spare candidates: duplicates, tight clusters, outliers.
+        # Whole rows in float64 where near-ties reach beyond the spare candidates: tight clusters, outliers.
         each(lambda rows: search(rows, n - 1, torch.float64), left.split(min(block, max(1, 2**21 // n))))
-    return neighbours.numpy()
+    neighbours, tied = neighbours.numpy(), tied.numpy()
+    if beyond:
+        width = max(more.shape[1] for _, more in beyond)
+        neighbours = np.pad(neighbours, ((0, 0), (0, width)), constant_values=-1)
+        tied = np.pad(tied, ((0, 0), (0, width)))
+        for rows, more in beyond:
+            neighbours[rows, k : k + more.shape[1]] = more
+            tied[rows, k : k + more.shape[1]] = more >= 0
+    return neighbours, tied
 
 
 class _Points:
@@ -64,21 +103,18 @@ class _Points:
     c is the row less the mean of all: distances do not change, and a large common offset no longer swamps them.
     """
 
-    def __init__(self, x, metric, device, name, each):
+    def __init__(self, x, metric, device, each):
         self.x = torch.from_numpy(x).to(device)
         self.n, self.d = x.shape
         self.summed = max(SUMMED_AT_ONCE, 2 ** round(np.log2(self.d) / 2))
         self.length = None
         blocks = torch.arange(self.n, device=device).split(max(1, 2**18 // self.d))
-        if metric == "ip":
+        if metric == "cosine":
             lengths = torch.cat(each(lambda rows: _row_sums(self.given(rows).square_()).sqrt_(), blocks))
-            if (lengths == 0).any():
-                row = int((lengths == 0).int().argmax())
-                raise ValueError(f"{name}: row {row} has length zero, so it has no direction to compare")
             self.length = lengths[:, None]
         self.mean = sum(each(lambda rows: self.given(rows).sum(0), blocks)) / self.n
         # A power of two, so exact; it keeps float32 from overflowing.
-        largest = 1.0 if metric == "ip" else max(x.max(), -x.min())
+        largest = 1.0 if metric == "cosine" else max(x.max(), -x.min())
         self.scale = 2.0 ** -float(np.frexp(float(largest))[1])
         self.single = torch.empty((self.n, self.d), dtype=torch.float32, device=device)
         self.half_squares = torch.empty(self.n, dtype=torch.float64, device=device)
@@ -89,9 +125,6 @@ class _Points:
             self.half_squares[rows] = centred.square_().sum(1) / 2
 
         each(prepare, blocks)
-        self.twin = _first_equal_rows(x)
-        if self.twin is not None:
-            self.twin = self.twin.to(device)
 
     def given(self, rows):
         values = self.x.index_select(0, rows).double()
@@ -129,18 +162,15 @@ class _Points:
 
     def squared_distances(self, i, j):
         """(p,) float64, between rows as given: elementwise steps in a fixed order, so the same bits everywhere."""
-        if self.twin is not None:  # equal rows have equal distances: each is computed once
-            code, back = torch.unique(self.twin[i] * self.n + self.twin[j], return_inverse=True)
-            i, j = code // self.n, code % self.n
         step = max(1, 2**17 // self.d)
         pairs = zip(i.split(step), j.split(step), strict=True)
         parts = [_row_sums(self.given(a).sub_(self.given(b)).square_()) for a, b in pairs]
-        distances = torch.cat(parts) if parts else self.mean.new_empty(0)
-        return distances if self.twin is None else distances[back]
+        return torch.cat(parts) if parts else self.mean.new_empty(0)
 
 
 def _rank(points, rows, k, kept, dtype):
-    """The k nearest items of each row, and whether they are certain. (b, k) int64 and (b,) bool.
+    """The nearest items of each row, whether each is as far as the one before it, and whether the first k, and all that
+    tie with the k-th, are certain. (b, kept) int64 and bool, (b,) bool; only to the end of that tie do they mean much.
 
     Each score lies between `lower` and `upper`. Where the upper ends of all items so far stay below the next lower end,
     the order is certain; between two such gaps lies a run of near-ties, put in order by the float64 distances.
@@ -158,11 +188,16 @@ def _rank(points, rows, k, kept, dtype):
     near_ties = ~alone & (run <= run[:, k - 1 : k]) & settled[:, None]
     row, place = near_ties.nonzero(as_tuple=True)
     tied = items[row, place]
+    distances = points.squared_distances(rows[row], tied)
     order = tied.argsort(stable=True)
-    order = order[points.squared_distances(rows[row], tied)[order].argsort(stable=True)]
-    order = order[(row * kept + run[row, place])[order].argsort(stable=True)]
+    order = order[distances[order].argsort(stable=True)]
+    runs = row * kept + run[row, place]
+    order = order[runs[order].argsort(stable=True)]
     items[row, place] = tied[order]
-    return items[:, :k], settled
+    same = torch.zeros_like(near_ties)
+    distances = distances[order]
+    same[row[1:], place[1:]] = (distances[1:] == distances[:-1]) & (runs[1:] == runs[:-1])
+    return items, same, settled
 
 
 def smallest(scores, count):
@@ -193,18 +228,16 @@ def _row_sums(x):
     return x[:, 0]
 
 
-def _first_equal_rows(x):
-    """(n,) index of the first row that equals each row, or None when all rows differ."""
+def first_equal_rows(x):
+    """(n,) index of the first row that equals each row, bit for bit. x (n, d), C-contiguous."""
     rows = x.view(np.dtype((np.void, x.shape[1] * x.itemsize)))[:, 0]
     order = rows.argsort(kind="stable")
     steps = range(1, len(x), 4096)  # a few rows at a time: no sorted copy of everything
     repeats = [rows[order[s : s + 4096]] == rows[order[s - 1 : s + 4095][: len(x) - s]] for s in steps]
     new = ~np.concatenate([[False], *repeats])
-    if new.all():
-        return None
     first = np.empty(len(x), dtype=np.int64)
     first[order] = order[np.maximum.accumulate(np.where(new, np.arange(len(x)), 0))]
-    return torch.from_numpy(first)
+    return first
 
 
 @contextmanager

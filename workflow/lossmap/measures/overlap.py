@@ -1,32 +1,64 @@
 """Overlap of two sets of neighbour lists, what chance makes of it, and the paper's own convention."""
 
 import numpy as np
+from scipy import sparse
 
 from lossmap.measures.checks import check_k, checked_matrix
+from lossmap.measures.influence import PerItem
+from lossmap.measures.ranking import MOST_PARTS, blocks, checked_lists
 
 TABLE_BYTES = 2**24  # a table of ranks that stays in the cache
 
 
-def neighbour_overlap(before, after, k, metric="l2"):
+def neighbour_overlap(before, after, k, metric="euclidean"):
     """Share of each item's k nearest neighbours that is kept.
 
     Parameters: before (n, d1) and after (n, d2), real; row i is the same item in both. k, 1 <= k < n; an item is never
-        its own neighbour. metric: "l2", Euclidean distance, or "ip", inner product of unit-length vectors.
+        its own neighbour. metric: "euclidean", Euclidean distance, or "cosine", inner product of unit-length vectors.
     Returns: (n,) float64 in [0, 1], no unit; 1 = same neighbours. Unrelated embeddings score k / (n - 1) on average.
-        Ties go to the lower index.
+        Where neighbours are equally near, the expected value over random orders of them.
     Raises: ValueError if the row counts differ, k is out of range, or a value is not finite (the message names the
         first such row).
     Source: Li et al. 2025, arXiv:2509.11986, eq. 6, without the item itself. For several k, search once for the largest
-        and use list_overlap.
+        and use ranking_overlap.
     """
-    from lossmap.measures.neighbours import nearest_neighbours  # torch is for those who search
+    from lossmap.measures.neighbours import rank_neighbours  # torch is for those who search
 
     before, after = checked_matrix(before, "before"), checked_matrix(after, "after")
     if len(before) != len(after):
         raise ValueError(f"before has {len(before)} rows and after {len(after)}; row i must be the same item in both")
     check_k(k, len(before))
-    lists = [nearest_neighbours(x, k, metric, name=name) for x, name in ((before, "before"), (after, "after"))]
-    return list_overlap(*lists, k)
+    found = [rank_neighbours(x, k, metric, name=name) for x, name in ((before, "before"), (after, "after"))]
+    return ranking_overlap(*found, k).values
+
+
+def ranking_overlap(a, b, k, parts=False):
+    """Share of each item's k nearest in one Ranking that are also among its k nearest in another.
+
+    Ties: an item that is among the k nearest with probability p in one and q in the other, each set of equally near
+    items in random order, is shared with probability p q; the overlap is the sum of these over k. So where everything
+    ties, the overlap is chance.
+
+    Parameters: a, b: Ranking of the same n items. k: at most what they were made for. parts: whether those of the
+        result are wanted.
+    Returns: PerItem, values in [0, 1]. As a neighbour, item i adds to item j's overlap 1 / k if it is in both lists,
+        less half of what j's overlap leaves to each place of a list where i is in one.
+    Raises: ValueError as list_overlap.
+    """
+    _check_rankings(a, b, k)
+    n = len(a.items)
+    values, shared, places = np.empty(n), np.zeros(n), np.zeros(n)
+    entries, kept = np.maximum(a.entries(k), b.entries(k)), []
+    for rows in blocks(entries):
+        one, two = a.shares(k, rows), b.shares(k, rows)
+        both = one.multiply(two)
+        values[rows] = both.sum(axis=1) / k
+        shared += both.sum(axis=0)
+        places += one.T @ values[rows] + two.T @ values[rows]
+        if parts and 2 * entries.sum() <= MOST_PARTS:
+            kept.append((both - sparse.diags_array(values[rows] / 2) @ (one + two)) / k)
+    influence = values - values.mean() + (shared - places / 2) / k
+    return PerItem(values, influence, sparse.vstack(kept, format="csr") if kept else None)
 
 
 def list_overlap(a, b, k):
@@ -83,9 +115,10 @@ def chance_corrected(overlap, n, k):
 def permutation_null(a, b, k, permutations, rng):
     """Mean overlap when it is forgotten which item of b is which of a: what unrelated embeddings would score.
 
-    Each permutation renames the items of b, as rows and as entries; the structure of both sets of lists stays.
-    Parameters: a, b (n, at least k) integers: neighbour lists without the item itself. k: an int, or several, which
-        then share the work. permutations: how many. rng: numpy Generator.
+    Each permutation renames the items of b, as rows and as entries; the structure of both rankings stays, and ties
+    count as in ranking_overlap.
+    Parameters: a, b: Ranking of the same n items. k: an int, or several, which then share the work. permutations: how
+        many. rng: numpy Generator.
     Returns: (permutations,) float64, or (permutations, len(k)) for several k; k / (n - 1) on average.
     Raises: ValueError as list_overlap, or if permutations < 1.
     """
@@ -93,21 +126,46 @@ def permutation_null(a, b, k, permutations, rng):
     if permutations < 1:
         raise ValueError(f"permutations is {permutations}; wanted at least 1")
     for one in ks:
-        a, b = _checked_lists(a, b, one)
+        _check_rankings(a, b, one)
+    n = len(a.items)
+    old_names = np.stack([rng.permutation(n).astype(np.int32) for _ in range(permutations)])
+    new_names = np.argsort(old_names, axis=1).astype(np.int32)
+    if a.without_ties and b.without_ties:
+        shares = _null_of_lists(a.items, b.items, ks, old_names, new_names)
+    else:
+        shares = np.stack([_null_of_shares(a, b, one, old_names, new_names) for one in ks], axis=1)
+    return shares if np.ndim(k) else shares[:, 0]
+
+
+def _null_of_lists(a, b, ks, old_names, new_names):
+    """An item is shared at k when the later of its two ranks is below k: one pass serves every k."""
     widest = int(ks.max())
     a, b = a[:, :widest].astype(np.int32), b[:, :widest]
-    old_names = np.stack([rng.permutation(len(a)).astype(np.int32) for _ in range(permutations)])
-    new_names = np.argsort(old_names, axis=1).astype(np.int32)
-    # An item is shared at k when the later of its two ranks is below k: one pass serves every k.
-    later = np.zeros((permutations, widest + 1), dtype=np.int64)
+    later = np.zeros((len(old_names), widest + 1), dtype=np.int64)
     for rows, table in _rank_tables(b):
         own_rank = np.arange(widest, dtype=table.dtype)
         start = np.arange(len(table), dtype=np.int64)[:, None] * table.shape[1]
         for p, (old, new) in enumerate(zip(old_names, new_names, strict=True)):
             ranks = table.ravel()[start + old[a[new[rows]]]]
             later[p] += np.bincount(np.maximum(ranks, own_rank).ravel(), minlength=widest + 1)
-    shares = later.cumsum(axis=1)[:, ks - 1] / (len(a) * ks)
-    return shares if np.ndim(k) else shares[:, 0]
+    return later.cumsum(axis=1)[:, ks - 1] / (len(a) * ks)
+
+
+def _null_of_shares(a, b, k, old_names, new_names):
+    """The same for rankings with ties: the side with the longer lists as a table, the other as entries in it."""
+    n = len(a.items)
+    if a.entries(k).sum() > b.entries(k).sum():
+        a, b, old_names, new_names = b, a, new_names, old_names
+    entries = a.shares(k)
+    total = np.zeros(len(old_names))
+    size = max(1, TABLE_BYTES // (8 * n))
+    for start in range(0, n, size):
+        rows = slice(start, min(start + size, n))
+        table = b.shares(k, rows).toarray()
+        for p, (old, new) in enumerate(zip(old_names, new_names, strict=True)):
+            mine = entries[new[rows]].tocoo()
+            total[p] += mine.data @ table[mine.row, old[mine.col]]
+    return total / (n * k)
 
 
 def _rank_tables(lists):
@@ -122,19 +180,18 @@ def _rank_tables(lists):
         yield rows, table
 
 
+def _check_rankings(a, b, k):
+    if len(a.items) != len(b.items):
+        raise ValueError(f"a ranks {len(a.items)} items and b {len(b.items)}; row i must be the same item in both")
+    for side in (a, b):
+        side.check(k)
+
+
 def _checked_lists(a, b, k):
-    a, b = np.asarray(a), np.asarray(b)
+    a, b = checked_lists(a, "a"), checked_lists(b, "b")
     for name, lists in (("a", a), ("b", b)):
-        if lists.ndim != 2 or lists.dtype.kind not in "iu":
-            raise ValueError(f"{name}: {lists.dtype} of shape {lists.shape}; wanted integer neighbour lists, (n, k)")
         if not 1 <= k <= lists.shape[1]:
             raise ValueError(f"k is {k}; wanted 1 to {lists.shape[1]}, the length of the neighbour lists {name}")
-        outside = ((lists < 0) | (lists >= len(lists))).any(axis=1)
-        own = (lists == np.arange(len(lists))[:, None]).any(axis=1)
-        if own.any():
-            raise ValueError(f"{name}: row {own.argmax()} names itself; wanted lists without the item itself")
-        if outside.any():
-            raise ValueError(f"{name}: row {outside.argmax()} names an item outside 0 to {len(lists) - 1}")
     if len(a) != len(b):
         raise ValueError(f"a has {len(a)} neighbour lists and b has {len(b)}; row i must be the same item in both")
     return a, b

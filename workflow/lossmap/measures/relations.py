@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from lossmap.measures.correlation import RankCorrelation, RanksWithin, spearman
+from lossmap.measures.correlation import NEGLIGIBLE, RankCorrelation, RanksWithin, rank_basis, spearman
 from lossmap.measures.resampling import percentile_interval
 from lossmap.measures.statistics import (
     DRAWS_AT_ONCE,
@@ -26,7 +26,6 @@ from lossmap.measures.statistics import (
 # negative, and signed differences, which the maps show, cancel out in a mean over patches.
 LOSSES = ("squared_error", "absolute_norm_difference", "cosine_error")
 WITHIN = "relevant minus irrelevant"  # within each image, so that what sets images apart cancels out
-NEGLIGIBLE = 1e-10  # share of a variance below which nothing but rounding is left of it
 
 
 class PermutationP(NamedTuple):
@@ -204,7 +203,7 @@ def partial_permutation_p(x, y, controls, permutations=9999, seed=0):
         Permutation inference for the general linear model.
     """
     x, y = (side - side.mean() for side in (np.asarray(x, np.float64), np.asarray(y, np.float64)))
-    basis = _basis(controls, len(x))
+    basis = rank_basis(controls, len(x))
     x, y = (side - basis @ (basis.T @ side) for side in (x, y))
     rng, n, total = np.random.default_rng(seed), len(x), x @ x
 
@@ -220,13 +219,6 @@ def partial_permutation_p(x, y, controls, permutations=9999, seed=0):
         higher += int((~(found < observed - 1e-12)).sum())
         lower += int((~(found > observed + 1e-12)).sum())
     return _with_floor(min(1.0, 2 * min(lower, higher) / (1 + permutations)), permutations, np.inf)
-
-
-def _basis(controls, n):
-    """Orthonormal basis (n, c) of the centred ranks of controls; less than c where they repeat one another."""
-    ranks = np.array([stats.rankdata(control) - (n + 1) / 2 for control in controls]).reshape(-1, n)
-    vectors, sizes, _ = np.linalg.svd(ranks.T, full_matrices=False)
-    return vectors[:, sizes > np.sqrt(NEGLIGIBLE) * max(sizes, default=0.0)]
 
 
 def _with_floor(p, permutations, orders):
@@ -289,7 +281,7 @@ def partial_difference(values, first, controls, resamples=2000, permutations=999
     if n < len(columns) + 3:
         return MeanDifference(difference_reason=f"{n} items for {len(columns)} controls")
     design = np.column_stack(
-        [first - first.mean(), values - values.mean(), np.ones(n), _basis(columns, n) * np.sqrt(n)]
+        [first - first.mean(), values - values.mean(), np.ones(n), rank_basis(columns, n) * np.sqrt(n)]
     )
     products = (design[:, :, None] * design[:, None, :]).reshape(n, -1)
 
@@ -310,19 +302,6 @@ def partial_difference(values, first, controls, resamples=2000, permutations=999
         drawn.append(coefficient(counts))
     interval = percentile_interval(found, np.concatenate(drawn), confidence)
     return MeanDifference(*interval, *partial_permutation_p(values, first, columns, permutations, seed))
-
-
-def rank_residuals(x, controls):
-    """What the ranks of controls leave of the ranks of x, by linear regression.
-
-    Parameters: x (n,), real; controls: list of vectors (n,), real. Returns: (n,) float64, mean 0, in ranks; without
-        controls the ranks less their mean.
-    Raises: ValueError if lengths differ or a value is not finite (the first is named).
-    """
-    x = checked_vector(x, "x")
-    columns = [_paired(x, control, "x", f"control {i}")[1] for i, control in enumerate(controls)]
-    ranks, basis = stats.rankdata(x) - (len(x) + 1) / 2, _basis(columns, len(x))
-    return ranks - basis @ (basis.T @ ranks)
 
 
 def quarters(loss):

@@ -6,6 +6,9 @@ import torch
 from lossmap.measures.checks import check_k, checked_matrix
 from lossmap.measures.resampling import percentile_interval, resampled_means
 
+BLOCK = 256  # rows of cosines held at once
+ROUNDING = 1e-12  # by which a computed cosine may be off
+
 
 def debiased_cka(before, after, resamples=2000, confidence=0.95, seed=0):
     """Debiased linear centred kernel alignment, with bootstrap interval over images.
@@ -42,7 +45,34 @@ def trustworthiness(ranks, n):
     Source: Venna and Kaski 2001; sklearn.manifold.trustworthiness.
     """
     k = _checked_k(ranks, n)
-    return 1 - 2 / (k * (2 * n - 3 * k - 1)) * np.maximum(ranks - k, 0).sum(axis=1)
+    return 1 - _cost(n, k) * np.maximum(ranks - k, 0).sum(axis=1)
+
+
+def trustworthiness_with_ties(unit, ranking, k):
+    """Trustworthiness in expectation over random orders of what ties, on either side.
+
+    Parameters: unit (n, d): the embeddings among which ranks count, rows of length 1. ranking: of the other side.
+    Returns and raises as trustworthiness.
+    """
+    n = len(unit)
+    _checked_k(np.empty((n, k)), n)
+    values = np.empty(n)
+    for start in range(0, n, BLOCK):
+        rows = slice(start, min(start + BLOCK, n))
+        cosines = unit[rows] @ unit.T
+        cosines[np.arange(rows.stop - start), np.arange(start, rows.stop)] = -np.inf
+        ordered = np.sort(cosines, axis=1)
+        entries = ranking.shares(k, rows).tocoo()
+        excess = np.empty(len(entries.data))
+        for row in range(rows.stop - start):
+            mine = entries.row == row
+            own = cosines[row, entries.col[mine]]
+            first = n - np.searchsorted(ordered[row], own + ROUNDING) + 1  # the ranks that its tie shares
+            last = n - np.searchsorted(ordered[row], own - ROUNDING)
+            beyond = np.maximum(last - np.maximum(first, k + 1) + 1, 0)
+            excess[mine] = beyond * (np.maximum(first, k + 1) + last - 2 * k) / 2 / (last - first + 1)
+        values[rows] = 1 - _cost(n, k) * np.bincount(entries.row, entries.data * excess, rows.stop - start)
+    return values
 
 
 def chance_trustworthiness(n, k):
@@ -98,6 +128,11 @@ def _alignment(hsic):
     both, own_x, own_y = hsic.T
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where((own_x > 0) & (own_y > 0), both / np.sqrt(own_x * own_y), np.nan)
+
+
+def _cost(n, k):
+    """What each rank beyond k costs, so that the farthest k cost 1."""
+    return 2 / (k * (2 * n - 3 * k - 1))
 
 
 def _checked_k(ranks, n):

@@ -96,9 +96,9 @@ class Training:
     train_loss (mean since the row before; None at the start), held_out_loss, images (seen so far). linear_error: held
     out, of ridge, or of the network's start where it has none. alone: whether the network learned without ridge.
     learning_rate: of the first stage. trials: [rate, held-out error] of each that was tried; none where the rate was
-    given. converged: whether the held-out error came to rest before the limit of steps. A network that never fell below
-    ridge has converged only if it began there and the rate was found by trial: else the rate, or learning alone, may be
-    why.
+    given. converged: whether the held-out error came to rest before the limit of steps. A network that gained next to
+    nothing over ridge has converged only if it began there and the rate was found by trial: else the rate, or learning
+    alone, may be why.
     """
 
     history: list[dict]
@@ -176,15 +176,18 @@ class Run:
             progress.fallen_to, progress.rounds_since_fall = progress.best, 0
         if progress.rounds_since_fall >= schedule.patience:
             gained = progress.best < progress.stage_start * (1 - REST)
-            below_start = progress.best < progress.start
-            last = progress.stage + 1 == STAGES
-            progress.ended = (progress.stage > 0 and below_start and not gained) or last
+            learned = progress.best < progress.start * (1 - REST)
+            # Where next to nothing was learned yet, the rate may still be too high.
+            enough = (learned and progress.stage > 0) or progress.stage + 1 == STAGES
+            progress.ended = enough and not gained
             if not progress.ended:
-                self.begin_stage(progress.stage + 1)
+                self.begin_stage(min(progress.stage + 1, STAGES - 1))
 
     def begin_stage(self, stage: int) -> None:
         """Go on from the best weights with new moments."""
         self.to_best()
+        for weight in self.weights.values():
+            weight.grad = None  # of a trial that was given up
         for values in (*self.mean.values(), *self.square.values(), *self.count):
             values.zero_()
         progress = self.progress
@@ -265,7 +268,8 @@ def train(
     below = progress.best < progress.linear
     if trainer.alone and not below:
         network.silence().alone = False
-    converged = progress.ended and (below or not (trainer.alone or schedule.learning_rate))
+    learned = progress.best < progress.linear * (1 - REST)
+    converged = progress.ended and (learned if schedule.learning_rate else below or not trainer.alone)
     how = progress.linear, trainer.alone, progress.learning_rate, progress.trials
     return Training(progress.history, *how, converged)
 
@@ -371,11 +375,12 @@ class _Trainer:
         }
 
     def held_out_error(self, when: str) -> float:
+        """Of the network as it is. when: where this is, for an error."""
         error = held_out_error(self.network, self.held_out, self.accelerator)
         if not math.isfinite(error):
+            remedy = ", or set a lower learning_rate" if self.run.progress.step else ""
             raise LossmapError(
-                f"{when}: the held-out error is {error:g}. Check the embeddings of the training store, or set a lower"
-                " learning_rate."
+                f"{when}: the held-out error is {error:g}. Check the embeddings of the training store{remedy}."
             )
         return error
 

@@ -8,8 +8,8 @@ import pandas as pd
 from lossmap.data.images import load_image
 from lossmap.figures.query import neighbours_of_query
 from lossmap.figures.style import save, use_style
-from lossmap.measures.overlap import list_overlap
-from lossmap.neighbour_lists import read_lists
+from lossmap.measures.overlap import ranking_overlap
+from lossmap.neighbour_lists import STAGES, read_lists
 
 
 def run(*, lists: Path, images: Path, pdf: Path, png: Path, spec: dict) -> None:
@@ -18,16 +18,17 @@ def run(*, lists: Path, images: Path, pdf: Path, png: Path, spec: dict) -> None:
     spec: k, how many neighbours to show.
     """
     use_style()
-    image_ids, found = read_lists(lists)
-    before, after = found["l2", "pre"], found["l2", "post"]
-    overlap = list_overlap(before, after, spec["k"])
+    found = read_lists(lists)
+    image_ids, rankings = found.image_ids, [found.rankings["euclidean", stage] for stage in STAGES]
+    overlap = ranking_overlap(*rankings, spec["k"]).values
+    before, after = (ranking.first(spec["k"]) for ranking in rankings)
     query = int(np.argmin(np.abs(overlap - overlap.mean())))
     files = pd.read_parquet(images).set_index("image_id")["path"]
 
     def picture(row: int) -> np.ndarray:
         return np.asarray(load_image(files[image_ids[row]]))
 
-    rows = before[query, : spec["k"]], after[query, : spec["k"]]
+    rows = before[query], after[query]
     ids = tuple([str(image_ids[row]) for row in side] for side in rows)
     figure = neighbours_of_query(picture(query), *([picture(row) for row in side] for side in rows), ids)
     save(figure, pdf, png)

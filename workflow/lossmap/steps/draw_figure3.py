@@ -14,7 +14,7 @@ def run(*, table: Path, pdf: Path, png: Path) -> None:
     """Draw the k-NN overlap ratio by k, a panel per dataset, by Euclidean distance (or the table's only metric)."""
     use_style()
     rows = pd.read_csv(table)
-    metric = "l2" if (rows["metric"] == "l2").any() else rows["metric"][0]
+    metric = "euclidean" if (rows["metric"] == "euclidean").any() else rows["metric"][0]
     rows = rows[rows["metric"] == metric]
     datasets = list(rows.groupby("dataset", sort=False))
     figure, axes = plt.subplots(1, len(datasets), figsize=(2.3 * len(datasets) + 0.6, 2.5), sharey=True, squeeze=False)

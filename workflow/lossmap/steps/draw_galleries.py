@@ -8,8 +8,8 @@ import pandas as pd
 from lossmap.data.images import load_image
 from lossmap.figures.galleries import Row, gallery
 from lossmap.figures.style import save, use_style
-from lossmap.measures.overlap import list_overlap
-from lossmap.neighbour_lists import read_lists
+from lossmap.measures.overlap import ranking_overlap
+from lossmap.neighbour_lists import STAGES, read_lists
 
 EXAMPLES = ("highest", "median", "lowest")
 
@@ -28,9 +28,10 @@ def run(*, lists: list[Path], images: Path, pdf: list[Path], png: list[Path], sp
 
 
 def _of_model(path: Path, model: str, table: pd.DataFrame, spec: dict):
-    image_ids, found = read_lists(path)
-    before, after = found["l2", "pre"], found["l2", "post"]
-    overlap = list_overlap(before, after, spec["k"])
+    found = read_lists(path)
+    image_ids, rankings = found.image_ids, [found.rankings["euclidean", stage] for stage in STAGES]
+    overlap = ranking_overlap(*rankings, spec["k"]).values
+    before, after = (ranking.first(spec["k"]) for ranking in rankings)
     classes = table["label"].loc[image_ids].to_numpy()
     rows = []
     for name, query in zip(EXAMPLES, chosen(overlap), strict=True):

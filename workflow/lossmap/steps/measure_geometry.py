@@ -8,12 +8,20 @@ import torch
 
 from lossmap.measures.dimension import effective_rank, intrinsic_dimension
 from lossmap.measures.distortion import pair_changes, pair_quantiles, unit_rows
+from lossmap.measures.margin_means import margin_intervals
 from lossmap.measures.margins import Margins, neighbour_margins
-from lossmap.measures.overlap import chance_overlap
-from lossmap.measures.planner import dimension_curve, draws, kept_by_projection, quantile_curve, sampling_margin
+from lossmap.measures.overlap import chance_overlap, ranking_overlap
+from lossmap.measures.planner import dimension_curve, draws, kept_by_projection, sampling_margin
 from lossmap.measures.procrustes import align, first_components, shuffled_error, unexplained_shares
+from lossmap.measures.ranking import Ranking
 from lossmap.measures.resampling import ratio_interval
-from lossmap.measures.similarity import chance_trustworthiness, debiased_cka, order_agreement, trustworthiness
+from lossmap.measures.similarity import (
+    chance_trustworthiness,
+    debiased_cka,
+    order_agreement,
+    trustworthiness,
+    trustworthiness_with_ties,
+)
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.neighbour_lists import STAGES, read_lists
 from lossmap.seeds import seed_for
@@ -42,31 +50,34 @@ def run(
     """
     torch.set_num_threads(threads)
     store = open_store(embeddings)
-    before, after = (store[f"{stage}_mean"].values for stage in STAGES)
-    image_ids, found = read_lists(lists)
-    by_cosine = [found["ip", stage] for stage in STAGES]
-    measured = _Summary(spec, len(before))
+    found = read_lists(lists)
+    image_ids, rows = found.image_ids, found.rows_of(store["image_id"].values)
+    before, after = (store[f"{stage}_mean"].values[rows] for stage in STAGES)
+    by_distance, by_cosine = ([found.rankings[metric, stage] for stage in STAGES] for metric in ("euclidean", "cosine"))
+    measured = _Summary(spec, found.counts())
 
     images = _alignment(measured, before, after)
     images.insert(0, "image_id", image_ids)
     images.to_parquet(alignment, index=False)
 
-    _similarity(measured, before, after, [found["l2", stage] for stage in STAGES])
+    _similarity(measured, before, after, [ranking.first(2) for ranking in by_distance])
     line, typical = _distortion(measured, before, after)
-    margins = neighbour_margins(before, after, *by_cosine, spec["k"], line, typical)
-    _neighbours(measured, margins, image_ids).to_parquet(neighbours, index=False)
+    cosine_lists = [ranking.first(max(spec["k"])) for ranking in by_cosine]
+    margins = neighbour_margins(before, after, *cosine_lists, spec["k"], line, typical)
+    units = [unit_rows(x, name) for x, name in ((before, "before"), (after, "after"))]
+    means = margin_intervals(before, after, margins, spec["k"], spec["confidence"], measured.seed("halves"))
+    _neighbours(measured, margins, by_cosine, units, means, image_ids).to_parquet(neighbours, index=False)
 
-    unit = unit_rows(before, "before")
     _plan(measured, margins).to_parquet(plan, index=False)
-    _projections(measured, margins, unit, by_cosine[0], after.shape[1]).to_parquet(projections, index=False)
+    _projections(measured, margins, units[0], cosine_lists[0], after.shape[1]).to_parquet(projections, index=False)
     pd.DataFrame(measured.rows).astype({"k": "Int64"}).to_parquet(summary, index=False)
 
 
 class _Summary:
     """What all measures share: settings, seeds, and the rows of the summary."""
 
-    def __init__(self, spec: dict, n: int):
-        self.spec, self.n, self.rows = spec, n, []
+    def __init__(self, spec: dict, counts: dict[str, int]):
+        self.spec, self.counts, self.n, self.rows = spec, counts, counts["n"], []
         self.resampling = {
             "resamples": spec["resamples"],
             "confidence": spec["confidence"],
@@ -78,7 +89,8 @@ class _Summary:
 
     def add(self, measure: str, interval, k: int | None = None, chance: float = np.nan, n: int | None = None) -> None:
         """One row of the summary; k is missing where a measure has none."""
-        place = {"dataset": self.spec["dataset"], "n": n or self.n, "model": self.spec["model"]}
+        place = {"dataset": self.spec["dataset"], **self.counts, "model": self.spec["model"]}
+        place["n"] = n or self.n
         value, low, high = interval
         row = {"measure": measure, "k": k, "value": value, "low": low, "high": high, "chance": chance}
         self.rows.append({**place, **row})
@@ -119,7 +131,7 @@ def _similarity(measured: _Summary, before: np.ndarray, after: np.ndarray, lists
     measured.add("cka", debiased_cka(before, after, **measured.resampling), chance=0)
     for stage, x, nearest in zip(STAGES, (before, after), lists, strict=True):
         measured.add(f"effective_rank_{stage}", effective_rank(x, **measured.resampling))
-        dimension = intrinsic_dimension(x, nearest, **measured.resampling)
+        dimension = intrinsic_dimension(x, nearest, measured.spec["confidence"])
         measured.add(f"intrinsic_dimension_{stage}", dimension.interval, n=dimension.used)
 
 
@@ -139,47 +151,54 @@ def _distortion(measured: _Summary, before: np.ndarray, after: np.ndarray) -> tu
     return changes.line, typical
 
 
-def _neighbours(measured: _Summary, margins: Margins, image_ids: np.ndarray) -> pd.DataFrame:
+def _neighbours(
+    measured: _Summary, margins: Margins, rankings: list[Ranking], units: list[np.ndarray], means: dict, image_ids
+) -> pd.DataFrame:
     """Margins, ties and ranks of every image and k, and what they come to."""
-    ks, n = measured.spec["k"], measured.n
+    ks, n, confidence = measured.spec["k"], measured.n, measured.spec["confidence"]
     overlap, bound, sharper = margins.overlap(ks), margins.bound(ks), margins.sharper_bound(ks)
     guaranteed = sampling_margin(margins.inside - margins.outside, margins.density, n, measured.spec["delta"])
-    measured.add_mean("epsilon", margins.epsilon)
+    plain = all(ranking.without_ties for ranking in rankings)
+    sides = {"trustworthiness": (0, 1, margins.ranks_before), "continuity": (1, 0, margins.ranks_after)}
+
+    measured.add("epsilon", (margins.epsilon.mean(), np.nan, np.nan))
     frames = []
     for j, k in enumerate(ks):
+        kept = ranking_overlap(*rankings, k)
         columns = {
             "margin": (margins.inside - margins.outside)[:, j],
             "epsilon": margins.epsilon,
             **{name: getattr(margins, name)[:, j] for name in ("ties", "lost", "near_ties", "own_ties", "closeness")},
-            "overlap": overlap[:, j],
+            "overlap": kept.values,
             "bound": bound[:, j],
             "sharper_bound": sharper[:, j],
             "guaranteed_margin": guaranteed[:, j],
         }
-        measured.add_mean("mutual_neighbours", overlap[:, j], k, chance_overlap(n, k))
+        measured.add("mutual_neighbours", kept.interval(confidence, bounds=(0, 1)), k, chance_overlap(n, k))
         if 2 * k < n:  # beyond, trustworthiness is not defined
-            columns["trustworthiness"] = trustworthiness(margins.ranks_before[:, :k], n)
-            columns["continuity"] = trustworthiness(margins.ranks_after[:, :k], n)
-            for name in ("trustworthiness", "continuity"):
-                measured.add_mean(name, columns[name], k, chance_trustworthiness(n, k))
+            for name, (ranked, listed, ranks) in sides.items():
+                if plain:
+                    columns[name] = trustworthiness(ranks[:, :k], n)
+                else:
+                    columns[name] = trustworthiness_with_ties(units[ranked], rankings[listed], k)
+                moved = columns[name].mean() - means[name, j].mean  # by ties
+                measured.add(name, [part + moved for part in means[name, j]], k, chance_trustworthiness(n, k))
         if k > 1:
             columns["kendall"], columns["spearman"] = order_agreement(margins.ranks_after[:, :k])
             for name in ("kendall", "spearman"):
-                measured.add_mean(name, columns[name], k, 0)
-        median = quantile_curve(columns["margin"][:, None], 0.5, measured.spec["confidence"])
-        measured.add("margin_median", [part[0] for part in median], k)
-        close = columns["closeness"][~np.isnan(columns["closeness"])]
-        measured.add(
-            "closeness", bootstrap_mean(close, **measured.resampling) if len(close) else [np.nan] * 3, k, 0, len(close)
-        )
-        for name in ("near_ties", "own_ties"):
-            measured.add(f"share_{name}", ratio_interval(columns[name], columns["lost"], **measured.resampling), k)
-        for name, holds in (
+                measured.add(name, means[name, j], k, 0)
+        median = float(np.median(columns["margin"]))
+        measured.add("margin_median", means["margin_median", j] if median > 0 else (median, np.nan, np.nan), k)
+        close = int((~np.isnan(columns["closeness"])).sum())
+        measured.add("closeness", means["closeness", j], k, 0, close)
+        for name in ("share_near_ties", "share_own_ties"):
+            measured.add(name, means[name, j], k)
+        for name, holds in (  # about these images alone, so without interval
             ("bound_holds", (overlap >= bound) & (overlap >= sharper)),
             ("bound_says_something", sharper > 0),
             ("margin_guaranteed", guaranteed > 0),
         ):
-            measured.add_mean(name, holds[:, j].astype(float), k)
+            measured.add(name, (holds[:, j].mean(), np.nan, np.nan), k)
         frames.append(pd.DataFrame({"image_id": image_ids, "k": k, **columns}))
     return pd.concat(frames)
 

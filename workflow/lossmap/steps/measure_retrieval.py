@@ -5,13 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lossmap.measures.correlation import spearman
-from lossmap.measures.overlap import list_overlap, overlap_including_self
-from lossmap.measures.relations import partial_spearman
+from lossmap.measures.correlation import neighbour_spearman
+from lossmap.measures.overlap import overlap_including_self, ranking_overlap
 from lossmap.measures.retrieval import recall_at
-from lossmap.measures.statistics import bootstrap_mean
 from lossmap.neighbour_lists import STAGES, read_lists
-from lossmap.seeds import seed_for
 
 
 def run(*, lists: Path, images: Path, queries: Path, summary: Path, spec: dict) -> None:
@@ -21,39 +18,48 @@ def run(*, lists: Path, images: Path, queries: Path, summary: Path, spec: dict) 
     often the query is among others' neighbours before the connector (its k-occurrence: an outlier finds few, and keeps
     few).
 
-    spec: dataset, model, recall, metrics, overlap_k, confidence, resamples, seed.
+    spec: dataset, model, recall, metrics, overlap_k, confidence, seed.
     """
-    image_ids, found = read_lists(lists)
-    labels = pd.read_parquet(images).set_index("image_id")["label"].loc[image_ids].to_numpy()
-    class_sizes = pd.Series(labels).groupby(labels).transform("size").to_numpy()
-    largest, k = max(spec["recall"]), spec["overlap_k"]
+    neighbours = read_lists(lists)
+    labels = pd.read_parquet(images).set_index("image_id")["label"].loc[neighbours.image_ids].to_numpy()
     per_query, means = [], []
     for metric in spec["metrics"]:
-        overlap = list_overlap(found[metric, "pre"], found[metric, "post"], k)
-        controls = [class_sizes, np.bincount(found[metric, "pre"][:, :k].ravel(), minlength=len(labels))]
+        rankings = {stage: neighbours.rankings[metric, stage] for stage in STAGES}
+        queries_of_metric, rows = _both_sides(rankings, labels, spec)
+        place = {"dataset": spec["dataset"], **neighbours.counts(), "classes": len(set(labels))}
         for stage in STAGES:
-            hits = {r: recall_at(found[metric, stage], labels, r) for r in spec["recall"]}
-            columns = {"image_id": image_ids, "metric": metric, "stage": stage}
-            columns |= {f"recall_at_{r}": hit for r, hit in hits.items()}
-            per_query.append(pd.DataFrame({**columns, f"overlap_k{k}": overlap}))
-            seed = seed_for(spec["seed"], "measure_retrieval", spec["dataset"], spec["model"], metric, stage)
-            how = {"resamples": spec["resamples"], "confidence": spec["confidence"], "seed": seed}
-            row = {"dataset": spec["dataset"], "n": len(labels), "classes": len(set(labels))}
-            row |= {"model": spec["model"], "metric": metric, "stage": stage}
-            for r, hit in hits.items():
-                name = f"recall_at_{r}"
-                row |= dict(zip((name, f"{name}_low", f"{name}_high"), bootstrap_mean(hit, **how), strict=True))
-            name = f"overlap_k{k}"
-            row |= dict(zip((name, f"{name}_low", f"{name}_high"), bootstrap_mean(overlap, **how), strict=True))
-            with_self = overlap_including_self(found[metric, "pre"], found[metric, "post"], k)
-            row["overlap_paper_convention"] = with_self.mean()
-            for name, relation in (
-                ("partial", partial_spearman(hits[largest], overlap, controls, **how)),
-                ("spearman", spearman(hits[largest], overlap, **how)),
-            ):
-                name = f"{name}_r{largest}_overlap"
-                row |= {name: relation.rho, f"{name}_low": relation.low, f"{name}_high": relation.high}
-                row[f"{name}_p"] = relation.p
-            means.append(row)
+            columns = {"image_id": neighbours.image_ids, "metric": metric, "stage": stage}
+            per_query.append(pd.DataFrame(columns | queries_of_metric[stage]))
+            means.append({**place, "model": spec["model"], "metric": metric, "stage": stage, **rows[stage]})
     pd.concat(per_query).to_parquet(queries, index=False)
     pd.DataFrame(means).to_parquet(summary, index=False)
+
+
+def _both_sides(rankings: dict, labels: np.ndarray, spec: dict) -> tuple[dict, dict]:
+    """Stage -> columns of each query, and stage -> means with intervals."""
+    k, confidence, largest = spec["overlap_k"], spec["confidence"], max(spec["recall"])
+    overlap = ranking_overlap(*rankings.values(), k, parts=True)
+    with_self = overlap_including_self(*(side.first(k) for side in rankings.values()), k)
+    hits = {stage: {r: recall_at(side, labels, r) for r in spec["recall"]} for stage, side in rankings.items()}
+    occurrence = rankings["pre"].shares(k).sum(axis=0)
+    controls = [pd.Series(labels).groupby(labels).transform("size").to_numpy(), occurrence]
+    queries, rows = {}, {}
+    for stage in STAGES:
+        queries[stage] = {f"recall_at_{r}": hit.values for r, hit in hits[stage].items()}
+        queries[stage][f"overlap_k{k}"] = overlap.values
+        row = {}
+        for r, hit in hits[stage].items():
+            row |= _named(f"recall_at_{r}", hit.share_interval(confidence))
+            change = hits["post"][r] - hits["pre"][r]
+            row |= _named(f"recall_at_{r}_change", change.interval(confidence, bounds=(-1, 1)))
+        row |= _named(f"overlap_k{k}", overlap.interval(confidence, bounds=(0, 1)))
+        row["overlap_paper_convention"] = with_self.mean()
+        for name, given in ((f"partial_r{largest}_overlap", controls), (f"spearman_r{largest}_overlap", [])):
+            relation = neighbour_spearman(hits[stage][largest], overlap, confidence, given)
+            row |= _named(name, (relation.rho, relation.low, relation.high)) | {f"{name}_p": relation.p}
+        rows[stage] = row
+    return queries, rows
+
+
+def _named(name: str, interval) -> dict[str, float]:
+    return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))

@@ -74,7 +74,9 @@ def run(*, configfile: Path | None = None, rate: float = 125.0, bandwidth: float
     print("\n\n".join("\n".join(block) for block in blocks if block))
     if faults:
         raise LossmapError.listing(
-            f"{configfile}: not every model can be used as this study has it:", faults, "Mend these."
+            f"{configfile}: not every model can be used as this study has it:",
+            faults,
+            "Mend these entries of the study.",
         )
     if missing > free:
         needed, room = in_one_unit(missing, free)

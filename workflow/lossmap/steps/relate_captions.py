@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from lossmap.errors import LossmapError
+from lossmap.measures.correlation import rank_residuals
 from lossmap.measures.relations import (
     LOSSES,
     difference_of_means,
     quarters,
-    rank_residuals,
     relate,
     spearman_rho,
 )

@@ -5,9 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from lossmap.geometry_tables import MEASURES, readable, sentences, with_moved
-from lossmap.tables import write_csv, write_html
+from lossmap.tables import about_copies, write_csv, write_html
 
-INTERVAL = " In brackets: bootstrap interval over images. The CSV file holds every k and the chance levels."
+INTERVAL = (
+    " In brackets: interval for the population of which the images are a sample. "
+    "The CSV file holds every k and the chance levels."
+)
 TITLES = {
     "similarity": "Similarity of embeddings before and after the connector",
     "margins": "Why neighbours change: near-ties, or moved across a clear margin",
@@ -23,7 +26,8 @@ NOTES = {
         "neighbours keep their order, by Kendall's tau and Spearman's rho, 1 the same, 0 chance; an agreement of the "
         "same distances on both sides, with nothing to adjust for. Effective rank: how many directions the embeddings "
         "use. Intrinsic dimension: of the surface on which they lie, from the two nearest neighbours (TwoNN). The "
-        "intervals of CKA and effective rank are those of the bootstrap to first order."
+        "intervals of CKA and effective rank are those of the bootstrap to first order; those of measures of "
+        "neighbours count each image as a query and as a neighbour of others."
     ),
     "margins": (
         "Neighbours by cosine of mean-pooled embeddings; overlap (k-NN overlap ratio, KNOR): the share of them that is "
@@ -37,7 +41,7 @@ NOTES = {
         "before, relative to the median pair: an empirical bi-Lipschitz constant. Quantiles are over pairs of images, "
         "an evenly spread part of them where there are more than 16,384. Bound: overlap >= 1 - ties / k and >= 1 - "
         "sqrt(ties) / k, ties being the pairs of a neighbour and a stranger within twice the image's largest change; "
-        "above 0 it says something."
+        "above 0 it says something; both shares are of the given images, without interval."
     ),
     "probe": (
         "One patch before the connector is moved by a small step, and the distance that the connector's output moves "
@@ -60,5 +64,6 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
     summary = with_moved(pd.concat([pd.read_parquet(path) for path in summaries], ignore_index=True))
     write_csv(summary[summary["measure"].isin(MEASURES[name])], csv)
     write_html(readable(summary, name), html, TITLES[name], NOTES[name] + INTERVAL)
-    interval = f"In brackets: {spec['confidence']:.0%} bootstrap interval over images."
-    finding.write_text("\n".join([*sentences(summary, name), "", interval, ""]))
+    interval = f"In brackets: {spec['confidence']:.0%} interval for the population of which the images are a sample."
+    copies = [f"- {line}" for line in about_copies(summary)] if "copies" in summary else []
+    finding.write_text("\n".join([*sentences(summary, name), *copies, "", interval, ""]))

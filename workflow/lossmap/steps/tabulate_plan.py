@@ -15,7 +15,8 @@ NOTE = (
     "connector's output width: mean of up to 8. Width of equal overlap: of random projections that keep as much as the "
     "connector (–: fewer than 2, or more than its own). Guaranteed beyond the sample: share of images whose margin "
     "holds for the population that the images are a sample of (Dvoretzky-Kiefer-Wolfowitz); for the others no finite "
-    "dimension is guaranteed. In brackets: bootstrap interval over images."
+    "dimension is guaranteed. In brackets: bootstrap interval over queries, about their neighbours among the given "
+    "images only."
 )
 
 
@@ -36,7 +37,7 @@ def run(
     table = planner_table(_read(summaries), _read(plans), _read(projections))
     write_csv(table, csv)
     write_html(readable_plan(table), html, "Dimensions that a random projection needs to keep the neighbours", NOTE)
-    interval = f"In brackets: {spec['confidence']:.0%} bootstrap interval over images."
+    interval = f"In brackets: {spec['confidence']:.0%} bootstrap interval over queries, among the given images only."
     finding.write_text("\n".join([*plan_sentences(table), "", interval, ""]))
 
 

@@ -14,8 +14,8 @@ VALUES = ["connector_params_m", "reconstructor_params_m"]
 NOTE = (
     "Pre: patches and features that enter the connector; post: tokens and features that leave it. Parameters are in "
     "millions: of the connector, counted from the model's configuration, and of the reconstructor with the lowest "
-    "held-out error. Reported: the paper's value, where the study has its model; its reconstructor is a 3-layer MLP "
-    "for LLaVA and a 16-layer transformer for the others."
+    "held-out error (of a network, without those of the ridge that it adds to). Reported: the paper's value, where the "
+    "study has its model; its reconstructor is a 3-layer MLP for LLaVA and a 16-layer transformer for the others."
 )
 
 
@@ -47,9 +47,12 @@ def run(*, embeddings: list[Path], ladder: Path, csv: Path, html: Path, finding:
 
 def _input(preprocessing: dict) -> str:
     """What the model sees of an image, from its preprocessing as the store tells it."""
+    if preprocessing.get("pad"):
+        return f"{_by(preprocessing['crop'] or preprocessing['size'])} px, between margins"
     if preprocessing["crop"]:
         return f"{_by(preprocessing['crop'])} px, centre crop"
-    return f"resized to {_by(preprocessing['size'])} px"
+    shape = "squashed" if preprocessing.get("view") in ("any", "longest") else "resized"
+    return f"{shape} to {_by(preprocessing['size'])} px"
 
 
 def _by(sides: list[int]) -> str:

@@ -5,15 +5,15 @@ from pathlib import Path
 import pandas as pd
 
 from lossmap.paper import beside
-from lossmap.tables import with_interval, write_csv, write_html
+from lossmap.tables import about_copies, with_interval, write_csv, write_html
 
 INDEXES = {
-    "flat_l2": "all patches, Euclidean distance",
-    "mean_pooled_l2": "mean-pooled, Euclidean distance",
-    "flat_ip_normalised": "all patches, cosine",
-    "mean_pooled_ip_normalised": "mean-pooled, cosine",
-    "whitened_l2": "mean-pooled and whitened, Euclidean distance",
-    "without_sinks_l2": "mean-pooled without sinks, Euclidean distance",
+    "flat_euclidean": "all patches, Euclidean distance",
+    "mean_pooled_euclidean": "mean-pooled, Euclidean distance",
+    "flat_cosine": "all patches, cosine",
+    "mean_pooled_cosine": "mean-pooled, cosine",
+    "whitened_euclidean": "mean-pooled and whitened, Euclidean distance",
+    "without_sinks_euclidean": "mean-pooled without sinks, Euclidean distance",
 }
 NOTE = (
     "Share of an image's k nearest neighbours that are the same before and after the connector (k-NN overlap ratio, "
@@ -21,7 +21,8 @@ NOTE = (
     "long vector. Cosine: inner product of vectors scaled to unit length. Whitened: principal components "
     "that hold 99% of the variance, each scaled to deviation 1, so that no direction outweighs another. Without sinks: "
     "tokens longer than {ratio:g} times the image's median token are left out of the mean; in the last two columns, "
-    "the share of such tokens before and after the connector. In brackets: bootstrap interval over images. Chance: k / "
+    "the share of such tokens before and after the connector. In brackets: interval for the population "
+    "of which the images are a sample. Copies: images with the pixels or the embedding of another. Chance: k / "
     "(n - 1). Paper's convention: each image counts among its own neighbours. Reported: the paper's values for its "
     "LLaVA, whatever the dataset here: it does not say on which images."
 )
@@ -45,6 +46,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
     columns = {
         "dataset": table["dataset"],
         "images": table["n"],
+        "copies": table["copies"],
         "model": table["model"],
         "compared by": table["index"].map(INDEXES),
         "k": table["k"],
@@ -55,7 +57,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
         "std, paper's convention": table["std_paper_convention"],
     }
     columns |= {title: table[name] for name, title in REPORTED.items() if table[name].notna().any()}
-    without = table["index"] == "without_sinks_l2"
+    without = table["index"] == "without_sinks_euclidean"
     columns |= {f"sinks, {stage}": table[f"sinks_{stage}"].where(without) for stage in ("pre", "post")}
     return pd.DataFrame(columns)
 
@@ -70,4 +72,6 @@ def _sentences(table: pd.DataFrame, confidence: float) -> str:
             for row in group.rename(columns={"index": "index_name"}).itertuples()
         )
         lines.append(f"- **{model}** on {dataset} keeps, of the {rows['k'].iloc[0]} nearest neighbours: {each}.")
-    return "\n".join([*lines, "", f"In brackets: {confidence:.0%} bootstrap interval over images.", ""])
+    copies = [f"- {line}" for line in about_copies(table)]
+    brackets = f"In brackets: {confidence:.0%} interval for the population of which the images are a sample."
+    return "\n".join([*lines, *copies, "", brackets, ""])

@@ -209,10 +209,24 @@ def test_geometry_needs_four_images_and_one_beyond_the_neighbours(default):
     few = problems("seedbench", default, images=3)
     assert "k is 1 at most" in few[0]
     assert "4 images at least" in few[1]
-    assert not problems("seedbench", default, images=9, same_picture=3)
+    assert not problems("seedbench", default, images=9, same_picture=4, pictures=6)
+    default["equal_images"] = "count"
+    assert not problems("seedbench", default, images=9, same_picture=3, pictures=7)
     assert "4 images hold one and the same picture" in problems("seedbench", default, images=9, same_picture=4)[0]
     default["geometry"]["k"] = [1]
     assert "its intrinsic dimension: 2 neighbours" in problems("seedbench", default, images=2)[0]
+
+
+def test_copies_that_are_dropped_are_no_neighbours(default):
+    """A study of 30 photographs and 30 black frames has 31 images that differ."""
+    default["retrieval"] |= {"overlap_k": 10, "recall": [1]}
+    found = {"images": 60, "pictures": 31, "same_picture": 30, "classes": 2}
+    assert not problems("cub", default, **found)
+    default["retrieval"] |= {"overlap_k": 31}
+    (problem,) = problems("cub", default, **found)
+    assert "overlap_k: 31 neighbours are too many; with 31 images that differ (equal_images: drop, of 60)" in problem
+    default["equal_images"] = "count"
+    assert not problems("cub", default, **found)
 
 
 def test_a_training_set_smaller_than_a_batch_is_refused(default):

@@ -193,9 +193,13 @@ def _class_problems(config: dict, dataset: str, found: dict) -> list[str]:
 
 
 def _neighbour_problems(config: dict, dataset: str, found: dict) -> list[str]:
-    images = found["images"]
+    """More neighbours than there are, or too few images for geometry. That pictures are equal, manifests tell and
+    annotations don't."""
+    dropped = config["equal_images"] == "drop"
+    images = found.get("pictures", found["images"]) if dropped else found["images"]
+    differ = f" that differ (equal_images: drop, of {found['images']})" if images < found["images"] else ""
     problems = [
-        f"{key}: {k} neighbours are too many; with {images} images, an image has {images - 1} at most"
+        f"{key}: {k} neighbours are too many; with {images} images{differ}, an image has {images - 1} at most"
         for key, k in neighbours_wanted(config, dataset)
         if k >= images
     ]
@@ -203,11 +207,11 @@ def _neighbour_problems(config: dict, dataset: str, found: dict) -> list[str]:
         if max(config["geometry"]["k"]) == images - 1:
             problems.append(f"geometry: k: a margin needs an image beyond the neighbours, so k is {images - 2} at most")
         if images < LEAST_IMAGES:
-            problems.append(f"geometry: it needs {LEAST_IMAGES} images at least")
-        elif (same := found.get("same_picture", 0)) >= images // 2:  # which annotations don't tell
+            problems.append(f"geometry: it needs {LEAST_IMAGES} images{differ} at least")
+        elif not dropped and (same := found.get("same_picture", 0)) >= images // 2:
             problems.append(
                 f"geometry: {same} images hold one and the same picture; fewer than half may, for an alignment is "
-                "fitted on one half of the images"
+                "fitted on one half of the images. Set equal_images: drop"
             )
     return problems
 

@@ -74,7 +74,7 @@ class Manifest:
         return {
             "format": self.format,
             **contents,
-            # How many images hold the most frequent picture.
+            "pictures": self.images["pixels_sha256"].nunique(),  # different ones
             "same_picture": int(self.images["pixels_sha256"].value_counts().max()) if len(self.images) else 0,
             "long_shapes": self._long_shapes(),
             "image_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),

@@ -94,6 +94,7 @@ def test_the_summary_counts_and_digests_ids_in_order(tmp_path):
         "without_mask": [1, "q2"],
         "long_shapes": [],
         "pictures": 2,
+        "single_pictures": 2,
         "same_picture": 1,
         "image_ids_sha256": hashlib.sha256(b'["b", "a"]').hexdigest(),
         "left_out": {"films": 3},

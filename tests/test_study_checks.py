@@ -212,6 +212,7 @@ def test_geometry_needs_four_images_and_one_beyond_the_neighbours(default):
     assert not problems("seedbench", default, images=9, same_picture=4, pictures=6)
     default["equal_images"] = "count"
     assert not problems("seedbench", default, images=9, same_picture=3, pictures=7)
+    assert "2 images without a copy" in problems("seedbench", default, images=20, single_pictures=1, pictures=10)[0]
     assert "4 images hold one and the same picture" in problems("seedbench", default, images=9, same_picture=4)[0]
     default["geometry"]["k"] = [1]
     assert "its intrinsic dimension: 2 neighbours" in problems("seedbench", default, images=2)[0]

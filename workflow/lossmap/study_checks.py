@@ -208,6 +208,8 @@ def _neighbour_problems(config: dict, dataset: str, found: dict) -> list[str]:
             problems.append(f"geometry: k: a margin needs an image beyond the neighbours, so k is {images - 2} at most")
         if images < LEAST_IMAGES:
             problems.append(f"geometry: it needs {LEAST_IMAGES} images{differ} at least")
+        elif not dropped and found.get("single_pictures", images) < 2:
+            problems.append("geometry: its intrinsic dimension needs 2 images without a copy. Set equal_images: drop")
         elif not dropped and (same := found.get("same_picture", 0)) >= images // 2:
             problems.append(
                 f"geometry: {same} images hold one and the same picture; fewer than half may, for an alignment is "

@@ -19,8 +19,13 @@ checkpoint check_training_images:
             "results/{{study}}/data/{dataset}/images.parquet",
             dataset=sorted({RECONSTRUCTION["ladder"], *RECONSTRUCTION["evaluate"]}),
         ),
+        thumbnails=expand(
+            "results/{{study}}/data/{dataset}/thumbnails.parquet",
+            dataset=sorted({RECONSTRUCTION["train"], RECONSTRUCTION["ladder"], *RECONSTRUCTION["evaluate"]}),
+        ),
     output:
         counts="results/{study}/reconstructors/images.json",
+        near_copies="results/{study}/reconstructors/near_copies.parquet",
     log:
         "results/{study}/logs/check_training_images.log",
     conda:
@@ -29,7 +34,7 @@ checkpoint check_training_images:
         code=code_hash("check_training_images"),
     shell:
         "python -m lossmap check_training_images --training {input.training:q} --evaluated {input.evaluated:q}"
-        " --counts {output.counts:q} 2> {log:q}"
+        " --counts {output.counts:q} --near-copies {output.near_copies:q} 2> {log:q}"
 
 
 rule measure_statistics:
@@ -118,6 +123,7 @@ rule measure_patch_loss:
     """What every reconstructor of a model leaves of each patch of a dataset."""
     input:
         embeddings="results/{study}/embeddings/{dataset}/{model}.json",
+        near_copies="results/{study}/reconstructors/near_copies.parquet",
         reconstructors=patch_loss_files,
     output:
         losses=directory("results/{study}/patch_loss/{dataset}/{model}.zarr"),
@@ -134,7 +140,7 @@ rule measure_patch_loss:
         spec=patch_loss_settings,
         code=code_hash("measure_patch_loss"),
     shell:
-        "python -m lossmap measure_patch_loss --embeddings {input.embeddings:q}"
+        "python -m lossmap measure_patch_loss --embeddings {input.embeddings:q} --near-copies {input.near_copies:q}"
         " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --losses {output.losses:q}"
         " --images {output.images:q} --summary {output.summary:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"
 

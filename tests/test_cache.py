@@ -14,7 +14,9 @@ TRAINED = f"reconstructors/{MODELS[0]}/own/mlp-100.safetensors"
 
 
 def changed(value):
-    """Another legal value."""
+    """Another legal value; of what is found or fitted where it is left out (null), a number."""
+    if value is None:
+        return 1
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):

@@ -127,6 +127,7 @@ def test_what_it_takes_until_a_curve_settles():
     later = law.at(law.needed(0.01))
     assert later - later / 2 == pytest.approx(0.01)
     assert law.needed(0.05) == 1
+    assert law.needed(0) == growth([1, 2], [1 + 1e-3, 1]).needed(1e-6) == np.inf
 
 
 def test_faulty_curves_are_named():

@@ -167,7 +167,7 @@ def test_what_ten_times_the_ladder_would_leave_is_told_by_its_power_laws(tmp_pat
     assert row["lost_low"] == pytest.approx(expected, rel=1e-4)
     assert row["lost_high"] == row["own_high"]
     assert row["beyond_low"] == pytest.approx(expected - row["hardest_high"], rel=1e-3)
-    assert f"ten times the parameters and images would leave {percent(expected)}: between that and 10." in finding
+    assert f"ten times the parameters and images would leave {percent(expected)}: as far as" in finding
     assert f"{percent(expected)} to 10." in page
 
 

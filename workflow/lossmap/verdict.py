@@ -277,7 +277,7 @@ def _range(verdict: Verdict) -> str:
     if low > 0:
         text = (
             "If these curves go on as power laws, a rough guide, ten times the parameters and images would leave "
-            f"{percent(low)}: between that and {percent(high)} is lost"
+            f"{percent(low)}: as far as this ladder can tell, between that and {percent(high)} is lost"
         )
     return f"{text}." if verdict.hardest is None else f"{text}, {_beyond(verdict)} beyond the control."
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,15 +72,20 @@ class Manifest:
         contents = count_contents(
             self.images[["image_id", "label"]].itertuples(index=False, name=None),
             self.captions["image_id"],
-            self.questions[["question_id", "answers", "options", "mask_path"]].itertuples(index=False, name=None),
+            self.questions[["question_id", "question", "answers", "options", "mask_path"]].itertuples(
+                index=False, name=None
+            ),
         )
+        pictures = Counter(self.images["pixels_sha256"])
         return {
             "format": self.format,
             **contents,
             "equal_images": sum(len(group) - 1 for group in groups),
             "equal_groups": [group[:SHOWN] for group in groups[:SHOWN]],
-            # How many images hold the most frequent picture.
-            "same_picture": int(self.images["pixels_sha256"].value_counts().max()) if len(self.images) else 0,
+            # Pictures that differ; those that one image alone holds; images that hold the most frequent one.
+            "pictures": len(pictures),
+            "single_pictures": sum(times == 1 for times in pictures.values()),
+            "same_picture": max(pictures.values(), default=0),
             "long_shapes": self._long_shapes(),
             "image_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
             "left_out": self.left_out,

@@ -70,7 +70,10 @@ class Growth(NamedTuple):
     def needed(self, tolerance: float) -> float:
         """How many times the last size it takes until twice as much promises no more than the tolerance; 1: none."""
         gain = self.end - self.at(2)
-        return 1.0 if gain <= tolerance else (gain / tolerance) ** (1 / self.exponent)
+        if gain <= tolerance:
+            return 1.0
+        with np.errstate(divide="ignore", over="ignore"):  # a tolerance of 0 is never reached
+            return float(np.power(np.float64(gain) / tolerance, 1 / self.exponent))
 
 
 def growth(sizes, losses) -> Growth:

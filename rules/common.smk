@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from lossmap.codehash import code_hash
 from lossmap.console import install as install_console
 from lossmap.data.miniature_files import ANNOTATIONS, FOLDERS, paths_in
-from lossmap.data.sources import MADE, files_digest, input_paths, sources_digest
+from lossmap.data.sources import files_digest, input_paths, is_made, sources_digest
 from lossmap.errors import STUDY_FILE, LossmapError
 from lossmap.study import (
     EXAMPLES,
@@ -183,7 +183,7 @@ def dataset_settings(wildcards):
 
 def source_state(wildcards):
     """What Snakemake can't see of what a dataset reads: a sub-folder that gained or lost a file, an older file."""
-    return sources_digest(config["datasets"][wildcards.dataset])
+    return sources_digest(config["datasets"][wildcards.dataset], MINIATURE)
 
 
 def measures():
@@ -198,7 +198,7 @@ def dataset_files(wildcards):
     """What a dataset consists of, but for folders that the workflow has not made: `source_state` watches those, and
     Snakemake's cache between workflows takes none."""
     paths = input_paths(config["datasets"][wildcards.dataset])
-    return [path for path in paths if path.startswith(MADE) or not Path(path).is_dir()]
+    return [path for path in paths if is_made(path, MINIATURE) or not Path(path).is_dir()]
 
 
 def files_of_checkpoint(model, *names):
@@ -273,6 +273,8 @@ def parts(wildcards):
         check_contents(config, contents)
     except LossmapError as error:
         raise WorkflowError(error)
+    if "reconstruction" in config:  # no measured image is among those that train
+        checkpoints.check_training_images.get(study=wildcards.study)
     folder = f"results/{wildcards.study}/embeddings/{wildcards.dataset}/{wildcards.model}"
     ranges = part_ranges(contents[wildcards.dataset]["images"], config["extraction"]["part_size"])
     return [f"{folder}/{name}" for _, _, name in ranges]

@@ -1,6 +1,7 @@
 """Named input functions and settings of the rules of reconstruction: reconstructors, patch losses."""
 
 RECONSTRUCTION = config["reconstruction"]
+TRAINING_STORE = f"results/{{study}}/embeddings/{RECONSTRUCTION['train']}/{{model}}.json"
 LINEAR_RUNGS = ["mean", "position_mean", "ridge"]
 IMAGES_AT_ONCE = 16  # that are reconstructed, where no batch is given
 
@@ -8,12 +9,6 @@ IMAGES_AT_ONCE = 16  # that are reconstructed, where no batch is given
 def rungs_of(model, connector=OWN):
     """The ladder, from the weakest: what needs no training, then the networks in the order of the config."""
     return [*LINEAR_RUNGS, *networks_of(RECONSTRUCTION, model, connector)]
-
-
-def training_store(wildcards):
-    """The embeddings that train; planned only once no measured image is known to be among them."""
-    checkpoints.check_training_images.get(study=wildcards.study)
-    return f"results/{wildcards.study}/embeddings/{RECONSTRUCTION['train']}/{wildcards.model}.json"
 
 
 def statistics_settings():

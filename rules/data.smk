@@ -10,6 +10,7 @@ checkpoint read_dataset:
         captions="results/{study}/data/{dataset}/captions.parquet",
         questions="results/{study}/data/{dataset}/questions.parquet",
         summary="results/{study}/data/{dataset}/manifest.json",
+        thumbnails="results/{study}/data/{dataset}/thumbnails.parquet",
     log:
         "results/{study}/logs/read_dataset/{dataset}.log",
     conda:
@@ -21,5 +22,5 @@ checkpoint read_dataset:
         code=code_hash("read_dataset"),
     shell:
         "python -m lossmap read_dataset --images {output.images:q} --captions {output.captions:q}"
-        " --questions {output.questions:q} --summary {output.summary:q}"
+        " --questions {output.questions:q} --summary {output.summary:q} --thumbnails {output.thumbnails:q}"
         " --spec {params.spec:q} --threads {threads} 2> {log:q}"

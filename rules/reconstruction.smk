@@ -12,15 +12,20 @@ wildcard_constraints:
 
 
 checkpoint check_training_images:
-    """No image trains a reconstructor and is measured with it. Nothing is trained before this is known."""
+    """No image trains a reconstructor and is measured with it. Nothing is embedded before this is known."""
     input:
         training=f"results/{{study}}/data/{RECONSTRUCTION['train']}/images.parquet",
         evaluated=expand(
             "results/{{study}}/data/{dataset}/images.parquet",
             dataset=sorted({RECONSTRUCTION["ladder"], *RECONSTRUCTION["evaluate"]}),
         ),
+        thumbnails=expand(
+            "results/{{study}}/data/{dataset}/thumbnails.parquet",
+            dataset=sorted({RECONSTRUCTION["train"], RECONSTRUCTION["ladder"], *RECONSTRUCTION["evaluate"]}),
+        ),
     output:
         counts="results/{study}/reconstructors/images.json",
+        near_copies="results/{study}/reconstructors/near_copies.parquet",
     log:
         "results/{study}/logs/check_training_images.log",
     conda:
@@ -29,13 +34,13 @@ checkpoint check_training_images:
         code=code_hash("check_training_images"),
     shell:
         "python -m lossmap check_training_images --training {input.training:q} --evaluated {input.evaluated:q}"
-        " --counts {output.counts:q} 2> {log:q}"
+        " --counts {output.counts:q} --near-copies {output.near_copies:q} 2> {log:q}"
 
 
 rule measure_statistics:
     """Mean and standard deviation per feature over the training set, for the connector and each control."""
     input:
-        embeddings=training_store,
+        embeddings=TRAINING_STORE,
     output:
         statistics=expand(
             "results/{{study}}/reconstructors/{{model}}/{connector}/statistics.safetensors",
@@ -60,7 +65,7 @@ rule measure_statistics:
 rule fit_linear:
     """The rungs in closed form: mean, mean of each patch position, ridge."""
     input:
-        embeddings=training_store,
+        embeddings=TRAINING_STORE,
         statistics=rules.measure_statistics.output.statistics,
     output:
         reconstructors=expand(
@@ -88,7 +93,7 @@ rule fit_linear:
 rule train_reconstructor:
     """One network of the ladder, trained from ridge on to undo one connector on one share of the images."""
     input:
-        embeddings=training_store,
+        embeddings=TRAINING_STORE,
         statistics="results/{study}/reconstructors/{model}/{connector}/statistics.safetensors",
         ridge="results/{study}/reconstructors/{model}/{connector}/ridge-{share}.safetensors",
     output:
@@ -118,6 +123,7 @@ rule measure_patch_loss:
     """What every reconstructor of a model leaves of each patch of a dataset."""
     input:
         embeddings="results/{study}/embeddings/{dataset}/{model}.json",
+        near_copies="results/{study}/reconstructors/near_copies.parquet",
         reconstructors=patch_loss_files,
     output:
         losses=directory("results/{study}/patch_loss/{dataset}/{model}.zarr"),
@@ -134,7 +140,7 @@ rule measure_patch_loss:
         spec=patch_loss_settings,
         code=code_hash("measure_patch_loss"),
     shell:
-        "python -m lossmap measure_patch_loss --embeddings {input.embeddings:q}"
+        "python -m lossmap measure_patch_loss --embeddings {input.embeddings:q} --near-copies {input.near_copies:q}"
         " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --losses {output.losses:q}"
         " --images {output.images:q} --summary {output.summary:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"
 

@@ -1,6 +1,7 @@
 """A checkpoint's folder in a study: what is wrong with it is told by its files alone, before anything is loaded."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,13 +10,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub.file_download import repo_folder_name
 from safetensors.torch import load_file, save_file
 from tiny_models import CONFIGS, SIDE, save_config
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from lossmap.errors import LossmapError
 from lossmap.study import check_study
-from lossmap.vlm import checkpoints
+from lossmap.vlm import checkpoint_check, checkpoints
 from lossmap.vlm.checkpoint_check import checkpoint_problems
 from lossmap.vlm.families import FAMILIES
 from lossmap.vlm.input_size import (
@@ -281,6 +283,21 @@ def test_what_only_text_needs_is_missed_where_text_is_asked(model, spoil, messag
     check_study(study)
 
 
+def test_families_that_can_not_be_asked_are_told_so(model, monkeypatch):
+    for model_type, message in [
+        ("qwen3_vl", "given features of several tower layers .deepstack. beside post"),
+        ("smolvlm", "can't be made without its video part. Leave this model out of captions"),
+        ("mistral3", "needs torchvision, which is not installed. Leave"),
+    ]:
+        monkeypatch.setattr(checkpoint_check, "find_spec", lambda name: None)
+        [problem] = checkpoint_check.language_problems(model, model_type)
+        assert re.search(message, problem)
+    monkeypatch.setattr(checkpoint_check, "find_spec", lambda name: name)
+    assert checkpoint_check.language_problems(model, "mistral3") == []
+    no_template(model)
+    assert checkpoint_check.language_problems(model, "paligemma") == []  # no checkpoint of its has one
+
+
 @pytest.mark.parametrize("where", ["chat_template.json", "tokenizer_config.json", "processor_config.json"])
 def test_a_chat_template_may_stand_in_other_files(model, where):
     no_template(model)
@@ -354,9 +371,12 @@ def test_a_hub_checkpoint_is_checked_as_far_as_its_configuration_is_here(tmp_pat
         "models": {"m": {"checkpoint": "owner/model", "revision": COMMIT}},
         "datasets": {"d": photos(tmp_path)},
     }
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     check_study(study)  # nothing is known of it
-    cached = tmp_path / "models--owner--model" / "snapshots" / COMMIT
+    cached = tmp_path / repo_folder_name(repo_id="owner/model", repo_type="model") / "snapshots" / COMMIT
+    cached.mkdir(parents=True)
+    (cached / "config.json").write_text("{}")
+    check_study(study)  # the rest is still to come
     save_config("qwen2_5_vl", cached, processor={"size": {"shortest_edge": 3136, "longest_edge": 12845056}})
     with pytest.raises(
         LossmapError, match="models: m: owner/model .qwen2_5_vl.: takes images of any size. Set the model"
@@ -364,6 +384,19 @@ def test_a_hub_checkpoint_is_checked_as_far_as_its_configuration_is_here(tmp_pat
         check_study(study)
     study["models"]["m"]["image_size"] = 64
     check_study(study)
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"HF_HOME": "/x"}, {"XDG_CACHE_HOME": "/y"}, {"HF_HOME": "/x", "HF_HUB_CACHE": "/z"}]
+)
+def test_the_hubs_cache_is_looked_for_where_the_hubs_client_has_it(given):
+    names = ("HF_HOME", "XDG_CACHE_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+    environment = {key: value for key, value in os.environ.items() if key not in names} | given
+    code = (
+        "from huggingface_hub.constants import HF_HUB_CACHE; from lossmap.vlm.checkpoints import _hub_cache; "
+        "assert str(_hub_cache()) == HF_HUB_CACHE, (str(_hub_cache()), HF_HUB_CACHE)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment | {"PYTHONPATH": str(ROOT / "workflow")})
 
 
 def test_the_papers_models_are_known_without_the_hub(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lossmap.data import formats
-from lossmap.data.formats import READERS, parsing, read
+from lossmap.data.formats import READERS, parsing, read, spread
 from lossmap.data.sources import FORMATS, input_paths
 from lossmap.errors import LossmapError
 
@@ -332,7 +333,7 @@ def test_folder_of_classes(tmp_path):
         ("cat/2.png", "cat"),
         ("dog/1.jpg", "dog"),
     ]
-    assert found.left_out == {"files without an image's suffix": 1}
+    assert found.left_out == {".txt files": 1, "hidden files": 1}
 
 
 def test_flat_folder(tmp_path):
@@ -372,11 +373,30 @@ def many(folder, count, **extra):
     return {"format": "coco", "images": f"{folder}/images", "annotations": f"{folder}/coco.json"} | extra
 
 
-def test_limit_takes_the_first_images_in_annotation_order(tmp_path):
+def test_limit_is_spread_over_all_images_and_grows_by_adding(tmp_path):
+    assert sorted(spread(10)) == list(range(10))
+    order = spread(600)
+    for n in (40, 100, 300):
+        chosen = np.sort(order[:n])
+        assert np.diff(chosen).max() < 2.7 * 600 / n  # the golden ratio leaves no wider gap
+        assert abs(np.mean(chosen % 2) - 0.5) < 0.06  # nor does a period of the annotations meet it
     found = read(many(tmp_path, 6, limit=2))
-    assert ids(found) == ["5", "4"]
-    assert found.captions["image_id"].tolist() == ["4", "5"]
+    assert len(ids(found)) == 2
+    assert set(found.captions["image_id"]) == set(ids(found))
+    assert set(ids(found)) < set(ids(read(many(tmp_path, 6, limit=3))))
     assert ids(read(many(tmp_path, 6, limit=7))) == ["5", "4", "3", "2", "1", "0"]
+
+
+def test_limit_takes_of_every_class_in_proportion(tmp_path):
+    for label in range(6):
+        for i in range(20):
+            picture(tmp_path / f"class{label}" / f"{i:02d}.png")
+    entry = {"format": "image_folder", "images": str(tmp_path)}
+    counts = read(entry | {"limit": 40}).images["label"].value_counts()
+    assert len(counts) == 6
+    assert counts.between(5, 8).all()
+    few = read(entry | {"limit": 4})
+    assert few.left_out == {"classes of which no image is chosen": 2}
 
 
 def test_sample_is_random_by_seed_and_keeps_the_order(tmp_path):
@@ -689,12 +709,99 @@ def test_masks_that_are_missing_damaged_or_of_another_size_are_all_listed(tmp_pa
     assert "VizWiz_val_00000001.png: is 5 x 3 pixels; its image, upright by its EXIF orientation, is 4 x 3" in text
 
 
-def test_a_link_out_of_the_image_folder_is_an_error(tmp_path):
+def test_an_image_that_is_a_link_is_read_and_a_path_that_climbs_is_not(tmp_path):
     entry = dataset(tmp_path, "coco")
     path = tmp_path / "images" / FILES["coco"][0]
     path.rename(tmp_path / "elsewhere.jpg")
     path.symlink_to(tmp_path / "elsewhere.jpg")
-    assert f"{path}: leaves the folder {tmp_path}/images. Correct the path, or put the file itself" in fault(entry)
+    assert len(read(entry).images) == 3
+    content = edited("coco", (("images", 0, "file_name"), "../elsewhere.jpg"))
+    text = fault(dataset(tmp_path, "coco", content))
+    assert "elsewhere.jpg: leaves the folder" in text
+
+
+def test_images_are_known_by_suffix_or_first_bytes_and_all_else_is_counted(tmp_path):
+    for name in ("a.jfif", "b.JPE", "c.tif", "d", "e.download", "f.png"):
+        picture(tmp_path / name)
+    names = (".DS_Store", "Thumbs.db", "._a.jpg", ".hidden.jpg", "notes.txt", "more.TXT", "README")
+    for name in names:
+        (tmp_path / name).write_text("no image")
+    (tmp_path / "@eaDir").mkdir()
+    found = read({"format": "image_folder", "images": str(tmp_path)})
+    assert ids(found) == ["a.jfif", "b.JPE", "c.tif", "d", "e.download", "f.png"]
+    assert found.left_out == {".txt files": 2, "files without suffix": 1, "hidden files": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a.heic", b"x", "HEIC"),
+        ("a.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),  # as telephones export them
+        ("a", b"\xff\x0a\0\0", "JPEG XL"),
+        ("a.svg", b'<?xml version="1.0"?>\n<!-- x -->\n<svg xmlns="x"/>', "SVG"),
+        ("b", b"\xef\xbb\xbf <svg width='4'/>", "SVG"),
+        ("a.tif", b"II*\0\x10\0\0\0CR\2\0", "a camera's raw format"),
+        ("a.psd", b"8BPS\0\1", "Photoshop's format"),
+        ("a.jp2", b"\0\0\0\x0cjP  \r\n", "JPEG 2000"),
+        ("a.DNG", b"II*\0\x08\0\0\0", "a camera's raw format"),
+        ("a.cr3", b"\0\0\0\x18ftypcrx \0\0\0\1", "a camera's raw format"),
+    ],
+)
+def test_an_image_that_cannot_be_read_is_refused_by_name(name, content, kind, tmp_path):
+    picture(tmp_path / "good.png")
+    (tmp_path / name).write_bytes(content)
+    text = fault({"format": "image_folder", "images": str(tmp_path)})
+    assert f"{tmp_path}/{name}: is {kind}, which is not read. Convert it to PNG or JPEG, or move it away." in text
+
+
+def test_an_avif_that_names_another_brand_first_is_read(tmp_path):
+    file = tmp_path / "a"
+    Image.new("RGB", (8, 8)).save(file, "AVIF")
+    content = file.read_bytes()
+    file.write_bytes(content[:8] + b"mif1" + content[12:])
+    assert ids(read({"format": "image_folder", "images": str(tmp_path)})) == ["a"]
+
+
+CAFE = [unicodedata.normalize(form, "café/né.jpg") for form in ("NFC", "NFD")]
+
+
+@pytest.mark.parametrize("disk", [0, 1])
+def test_a_name_in_another_unicode_form_is_the_same_name(disk, tmp_path):
+    content = edited("coco", (("images", 0, "file_name"), CAFE[1 - disk]))
+    entry = dataset(tmp_path, "coco", content)
+    picture(tmp_path / "images" / CAFE[disk], width=7)
+    found = read(entry)
+    assert found.images["path"][0] == f"{tmp_path}/images/{CAFE[disk]}"
+    assert found.images["width"].tolist() == [7, 4, 4]
+
+
+def test_names_that_differ_in_form_alone_are_never_mixed_up(tmp_path):
+    content = edited("coco", *((("images", i, "file_name"), CAFE[i]) for i in range(2)))
+    entry = dataset(tmp_path, "coco", content)
+    picture(tmp_path / "images" / CAFE[1], width=9)
+    assert re.search("images.0.: image 9: .*does not exist.* There is 'cafe.*spelt otherwise", fault(entry))
+    assert "does not exist" in fault(entry | {"limit": 1})  # whether the other is chosen or not
+    picture(tmp_path / "images" / CAFE[0], width=7)
+    assert read(entry).images["width"].tolist() == [7, 9, 4]
+
+
+def test_a_name_in_other_letters_is_refused_with_the_one_that_is_there(tmp_path):
+    content = edited("coco", (("images", 0, "file_name"), "SUB/A.JPG"))
+    entry = dataset(tmp_path, "coco", content)
+    picture(tmp_path / "images" / "sub" / "a.jpg")
+    assert "SUB/A.JPG: does not exist" in fault(entry)
+    assert "There is 'sub/a.jpg', spelt otherwise: give it or its entry the other's name." in fault(entry)
+    picture(tmp_path / "images" / "sub" / "A.jpg")
+    assert "There is" not in fault(entry)  # which of the two?
+
+
+def test_a_mask_in_another_unicode_form_is_found(tmp_path):
+    content = {A: {CAFE[0].replace("/", "-"): VIZWIZ["VizWiz_val_00000008.jpg"]}}
+    entry = dataset(tmp_path, "vizwiz_grounding", content)
+    picture(tmp_path / "images" / CAFE[0].replace("/", "-"))
+    file = tmp_path / "masks" / CAFE[1].replace("/", "-").replace(".jpg", ".png")
+    mask(file)
+    assert read(entry).questions["mask_path"].tolist() == [str(file)]
 
 
 def test_a_folder_that_mixes_images_and_classes_is_an_error(tmp_path):
@@ -712,7 +819,7 @@ def test_a_folder_inside_a_class_is_an_error(tmp_path):
 def test_a_folder_without_images_is_an_error(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     text = fault({"format": "image_folder", "images": str(tmp_path)})
-    assert f"{tmp_path}: holds no image; it leaves out 1 files without an image's suffix" in text
+    assert f"{tmp_path}: holds no image; it leaves out 1 .txt files" in text
 
 
 def test_a_file_name_that_is_not_utf8_is_named(tmp_path):

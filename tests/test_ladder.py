@@ -188,13 +188,16 @@ def trained(tmp_path_factory):
     return models, evaluation
 
 
-def measure(trained, folder, batch_size=7, rungs=RUNGS, index=None):
+def measure(trained, folder, batch_size=7, rungs=RUNGS, index=None, near_copies=()):
     """Runs measure_patch_loss. Returns the store, the table of images and the summary."""
     models, evaluation = trained
     out = {"losses": folder / "toy.zarr", "images": folder / "toy.parquet", "summary": folder / "summary.parquet"}
     spec = {"dataset": "test", "model": "toy", "rungs": rungs, "share": 100, "batch_size": batch_size}
     spec |= {"confidence": 0.95, "resamples": 200, "seed": 0}
-    measure_patch_loss.run(embeddings=index or evaluation, reconstructors=models, **out, spec=spec)
+    copies = folder / "near_copies.parquet"
+    near_copies = pd.DataFrame({"dataset": "test", "image_id": near_copies}, dtype="str")
+    pd.concat([near_copies, pd.DataFrame({"dataset": ["other"], "image_id": ["0"]})]).to_parquet(copies)
+    measure_patch_loss.run(embeddings=index or evaluation, near_copies=copies, reconstructors=models, **out, spec=spec)
     return open_patch_losses(out["losses"]), pd.read_parquet(out["images"]), pd.read_parquet(out["summary"])
 
 
@@ -211,6 +214,24 @@ def measured_ladder(trained, folder, batch_size=7):
 
 def fvu(rows):
     return rows["squared_error"].sum() / rows["variance"].sum()
+
+
+def test_losses_are_given_without_near_copies_too(trained, tmp_path):
+    (tmp_path / "whole").mkdir()
+    _, images, whole = measure(trained, tmp_path / "whole")
+    ids = images["image_id"].unique()
+    _, _, found = measure(trained, tmp_path, near_copies=ids[:4])
+    assert (whole["near_copies"] == 0).all()
+    np.testing.assert_array_equal(whole["fvu_without_near_copies"], whole["fvu"])
+    np.testing.assert_array_equal(found["fvu"], whole["fvu"])
+    assert (found["near_copies"] == 4).all()
+    rest = images[~images["image_id"].isin(ids[:4])]
+    for row in found.itertuples():
+        rows = rest[rest["reconstructor"] == row.reconstructor]
+        assert row.fvu_without_near_copies == pytest.approx(fvu(rows))
+        assert row.loss_without_near_copies == pytest.approx(rows["squared_error"].mean())
+    (tmp_path / "all").mkdir()
+    assert measure(trained, tmp_path / "all", near_copies=ids)[2]["fvu_without_near_copies"].isna().all()
 
 
 def test_patch_losses_are_those_of_each_reconstruction(trained, tmp_path):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from lossmap.data.manifest import SCHEMAS, Manifest, make_table, read_manifest, read_table, write_manifest
-from lossmap.data.sources import CUB_FILES, FORMATS, check_entry, input_paths
+from lossmap.data.sources import CUB_FILES, FORMATS, check_entry, input_paths, is_made, sources_digest
 from lossmap.errors import LossmapError
 from lossmap.steps import read_dataset
 
@@ -90,8 +91,13 @@ def test_the_summary_counts_and_digests_ids_in_order(tmp_path):
         "without_caption": [1, "a"],
         "answers": {"2": [1, "q1"], "1": [1, "q2"]},
         "options": {"0": [1, "q1"], "2": [1, "q2"]},
+        "marks": {},
         "without_mask": [1, "q2"],
+        "equal_images": 0,
+        "equal_groups": [],
         "long_shapes": [],
+        "pictures": 2,
+        "single_pictures": 2,
         "same_picture": 1,
         "image_ids_sha256": hashlib.sha256(b'["b", "a"]').hexdigest(),
         "left_out": {"films": 3},
@@ -206,6 +212,42 @@ def test_the_snakefile_can_import_the_sources_without_any_library():
     assert shown.stdout.strip() == "[]", shown.stderr
 
 
+def test_links_and_own_images_below_results_are_watched_and_loops_end(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own, store = tmp_path / "results/mine", tmp_path / "store"
+    (own / "cat").mkdir(parents=True)
+    (store / "dog").mkdir(parents=True)
+    (store / "1.png").write_bytes(b"1")
+    (own / "dog").symlink_to(store / "dog")
+    (own / "cat/1.png").symlink_to(store / "1.png")
+    (own / "loop").symlink_to(own)
+    entry = {"format": "image_folder", "images": "results/mine"}
+    seen = [sources_digest(entry, "results/miniature")]
+
+    def changed():
+        seen.append(sources_digest(entry, "results/miniature"))
+        return seen[-1] != seen[-2]
+
+    assert not changed()
+    (own / "cat/2.png").write_bytes(b"2")
+    assert changed()
+    (store / "dog/3.png").write_bytes(b"3")  # in a folder that a link leads to
+    assert changed()
+    (store / "1.png").write_bytes(b"another")  # a file that a link leads to
+    assert changed()
+    (store / "1.png").unlink()
+    assert changed()
+    made = entry | {"images": "results/miniature/cub/images"}
+    Path(made["images"]).mkdir(parents=True)
+    before = sources_digest(made, "results/miniature")
+    Path(made["images"], "1.png").write_bytes(b"1")  # Snakemake watches what the workflow makes
+    assert sources_digest(made, "results/miniature") == before
+    assert is_made("results/miniature/cub/images", "results/miniature")
+    assert is_made("results/miniature/cub/images.txt", "results/miniature")
+    assert not is_made("results/miniature/mine", "results/miniature")
+    assert not is_made("results/mini", "results/miniature")
+
+
 # The step
 
 
@@ -213,7 +255,7 @@ def test_the_step_writes_the_manifest(tmp_path):
     (tmp_path / "photos").mkdir()
     Image.fromarray(np.zeros((2, 3, 3), dtype=np.uint8)).save(tmp_path / "photos" / "a.png")
     spec = {"format": "image_folder", "images": str(tmp_path / "photos")}
-    read_dataset.run(**files(tmp_path / "out"), spec=spec, threads=2)
+    read_dataset.run(**files(tmp_path / "out"), thumbnails=tmp_path / "out/thumbnails.parquet", spec=spec, threads=2)
     read = read_manifest(tmp_path / "out")
     found = read.images.drop(columns=["sha256", "pixels_sha256"])
     assert found.values.tolist() == [["a.png", f"{tmp_path}/photos/a.png", np.nan, 3, 2]]
@@ -226,5 +268,5 @@ def test_the_step_writes_nothing_if_anything_is_wrong(tmp_path):
     (tmp_path / "photos" / "b.png").write_bytes(b"")
     spec = {"format": "image_folder", "images": str(tmp_path / "photos")}
     with pytest.raises(LossmapError, match=r"b\.png: is empty"):
-        read_dataset.run(**files(tmp_path / "out"), spec=spec)
+        read_dataset.run(**files(tmp_path / "out"), thumbnails=tmp_path / "out/thumbnails.parquet", spec=spec)
     assert not (tmp_path / "out").exists()

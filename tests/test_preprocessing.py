@@ -175,6 +175,7 @@ LLAVA = {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
         ("llava", {"size": {"shortest_edge": 33}, "do_convert_rgb": False}),
         ("llava", {"image_processor_type": "SiglipImageProcessor", "size": {"height": 64, "width": 64}}),
         ("llava", {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 73}}),
+        ("llava", {"image_processor_type": "CLIPImageProcessorFast"}),
         ("llava", {"resample": 0, "do_rescale": False}),
         ("llava", {"do_normalize": False, "rescale_factor": 0.5}),
         ("paligemma", {"image_mean": 0.4, "image_std": 0.3}),
@@ -199,6 +200,13 @@ def test_settings_off_the_default_are_followed(tmp_path, model_type, processor):
         torch.testing.assert_close(one, wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_a_name_that_is_no_more_stands_for_the_familys_processor(tmp_path):
+    save_config("qwen2_5_vl", tmp_path)
+    today = load_preprocessor(tmp_path)
+    save_config("qwen2_5_vl", tmp_path, processor={"image_processor_type": "Qwen2_5_VLImageProcessor"})
+    assert load_preprocessor(tmp_path) == today
+
+
 @pytest.mark.parametrize(
     ("model_type", "processor", "message"),
     [
@@ -215,6 +223,13 @@ def test_settings_off_the_default_are_followed(tmp_path, model_type, processor):
             "size is {'longest_edge': 80, .*, of which Lossmap makes no fixed size",
         ),
         ("gemma3", {"resample": 77}, r"settings fail on an image of 33 x 22 pixels \(ValueError: Unknown resampling"),
+        (
+            "llava",
+            {"image_processor_type": "Cohere2VisionImageProcessor"},
+            "is Cohere2VisionImageProcessor, which .* torchvision",
+        ),
+        ("llava", {"size": "large"}, "transformers can't load .*ValueError"),
+        ("llava", {"image_processor_type": "Pix2StructImageProcessor"}, "settings fail on .*KeyError: 'pixel_values'"),
         ("qwen2_vl", {"patch_size": 4}, "makes other image_grid_thw of an image .* unlike config.json's"),
     ],
 )

@@ -11,13 +11,14 @@ LLAVA = "llava-hf/llava-1.5-7b-hf"
 NETWORKS = ["mlp-3", "transformer"]
 
 
-def summary(path, dataset="coco-karpathy", n=5000, model="llava", unfinished=None):
+def summary(path, dataset="coco-karpathy", n=5000, model="llava", unfinished=None, near_copies=0):
     rows = []
     for reconstructor, loss in (("ridge", 0.3), ("mlp-3", 0.1), ("transformer", 0.2)):
         row = {"dataset": dataset, "n": n, "model": model, "reconstructor": reconstructor, "parameters": 27_000_000}
         for name in ("loss", "fvu", "cosine_error", "norm_difference", "absolute_norm_difference"):
             row |= {name: loss, f"{name}_low": loss - 0.01, f"{name}_high": loss + 0.01}
-        row["converged"] = reconstructor != unfinished
+        row |= {f"fvu_without_near_copies{end}": loss + 0.05 for end in ("", "_low", "_high")}
+        row |= {"near_copies": near_copies, "converged": reconstructor != unfinished}
         rows.append(row | {"loss_std": 0.02, "best": reconstructor == "mlp-3"})
     pd.DataFrame(rows).to_parquet(path)
     return path
@@ -42,6 +43,17 @@ def test_table3_holds_the_best_reconstructor_with_the_papers_loss_beside(tmp_pat
     assert "the best reconstructor makes" in page
     assert "**llava** is reconstructed with a loss of 0.100 [0.090, 0.110] on coco-karpathy (mlp-3)." in finding
     assert "95% bootstrap" in finding
+
+
+def test_losses_without_near_copies_stand_beside_where_there_are_any(tmp_path):
+    _, page, finding = tabulate(tmp_path, [summary(tmp_path / "a")])
+    assert "near-cop" not in (page + finding).lower()
+    _, page, finding = tabulate(tmp_path, [summary(tmp_path / "a", near_copies=7), summary(tmp_path / "b", "vizwiz")])
+    assert "FVU without them" in page
+    assert "<td>0.150 [0.150, 0.150]</td>" in page
+    assert "the last column is without them" in page
+    assert "- 7 of 5000 images of coco-karpathy are near-copies of training images" in finding
+    assert "of vizwiz are near-copies" not in finding
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ def compared(monkeypatch):
     made = []
     lines = resampling._resized_lines
     monkeypatch.setattr(resampling, "MAX_PIXELS", 0)
+    monkeypatch.setattr(resampling, "SMALL", 0)
     monkeypatch.setattr(resampling, "_resized_lines", lambda *given: made.append(1) or lines(*given))
 
     def compare(image, canvas, corner, size, resample, window):

@@ -15,7 +15,7 @@ DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
 MINIMAL = {
     "study": "mine",
     "models": {"llava": {"checkpoint": "workflow/zoo/llava"}},
-    "datasets": {"photos": {"format": "image_folder", "images": "results/photos"}},
+    "datasets": {"photos": {"format": "image_folder", "images": "results/miniature/cub/images"}},
 }
 
 
@@ -153,6 +153,11 @@ def test_the_given_configuration_is_left_as_it_was():
         (["datasets", "cub", "limit"], 0, "datasets: cub: limit: 0 is less than"),
         (["datasets", "cub", "split"], "dev", "datasets: cub: split: is 'dev', wanted one of train, test"),
         (["datasets", "cub", "images"], "nowhere/images", "datasets: cub: nowhere/images does not exist"),
+        (
+            ["datasets", "cub", "images"],
+            "results/mine",
+            "datasets: cub: results/mine does not exist",
+        ),
         (
             ["models", "llava-mini", "checkpoint"],
             "workflow/zoo/lava",

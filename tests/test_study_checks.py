@@ -10,7 +10,7 @@ from PIL import Image
 from small_study import ROOT, clone, snakemake
 
 from lossmap.data.contents import count_contents
-from lossmap.data.formats import read
+from lossmap.data.formats import read, spread
 from lossmap.errors import LossmapError
 from lossmap.study import check_study, read_study
 from lossmap.study_checks import all_problems, check_annotations, check_contents
@@ -65,12 +65,16 @@ def test_what_a_dataset_holds_is_counted_by_hand():
     found = count_contents(
         [("a", "cat"), ("b", "cat"), ("c", "dog"), ("d", None)],
         ["a", "a", "c"],
-        [("q1", ["x", "y"], None, "m.png"), ("q2", ["x"], ["x", "z"], None), ("q3", ["x", "y"], None, float("nan"))],
+        [
+            ("q1", "What?", ["x", "y"], None, "m.png"),
+            ("q2", "<image>\nWhat?", ["x"], ["x", "<image> <|image_pad|>"], None),
+            ("q3", "<image>", ["x", "y"], None, float("nan")),
+        ],
     )
     assert found == {
         "images": 4, "captions": 3, "questions": 3, "classes": 2, "alone_in_class": 1, "without_caption": [2, "b"],
         "answers": {"2": [2, "q1"], "1": [1, "q2"]}, "options": {"0": [2, "q1"], "2": [1, "q2"]},
-        "without_mask": [2, "q2"],
+        "marks": {"<image>": [2, "q2"], "<|image_pad|>": [1, "q2"]}, "without_mask": [2, "q2"],
     }  # fmt: skip
 
 
@@ -113,7 +117,7 @@ def test_an_image_without_caption_is_found_before_anything_is_read(captioned, me
 
 def test_images_without_caption_that_are_not_chosen_are_no_fault():
     os.mkdir("images")
-    config = study({"caps": {"format": "coco", "annotations": coco(range(17)), "limit": 17}})
+    config = study({"caps": {"format": "coco", "annotations": coco(sorted(spread(40)[:17])), "limit": 17}})
     config["captions"]["datasets"] = ["caps"]
     check_annotations(config)
 
@@ -154,6 +158,13 @@ def test_questions_with_options_that_cannot_be_chosen_from_are_named(default):
     (none,) = problems("foodieqa", default, images=2)
     assert "no question" in none
     assert not problems("foodieqa", default, **asked, options={"2": [1, "q1"], "26": [8, "q0"]})
+
+
+def test_a_question_that_holds_a_models_mark_of_an_image_is_named_for_that_model(default):
+    found = {"images": 2, "questions": 9, "options": {"4": [9, "q0"]}, "marks": {"<|image_pad|>": [3, "q2"]}}
+    (problem,) = problems("foodieqa", default, **found)
+    assert "models: qwen2.5-vl-mini: 3 of 9 questions, the first q2, hold the mark" in problem
+    assert not problems("coco-train", default, images=2000, marks=found["marks"])
 
 
 def test_a_question_without_mask_is_named_where_answers_are_related_to_losses(default):
@@ -198,10 +209,25 @@ def test_geometry_needs_four_images_and_one_beyond_the_neighbours(default):
     few = problems("seedbench", default, images=3)
     assert "k is 1 at most" in few[0]
     assert "4 images at least" in few[1]
-    assert not problems("seedbench", default, images=9, same_picture=3)
+    assert not problems("seedbench", default, images=9, same_picture=4, pictures=6)
+    default["equal_images"] = "count"
+    assert not problems("seedbench", default, images=9, same_picture=3, pictures=7)
+    assert "2 images without a copy" in problems("seedbench", default, images=20, single_pictures=1, pictures=10)[0]
     assert "4 images hold one and the same picture" in problems("seedbench", default, images=9, same_picture=4)[0]
     default["geometry"]["k"] = [1]
     assert "its intrinsic dimension: 2 neighbours" in problems("seedbench", default, images=2)[0]
+
+
+def test_copies_that_are_dropped_are_no_neighbours(default):
+    """A study of 30 photographs and 30 black frames has 31 images that differ."""
+    default["retrieval"] |= {"overlap_k": 10, "recall": [1]}
+    found = {"images": 60, "pictures": 31, "same_picture": 30, "classes": 2}
+    assert not problems("cub", default, **found)
+    default["retrieval"] |= {"overlap_k": 31}
+    (problem,) = problems("cub", default, **found)
+    assert "overlap_k: 31 neighbours are too many; with 31 images that differ (equal_images: drop, of 60)" in problem
+    default["equal_images"] = "count"
+    assert not problems("cub", default, **found)
 
 
 def test_a_training_set_smaller_than_a_batch_is_refused(default):
@@ -211,6 +237,16 @@ def test_a_training_set_smaller_than_a_batch_is_refused(default):
     default["reconstruction"] |= {"held_out": 0.001}
     (problem,) = problems("coco-train", default, images=100)
     assert "held_out: is less than one of these images" in problem
+
+
+def test_one_image_is_too_few_for_a_control_of_other_images_and_a_small_batch_for_many_processes(default):
+    del default["captions"]["datasets"][:]
+    (problem,) = problems("coco-karpathy", default, images=1)
+    assert "controls: other-image: takes another image's output, and there is one image" in problem
+    assert not problems("coco-karpathy", default, images=2)
+    default["reconstruction"]["training"] |= {"processes": 17}
+    (problem,) = problems("coco-train", default, images=80)
+    assert "training: processes: 17 can't share a batch of 16 images" in problem
 
 
 def test_defaults_of_training_fit_any_number_of_images(default):

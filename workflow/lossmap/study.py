@@ -9,7 +9,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
 
-from lossmap.data.sources import MADE, entry_problems, input_paths
+from lossmap.data.sources import MADE, entry_problems, input_paths, is_made
 from lossmap.errors import LossmapError, study_file
 from lossmap.vlm.checkpoint_check import checkpoint_problems, configuration_problems
 from lossmap.vlm.checkpoints import CHECKOUT, SHIPPED, known_configuration, local_checkpoint
@@ -382,5 +382,5 @@ def _missing_paths(config: dict) -> list[str]:
         f"datasets: {name}: {path} does not exist"
         for name, entry in config["datasets"].items()
         for path in input_paths(entry)
-        if not str(path).startswith(MADE) and not Path(path).exists()
+        if not is_made(path, config["miniature"]["folder"]) and not Path(path).exists()
     ]

@@ -4,16 +4,17 @@ The Snakefile imports this: nothing heavy. By annotations it is asked before any
 manifests, once every dataset that is measured has been read.
 """
 
+import json
 import os
 from pathlib import Path
 
 from lossmap.data.contents import fewer_than
 from lossmap.data.counts import count_annotated
 from lossmap.data.formats.parsing import Problems
-from lossmap.data.sources import MADE, input_paths
+from lossmap.data.sources import input_paths, is_made
 from lossmap.errors import LossmapError, study_file
 from lossmap.measures.vqa_accuracy import ENOUGH
-from lossmap.reconstruct.sizes import share_sizes
+from lossmap.reconstruct.sizes import batch_size, share_sizes
 from lossmap.study import measured_datasets, neighbours_wanted
 from lossmap.vlm.checkpoints import known_configuration, local_checkpoint
 from lossmap.vlm.input_size import shape_problems
@@ -55,7 +56,7 @@ def check_contents(config: dict, contents: dict[str, dict]) -> None:
 
 def all_problems(config: dict, contents: dict[str, dict]) -> list[str]:
     """A line for each thing that a dataset has not and the study asks of it."""
-    checks = (_caption_problems, _answer_problems, _choice_problems, _mask_problems, _class_problems)
+    checks = (_caption_problems, _answer_problems, _choice_problems, _mark_problems, _mask_problems, _class_problems)
     checks += (_neighbour_problems, _training_problems, _shape_problems)
     return [
         f"{dataset} ({found['images']} images): {problem}"
@@ -78,7 +79,7 @@ def _raise(problems: list[str]) -> None:
 def _to_be_read(config: dict, dataset: str) -> bool:
     """Whether a dataset's files are there, small, and newer than its manifest or without one."""
     paths = input_paths(config["datasets"][dataset])
-    if any(path.startswith(MADE) for path in paths) or not all(map(os.path.exists, paths)):
+    if any(is_made(path, config["miniature"]["folder"]) for path in paths) or not all(map(os.path.exists, paths)):
         return False
     if sum(os.path.getsize(path) for path in paths if os.path.isfile(path)) > QUICK:
         return False
@@ -102,14 +103,15 @@ def _caption_problems(config: dict, dataset: str, found: dict) -> list[str]:
 def _answer_problems(config: dict, dataset: str, found: dict) -> list[str]:
     if dataset not in config["answers"]["datasets"]:
         return []
-    least = ENOUGH + 1 if config["answers"]["score"] == "vqa_accuracy" else 1
-    few, first, answers = fewer_than(found["answers"], least)
-    if not few:
+    if config["answers"]["score"] == "vqa_match" or not found["questions"]:  # readers refuse a question without answer
         return _without_questions("answers", found)
     file = config["datasets"][dataset].get("annotations")
+    few, first, answers = fewer_than(found["answers"], ENOUGH + 1)
+    if not few:
+        return []
     return [
         f"answers: {few} of {found['questions']} questions have too few answers in {file}, question {first} has "
-        f"{answers}; VQA accuracy takes at least {least} annotators' answers, answers: score: vqa_match one"
+        f"{answers}; VQA accuracy takes at least {ENOUGH + 1} annotators' answers, answers: score: vqa_match one"
     ]
 
 
@@ -138,6 +140,38 @@ def _without_questions(section: str, found: dict) -> list[str]:
     return [] if found["questions"] else [f"{section}: there is no question about any of these images"]
 
 
+def _mark_problems(config: dict, dataset: str, found: dict) -> list[str]:
+    """Questions that hold what stands for an image in a model's prompts: the model would be shown two."""
+    if dataset not in config["answers"]["datasets"] + config["choices"]["datasets"]:
+        return []
+    problems = []
+    for name, model in config["models"].items():
+        count, first = found["marks"].get(_image_token(_configuration_of(model)), (0, None))
+        if count:
+            problems.append(
+                f"models: {name}: {count} of {found['questions']} questions, the first {first}, hold the mark that "
+                "stands for an image in this model's prompts; take it out of them"
+            )
+    return problems
+
+
+def _image_token(folder: Path | None) -> str | None:
+    """What stands for an image in a model's prompts, by its processor's configuration; None where that doesn't say."""
+    for name in ("processor_config.json", "tokenizer_config.json"):
+        try:
+            token = json.loads((folder / name).read_text(encoding="utf-8"))["image_token"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return token["content"] if isinstance(token, dict) else token
+    return None
+
+
+def _configuration_of(model: dict) -> Path | None:
+    """The folder with a model's configuration, where it is here."""
+    folder = local_checkpoint(model["checkpoint"])
+    return folder if folder.is_dir() else known_configuration(model["checkpoint"], model.get("revision"))
+
+
 def _mask_problems(config: dict, dataset: str, found: dict) -> list[str]:
     """Where answers are related to losses, every question's mask is laid on the patches."""
     measured = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
@@ -159,9 +193,13 @@ def _class_problems(config: dict, dataset: str, found: dict) -> list[str]:
 
 
 def _neighbour_problems(config: dict, dataset: str, found: dict) -> list[str]:
-    images = found["images"]
+    """More neighbours than there are, or too few images for geometry. That pictures are equal, manifests tell and
+    annotations don't."""
+    dropped = config["equal_images"] == "drop"
+    images = found.get("pictures", found["images"]) if dropped else found["images"]
+    differ = f" that differ (equal_images: drop, of {found['images']})" if images < found["images"] else ""
     problems = [
-        f"{key}: {k} neighbours are too many; with {images} images, an image has {images - 1} at most"
+        f"{key}: {k} neighbours are too many; with {images} images{differ}, an image has {images - 1} at most"
         for key, k in neighbours_wanted(config, dataset)
         if k >= images
     ]
@@ -169,38 +207,47 @@ def _neighbour_problems(config: dict, dataset: str, found: dict) -> list[str]:
         if max(config["geometry"]["k"]) == images - 1:
             problems.append(f"geometry: k: a margin needs an image beyond the neighbours, so k is {images - 2} at most")
         if images < LEAST_IMAGES:
-            problems.append(f"geometry: it needs {LEAST_IMAGES} images at least")
-        elif (same := found.get("same_picture", 0)) >= images // 2:  # which annotations don't tell
+            problems.append(f"geometry: it needs {LEAST_IMAGES} images{differ} at least")
+        elif not dropped and found.get("single_pictures", images) < 2:
+            problems.append("geometry: its intrinsic dimension needs 2 images without a copy. Set equal_images: drop")
+        elif not dropped and (same := found.get("same_picture", 0)) >= images // 2:
             problems.append(
                 f"geometry: {same} images hold one and the same picture; fewer than half may, for an alignment is "
-                "fitted on one half of the images"
+                "fitted on one half of the images. Set equal_images: drop"
             )
     return problems
 
 
 def _training_problems(config: dict, dataset: str, found: dict) -> list[str]:
-    """Parts of the training images that are empty, or smaller than a batch."""
+    """One image where a control takes another's; parts of the training images that are empty or smaller than a batch; a
+    batch of fewer images than processes."""
     reconstruction = config.get("reconstruction")
-    if not reconstruction or dataset != reconstruction["train"]:
+    if not reconstruction or dataset not in (reconstruction["train"], reconstruction["ladder"]):
+        return []
+    others = [name for name, control in reconstruction["controls"].items() if control["kind"].startswith("other_image")]
+    if found["images"] < 2 and others:
+        return [f"reconstruction: controls: {others[0]}: takes another image's output, and there is one image"]
+    if dataset != reconstruction["train"]:
         return []
     batch, held_out = reconstruction["training"]["batch"], reconstruction["held_out"]
     count, shares = share_sizes(found["images"], held_out, reconstruction["shares"])
     problems = [] if count else ["reconstruction: held_out: is less than one of these images"]
-    return problems + [
+    problems += [
         f"reconstruction: shares: {share}% of {found['images'] - count} training images are {size}, fewer than "
         + (f"a batch of {batch}" if batch else "one")
         for share, size in shares.items()
         if size < (batch or 1)
     ]
+    whole, processes = batch or batch_size(min(shares.values())), reconstruction["training"]["processes"]
+    if not problems and whole < processes:
+        problems.append(f"reconstruction: training: processes: {processes} can't share a batch of {whole} images")
+    return problems
 
 
 def _shape_problems(config: dict, dataset: str, found: dict) -> list[str]:
     """Images that a model's own processor refuses for their shape. Annotations don't tell it, manifests do."""
     problems = []
     for name, model in config["models"].items():
-        folder = local_checkpoint(model["checkpoint"])
-        if not folder.is_dir():
-            folder = known_configuration(model["checkpoint"], model.get("revision"))
-        if folder:
+        if folder := _configuration_of(model):
             problems += [f"models: {name}: {line}" for line in shape_problems(folder, found.get("long_shapes", []))]
     return problems

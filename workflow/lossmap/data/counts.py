@@ -75,7 +75,7 @@ def count_annotated(entry: dict, problems: Problems) -> dict | None:
     return count_contents(
         ((image.image_id, image.label) for image in found.images),
         (image_id for image_id, _ in found.captions),
-        ((one.question_id, one.answers, one.options, one.mask) for one in found.questions),
+        ((one.question_id, one.question, one.answers, one.options, one.mask) for one in found.questions),
     )
 
 

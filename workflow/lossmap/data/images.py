@@ -17,10 +17,12 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from lossmap.data.damage import find_damage
+from lossmap.data.kinds import unread_kind
 from lossmap.errors import LossmapError
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, 13,377 x 13,377: known from the header, before anything is decoded
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")  # not EPS and the like, which run other programs
+THUMBNAIL_SIDE = 8
 PER_WORKER = 300  # images that decode in the time that a process takes to start
 ORIENTATION_TAG = 0x0112
 # What makes an image upright, by EXIF orientation. ImageOps.exif_transpose does the same but also rewrites the EXIF
@@ -42,12 +44,13 @@ class ImageError(LossmapError):
 
 class ImageFacts(NamedTuple):
     """Width and height in pixels after EXIF orientation; the SHA-256 of the file's bytes, and of its pixels, which
-    two files share where the same picture was saved twice (see `pixels_digest`)."""
+    two files share where the same picture was saved twice (see `pixels_digest`); its thumbnail."""
 
     width: int
     height: int
     sha256: str
     pixels_sha256: str
+    thumbnail: bytes
 
 
 def load_image(path: str | Path, sha256: str | None = None) -> Image.Image:
@@ -96,18 +99,11 @@ def check_masks(paths: list[str], root: str | Path, workers: int = 1) -> list[tu
     return _check(_mask_size, paths, root, workers, "decoding masks")
 
 
-def outside(relative: str, root: str | Path) -> bool:
-    """Whether a relative path leaves the folder root: absolute, by "..", or by a symbolic link."""
+def outside(relative: str) -> bool:
+    """Whether a path of the annotations leaves the image folder: absolute, or by "..". A link in the folder does not:
+    its owner has placed it there."""
     pure = PurePosixPath(relative)
-    if pure.is_absolute() or ".." in pure.parts:
-        return True
-    real_root = _real_root(os.fspath(root))
-    return not os.path.realpath(os.path.join(real_root, relative)).startswith(os.path.join(real_root, ""))
-
-
-@functools.cache  # asked for every image
-def _real_root(root: str) -> str:
-    return os.path.realpath(root)
+    return pure.is_absolute() or ".." in pure.parts
 
 
 def _check(look: Callable, paths: list[str], root: str | Path, workers: int, label: str) -> list:
@@ -131,8 +127,8 @@ def _examine(look: Callable, root: str, relative: str):
     path = os.path.join(root, relative)
     if "\0" in relative:
         return f"{relative!r}: holds a null character. Correct the file name in the annotations."
-    if outside(relative, root):
-        return f"{path}: leaves the folder {root}. Correct the path, or put the file itself into the folder."
+    if outside(relative):
+        return f"{path}: leaves the folder {root}. Correct the path, or put the file or a link to it into the folder."
     try:
         return look(path)
     except ImageError as error:
@@ -142,12 +138,17 @@ def _examine(look: Callable, root: str, relative: str):
 def _image_facts(path: str) -> ImageFacts:
     content = _read(path)
     image = _decode(path, content)
-    return ImageFacts(*image.size, hashlib.sha256(content).hexdigest(), pixels_digest(image))
+    return ImageFacts(*image.size, hashlib.sha256(content).hexdigest(), pixels_digest(image), thumbnail(image))
 
 
 def pixels_digest(image: Image.Image) -> str:
     """SHA-256 of an upright RGB image's size and pixels: what a model sees, whatever the file says beside it."""
     return hashlib.sha256(b"%d x %d " % image.size + image.tobytes()).hexdigest()
+
+
+def thumbnail(image: Image.Image, side: int = THUMBNAIL_SIDE) -> bytes:
+    """Means over the cells of a grid of side x side on an RGB image; rows first, a byte a channel."""
+    return image.resize((side, side), Image.Resampling.BOX).tobytes()
 
 
 def _mask_size(path: str) -> tuple[int, int]:
@@ -159,8 +160,10 @@ def _read(path: str | Path) -> bytes:
     """The file's bytes, read once: what is hashed is what is decoded."""
     if not os.path.lexists(path):
         raise ImageError(f"{path}: does not exist. Complete the download, or correct the folder or the annotations.")
+    if os.path.islink(path) and not os.path.exists(path):
+        raise ImageError(f"{path}: is a link to {os.readlink(path)}, which does not exist. Mend the link.")
     if not os.path.isfile(path):
-        raise ImageError(f"{path}: is not a file (a folder, a broken link, a device). Put an image file there.")
+        raise ImageError(f"{path}: is not a file (a folder, a device). Put an image file there.")
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -172,6 +175,9 @@ def _read(path: str | Path) -> bytes:
 
 def _decode(path: str | Path, content: bytes, known: bool = False) -> Image.Image:
     try:
+        unread = unread_kind(os.fspath(path), content)
+        if unread:
+            raise ImageError(f"{path}: is {unread}, which is not read. Convert it to PNG or JPEG, or move it away.")
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +46,7 @@ SCHEMAS = {
 }
 _DTYPES = {_TEXT: "str", _TEXTS: "object", pa.int64(): "int64"}
 
+SHOWN = 10  # groups of equal images, and images of a group, that a summary names
 LONG = 50  # long side over short, beyond which a shape is told in the summary; models refuse it from 200 or more
 
 
@@ -52,7 +54,8 @@ LONG = 50  # long side over short, beyond which a shape is told in the summary; 
 class Manifest:
     """Three tables with the columns of SCHEMAS, images in annotation order.
 
-    format: the dataset's. left_out: what the format's own rules leave out, as counts by reason.
+    format: the dataset's. left_out: what the format's own rules, and the choice of images, leave out, as counts by
+    reason. thumbnails: of each image, where it was just read (see lossmap.data.near_copies).
     """
 
     images: pd.DataFrame
@@ -60,24 +63,50 @@ class Manifest:
     questions: pd.DataFrame
     format: str
     left_out: dict[str, int] = field(default_factory=dict)
+    thumbnails: list[bytes] = field(default_factory=list)
 
     def summary(self) -> dict:
         """Counts, format, and a digest of the image ids in order: what the workflow must know first."""
         ids = json.dumps(self.images["image_id"].tolist())
+        groups = self.equal_groups()
         contents = count_contents(
             self.images[["image_id", "label"]].itertuples(index=False, name=None),
             self.captions["image_id"],
-            self.questions[["question_id", "answers", "options", "mask_path"]].itertuples(index=False, name=None),
+            self.questions[["question_id", "question", "answers", "options", "mask_path"]].itertuples(
+                index=False, name=None
+            ),
         )
+        pictures = Counter(self.images["pixels_sha256"])
         return {
             "format": self.format,
             **contents,
-            # How many images hold the most frequent picture.
-            "same_picture": int(self.images["pixels_sha256"].value_counts().max()) if len(self.images) else 0,
+            "equal_images": sum(len(group) - 1 for group in groups),
+            "equal_groups": [group[:SHOWN] for group in groups[:SHOWN]],
+            # Pictures that differ; those that one image alone holds; images that hold the most frequent one.
+            "pictures": len(pictures),
+            "single_pictures": sum(times == 1 for times in pictures.values()),
+            "same_picture": max(pictures.values(), default=0),
             "long_shapes": self._long_shapes(),
             "image_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
             "left_out": self.left_out,
         }
+
+    def equal_groups(self) -> list[list[str]]:
+        """Ids of the images whose pixels are equal, a list for each such picture, in annotation order."""
+        equal = self.images[self.images["pixels_sha256"].duplicated(keep=False)]
+        return [group.tolist() for _, group in equal.groupby("pixels_sha256", sort=False)["image_id"]]
+
+    def notes(self) -> list[str]:
+        """What whoever reads a dataset should know and no count of images says, a line each: what was left out, and
+        which images are equal."""
+        lines = [f"{count} {what} left out" for what, count in self.left_out.items() if count]
+        groups = self.equal_groups()
+        if groups:
+            equal = sum(len(group) - 1 for group in groups)
+            first = ", ".join(f"{group[0]} = {group[1]}" for group in groups[:SHOWN])
+            more = ", ..." if len(groups) > SHOWN else ""
+            lines.append(f"{equal} of {len(self.images)} images equal an earlier one, pixel by pixel: {first}{more}")
+        return lines
 
     def _long_shapes(self) -> list[list]:
         """Path, width and height of images so long and thin that a model may not take them."""

@@ -20,13 +20,23 @@ from lossmap.seeds import seed_for
 
 
 def run(
-    *, embeddings: Path, reconstructors: Path, losses: Path, images: Path, summary: Path, spec: dict, threads: int = 1
+    *,
+    embeddings: Path,
+    near_copies: Path,
+    reconstructors: Path,
+    losses: Path,
+    images: Path,
+    summary: Path,
+    spec: dict,
+    threads: int = 1,
 ) -> None:
     """Measure the patch losses of one data set and model, with every rung of the model's own connector.
 
-    reconstructors: the model's folder, with own/statistics.safetensors and own/<rung>-<share>.safetensors. losses: a
-    Zarr store (see lossmap.patch_loss_store); images: means over the patches of each image; summary: means over images.
-    spec: dataset, model, rungs, share, batch_size, confidence, resamples, seed. Runs on the GPU where there is one.
+    near_copies: the images that are near-copies of training images (see check_training_images): the summary gives loss
+    and FVU without them too. reconstructors: the model's folder, with own/statistics.safetensors and
+    own/<rung>-<share>.safetensors. losses: a Zarr store (see lossmap.patch_loss_store); images: means over the patches
+    of each image; summary: means over images. spec: dataset, model, rungs, share, batch_size, confidence, resamples,
+    seed. Runs on the GPU where there is one.
     """
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,12 +60,14 @@ def run(
     writer.close()
     per_image = {name: np.concatenate([block[name] for block in blocks], axis=-1) for name in blocks[0]}
     variance = per_image.pop("variance")
+    copies = pd.read_parquet(near_copies)
+    copied = np.isin(image_ids, copies.loc[copies["dataset"] == spec["dataset"], "image_id"])
     frames, means = [], []
     for i, rung in enumerate(rungs):
         values = {name: rows[i] for name, rows in per_image.items()}
         columns = {"image_id": image_ids, "reconstructor": rung.rung, **values, "variance": variance}
         frames.append(pd.DataFrame(columns).assign(best=rung.rung == best))
-        means.append(_summary(rung, values, variance, spec) | {"best": rung.rung == best})
+        means.append(_summary(rung, values, variance, copied, spec) | {"best": rung.rung == best})
     pd.concat(frames).to_parquet(images, index=False)
     pd.DataFrame(means).to_parquet(summary, index=False)
 
@@ -67,8 +79,9 @@ def _per_image(batch: dict, pre_norm: np.ndarray, features: int) -> dict:
     return {**means, "absolute_norm_difference": absolute, "variance": (pre_norm**2).mean(axis=-1) / features}
 
 
-def _summary(rung, values: dict, variance: np.ndarray, spec: dict) -> dict:
-    """One reconstructor over all images: means with intervals, and the spread of the squared error."""
+def _summary(rung, values: dict, variance: np.ndarray, copied: np.ndarray, spec: dict) -> dict:
+    """One reconstructor over all images: means with intervals, and the spread of the squared error; loss and FVU also
+    without those images that are near-copies of training images (NaN where all are)."""
     seed = seed_for(spec["seed"], "measure_patch_loss", spec["dataset"], spec["model"])
     how = {"resamples": spec["resamples"], "confidence": spec["confidence"], "seed": seed}
     about = dataclasses.asdict(dataclasses.replace(rung, module=None))
@@ -77,5 +90,15 @@ def _summary(rung, values: dict, variance: np.ndarray, spec: dict) -> dict:
     for name, column in (("loss", "squared_error"), *((name, name) for name in values if name != "squared_error")):
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), bootstrap_mean(values[column], **how), strict=True))
     row["loss_std"] = values["squared_error"].std()
-    fvu = [float(value) for value in unexplained(values["squared_error"], variance, **how)]
-    return row | dict(zip(("fvu", "fvu_low", "fvu_high"), fvu, strict=True))
+    row |= _fvu("fvu", values["squared_error"], variance, how)
+    row |= {"near_copies": int(copied.sum()), "loss_without_near_copies": float("nan")}
+    if not copied.all():
+        errors = values["squared_error"][~copied]
+        row["loss_without_near_copies"] = errors.mean()
+        return row | _fvu("fvu_without_near_copies", errors, variance[~copied], how)
+    return row | dict.fromkeys((f"fvu_without_near_copies{end}" for end in ("", "_low", "_high")), float("nan"))
+
+
+def _fvu(name: str, errors: np.ndarray, variance: np.ndarray, how: dict) -> dict:
+    found = [float(value) for value in unexplained(errors, variance, **how)]
+    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))

@@ -25,6 +25,10 @@ NOTE = (
     "loss, where the study has its model, dataset and number of images. The paper standardises each set differently, "
     "and its Qwen2.5-VL losses are of a network whose trained weights were never loaded."
 )
+WITHOUT = (
+    " Near-copies: images that are also among the training images, encoded anew or resized; the last column is without "
+    "them."
+)
 
 
 def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: dict) -> None:
@@ -42,7 +46,8 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
     table.loc[other, [f"{name}_reported" for name in REPORTED]] = float("nan")
     write_csv(table, csv)
     who = "each network, trained on the largest share of the images," if ablation else "the best reconstructor"
-    write_html(_readable(table), html, TITLES[spec["table"]], NOTE.format(who=who))
+    note = NOTE.format(who=who) + WITHOUT * bool(table["near_copies"].any())
+    write_html(_readable(table), html, TITLES[spec["table"]], note)
     finding.write_text(_sentences(table, spec))
 
 
@@ -57,6 +62,10 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
         ("FVU", "fvu"), ("cosine error", "cosine_error"), ("norm difference", "norm_difference")
     ):  # fmt: skip
         columns[title] = with_interval(table, name, f"{name}_low", f"{name}_high", 3)
+    if table["near_copies"].any():
+        name = "fvu_without_near_copies"
+        columns["near-copies"] = table["near_copies"]
+        columns["FVU without them"] = with_interval(table, name, f"{name}_low", f"{name}_high", 3)
     return pd.DataFrame(columns)
 
 
@@ -69,5 +78,10 @@ def _sentences(table: pd.DataFrame, spec: dict) -> str:
             for row in group.itertuples()
         )
         lines.append(f"- **{model}** is reconstructed with a loss of {each}.")
+    for dataset, row in table[table["near_copies"] > 0].groupby("dataset", sort=False).first().iterrows():
+        lines.append(
+            f"- {row['near_copies']} of {row['n']} images of {dataset} are near-copies of training images (encoded anew"
+            " or resized); the table gives the FVU without them too."
+        )
     closing = f"In brackets: {spec['confidence']:.0%} bootstrap interval over images. 1 is predicting the mean."
     return "\n".join([*lines, "", closing, ""])

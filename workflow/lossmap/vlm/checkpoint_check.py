@@ -17,8 +17,8 @@ HEADER = 100_000_000  # bytes that the header of a safetensors file has at most
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 # Families that are asked without a chat template, since their checkpoints have none.
 PLAIN = ("paligemma",)
-# Families whose processors want torchvision.
-TORCHVISION = ("mistral3", "smolvlm")
+TORCHVISION = ("mistral3",)  # families whose processors want it even for images
+VIDEO = ("smolvlm",)  # families whose processors can't be made without their video part, which Lossmap leaves out
 
 
 def checkpoint_problems(folder: Path, image_size: int | None = None, asked: bool = False) -> list[str]:
@@ -87,6 +87,8 @@ def _mute(called: str | Path, model_type: str) -> list[str]:
         why = (
             f"a {model_type} language model is given {SEES_MORE[model_type]} beside post, which the store does not hold"
         )
+    elif model_type in VIDEO:
+        why = f"the processor of {model_type} can't be made without its video part"
     elif model_type in TORCHVISION and find_spec("torchvision") is None:
         why = f"the processor of {model_type} needs torchvision, which is not installed"
     else:

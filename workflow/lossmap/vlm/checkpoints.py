@@ -1,6 +1,7 @@
 """A checkpoint's folder: a local one as it is, or a hub's, of which only the files needed are downloaded."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -63,12 +64,23 @@ def fetch_configuration(checkpoint: str | Path, revision: str | None = None) -> 
 def known_configuration(checkpoint: str, revision: str | None) -> Path | None:
     """The folder with the configuration of a hub checkpoint's commit, if it is known without asking the hub: shipped
     with Lossmap, or in the hub's cache here."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
     if not revision:
         return None
-    cached = Path(HF_HUB_CACHE) / f"models--{checkpoint.replace('/', '--')}" / "snapshots" / revision
-    return next((folder for folder in (CONFIGURATIONS / checkpoint / revision, cached) if folder.is_dir()), None)
+    cached = _hub_cache() / f"models--{checkpoint.replace('/', '--')}" / "snapshots" / revision
+    return next((folder for folder in (CONFIGURATIONS / checkpoint / revision, cached) if _is_known(folder)), None)
+
+
+def _is_known(folder: Path) -> bool:
+    """Whether a folder says what its model is; what else is missing may be still to come from the hub."""
+    processor = any((folder / name).is_file() for name in PROCESSORS)
+    return (folder / ADAPTER).is_file() or (processor and (folder / "config.json").is_file())
+
+
+def _hub_cache() -> Path:
+    """Where huggingface_hub keeps what it downloaded. It may be missing where Snakemake itself runs."""
+    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("HF_HOME", os.path.join(caches, "huggingface"))
+    return Path(os.environ.get("HF_HUB_CACHE", os.path.join(home, "hub"))).expanduser()
 
 
 def check_files(folder: Path, vision_only: bool = True) -> None:

@@ -175,7 +175,7 @@ def _check_tower(where: str, tower: Any, given: tuple[int, int], patch: int, mer
 
 def _fixed(settings: dict, view: str, pad: bool) -> tuple[tuple[int, int] | int | None, tuple[int, int] | None]:
     """What a family of fixed input size resizes to, and crops to; None for what the settings don't say."""
-    size, crop = settings.get("size") or {}, settings.get("crop_size") or {}
+    size, crop = _sides(settings, "size"), _sides(settings, "crop_size")
     if set(size) == {"shortest_edge"}:
         square = view == "base" or pad
         resize = (size["shortest_edge"],) * 2 if square else size["shortest_edge"]
@@ -192,7 +192,7 @@ def _own_side(family: Family, settings: dict) -> int | None:
     """The side that a checkpoint of a family that takes any size fixes, if it does."""
     if family.view == "longest":
         return (settings.get("max_image_size") or LARGEST_TILE).get("longest_edge")
-    size = settings.get("size") or {}
+    size = _sides(settings, "size")
     shortest, longest = size.get("shortest_edge"), size.get("longest_edge")
     if shortest is None or shortest != longest:
         return None
@@ -200,6 +200,11 @@ def _own_side(family: Family, settings: dict) -> int | None:
         side = round(shortest**0.5)
         return side if side**2 == shortest else None
     return shortest
+
+
+def _sides(settings: dict, name: str) -> dict[str, int]:
+    """A size among the settings, less the kinds of size that it doesn't give."""
+    return {key: value for key, value in (settings.get(name) or {}).items() if value is not None}
 
 
 def _square(size) -> int:

@@ -90,6 +90,7 @@ def _one_view(processor: Any, family: Family, preprocessor: "Preprocessor", imag
     known = {key: value for key, value in asked.items() if hasattr(processor, key)}
     nested = [[image]] if "pixel_attention_mask" in family.inputs else [image]
     made = dict(processor(nested, return_tensors="pt", **known))
+    pixels = made["pixel_values"]
     if family.view == "base":  # the first of its views is the whole image; sizes are the original's
-        return {"pixel_values": made["pixel_values"][:, :1]}
+        return {"pixel_values": pixels[:, :1]}
     return made

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from lossmap.errors import LossmapError
 from lossmap.vlm.checkpoints import resolve_checkpoint
 from lossmap.vlm.families import read_family
 from lossmap.vlm.geometry import ImageGeometry
-from lossmap.vlm.input_size import input_size
+from lossmap.vlm.input_size import input_size, read_settings
 from lossmap.vlm.pixel_check import check_pixels
 from lossmap.vlm.resampling import resized_window
 
@@ -177,15 +178,29 @@ def load_preprocessor(
 
 def read_preprocessor(folder: Path, image_size: int | None = None, called: str | Path | None = None) -> Preprocessor:
     """`load_preprocessor` of a folder that may lack weights. called: what messages call the checkpoint."""
+    import transformers
     from transformers import AutoConfig, AutoImageProcessor
 
     model_type, family = read_family(folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    processor = AutoImageProcessor.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False, backend="pil", config=config
-    )
     where = f"{called or folder} ({model_type})"
+    local = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(folder, **local)
+        processor = AutoImageProcessor.from_pretrained(folder, backend="pil", config=config, **local)
+    except Exception as error:  # transformers raises whatever the files lead it to
+        raise LossmapError(
+            f"{where}: transformers can't load its configuration or its image processor, with Pillow and without code"
+            f" of the checkpoint's own ({type(error).__name__}: {' '.join(str(error).split())}). Copy the files from"
+            " where the model comes from, or use another checkpoint."
+        ) from None
     settings = processor.to_dict()
+    named = read_settings(folder).get("image_processor_type", "").removesuffix("Fast")
+    # Of a name that it doesn't know, as older checkpoints have some, transformers takes the family's everywhere.
+    if named not in ("", settings["image_processor_type"]) and hasattr(transformers, named):
+        raise LossmapError(
+            f"{where}: its image processor is {named}, which transformers has for torchvision only; Lossmap uses"
+            " Pillow. Use a checkpoint with another."
+        )
     found = input_size(where, family, config, settings, image_size)
     mean = _three(processor.image_mean) if processor.do_normalize else (0.0, 0.0, 0.0)
     margins = _three(processor.image_mean) if processor.image_mean else (0.0, 0.0, 0.0)

@@ -2,9 +2,9 @@
 
 A model that crops the centre of what was resized by its shortest edge, or pads to a square by the longest, is given
 huge pictures on the way where an image is very long and thin: 5,000 x 1 pixels become 1,680,000 x 336. Only a window of
-it is seen. Pictures up to `MAX_PIXELS` are made whole, by Pillow. Of larger ones the window alone is computed, by
-Pillow's arithmetic, which gives the same bytes: columns first, then rows (Pillow's order where both sides grow, and for
-squares), 8 bits between, coefficients rounded to 22 bits.
+it is seen. Pictures that are `SMALL`, or not many times the image itself, are made whole, by Pillow. Of larger ones the
+window alone is computed, by Pillow's arithmetic, which gives the same bytes: columns first, then rows (Pillow's order
+where both sides grow, and for squares), 8 bits between, coefficients rounded to 22 bits.
 """
 
 import numpy as np
@@ -12,6 +12,8 @@ from PIL import Image
 
 from lossmap.data.images import MAX_PIXELS
 
+SMALL = 2**25  # pixels, 128 MB
+TIMES = 4  # a picture of so many times the image's pixels takes about as long to make as the image to decode
 BITS = 22  # of a coefficient, behind the point
 Size = tuple[int, int]
 
@@ -28,7 +30,8 @@ def resized_window(
     """
     grows = size[0] >= canvas[0] and size[1] >= canvas[1]
     square = canvas[0] == canvas[1] and size[0] == size[1]
-    small = max(canvas[0] * canvas[1], size[0] * size[1]) <= MAX_PIXELS
+    most = max(SMALL, min(TIMES * image.width * image.height, MAX_PIXELS))
+    small = max(canvas[0] * canvas[1], size[0] * size[1]) <= most
     if small or not (grows or square) or resample not in KERNELS:
         if canvas != image.size:
             whole = Image.new("RGB", canvas, fill)

@@ -18,6 +18,7 @@ from lossmap.data.formats import (
     vqav2,
 )
 from lossmap.data.formats.parsing import Annotations, ImageEntry, Problems, Question
+from lossmap.data.names import as_on_disk
 from lossmap.data.sources import check_entry
 from lossmap.errors import LossmapError, study_file
 
@@ -56,7 +57,9 @@ def read_annotations(entry: dict, problems: Problems) -> Annotations:
     chosen = {image.image_id for image in images}
     captions = [caption for caption in found.captions if caption[0] in chosen]
     questions = [question for question in found.questions if question.image_id in chosen]
-    return Annotations(images, captions, questions, found.left_out)
+    missing = len({image.label for image in found.images} - {image.label for image in images})
+    left_out = found.left_out | ({"classes of which no image is chosen": missing} if missing else {})
+    return Annotations(images, captions, questions, left_out, frozenset(image.file for image in found.images))
 
 
 def read(entry: dict, workers: int = 1) -> "Manifest":
@@ -80,33 +83,39 @@ def read(entry: dict, workers: int = 1) -> "Manifest":
     images = found.images
 
     facts = {}
-    for image, fact in zip(images, check_images([i.file for i in images], entry["images"], workers), strict=True):
+    files, hints = as_on_disk([image.file for image in images], entry["images"], found.files)
+    for image, file, fact in zip(images, files, check_images(files, entry["images"], workers), strict=True):
         if isinstance(fact, str):
-            problems.append(f"{image.where}: image {image.image_id}: {fact}")
+            problems.append(f"{image.where}: image {image.image_id}: {fact}{_meant(hints.get(file))}")
         else:
             facts[image.image_id] = fact
-    problems += _mask_problems(found.questions, facts, entry, workers)
+    questions, mask_problems = _with_masks(found.questions, facts, entry, workers)
+    problems += mask_problems
     if problems:
         raise _error(entry, problems)
     return Manifest(
         images=make_table(
             "images",
-            [(i.image_id, os.path.join(entry["images"], i.file), i.label, *facts[i.image_id]) for i in images],
+            [
+                (i.image_id, os.path.join(entry["images"], file), i.label, *facts[i.image_id][:-1])
+                for i, file in zip(images, files, strict=True)
+            ],
         ),
         captions=make_table("captions", found.captions),
         questions=make_table(
             "questions",
-            [(*q[:-1], None if q.mask is None else os.path.join(entry["masks"], q.mask)) for q in found.questions],
+            [(*q[:-1], q.mask and os.path.join(entry["masks"], q.mask)) for q in questions],
         ),
         format=entry["format"],
         left_out=found.left_out,
+        thumbnails=[facts[image.image_id].thumbnail for image in images],
     )
 
 
 def _choose(images: list[ImageEntry], entry: dict, problems: Problems) -> list[ImageEntry]:
-    """The first `limit` images, or `sample` of them at random by `seed`, in annotation order; or all."""
+    """`limit` images spread evenly over all, or `sample` of them at random by `seed`, in annotation order; or all."""
     if "sample" not in entry:
-        return images[: entry.get("limit")]
+        return [images[i] for i in sorted(spread(len(images))[: entry.get("limit")])]
     if entry["sample"] > len(images):
         problems.append(
             f"sample: {entry['sample']} images were asked for, and there are {len(images)}; take fewer or all"
@@ -118,24 +127,47 @@ def _choose(images: list[ImageEntry], entry: dict, problems: Problems) -> list[I
     return [images[i] for i in np.sort(chosen)]
 
 
-def _mask_problems(questions: list[Question], facts: dict[str, "ImageFacts"], entry: dict, workers: int) -> list[str]:
-    """A line for each mask that is missing, damaged, or of another size than its image is when upright."""
+def spread(count: int) -> list[int]:
+    """The order in which a growing `limit` takes `count` places: its first n are spread evenly over all, for every n.
+
+    Annotations are sorted, by class or by type of question, and the first images would be those of the first classes.
+    These hold each in proportion, and those of a smaller limit are among those of a larger one. Places come by the
+    fractional parts of their golden multiples (in steps of 2^-64), which follow no period that annotations may have.
+    Source: Knuth, The Art of Computer Programming, vol. 3, 6.4, theorem S.
+    """
+    return sorted(range(count), key=lambda place: place * 0x9E3779B97F4A7C15 % 2**64)
+
+
+def _with_masks(
+    questions: list[Question], facts: dict[str, "ImageFacts"], entry: dict, workers: int
+) -> tuple[list[Question], list[str]]:
+    """The questions with their masks' names as the disk spells them, and a line for each mask that is missing, damaged,
+    or of another size than its image is when upright."""
     from lossmap.data.images import check_masks
 
-    questions = [question for question in questions if question.mask is not None]
-    problems = []
-    sizes = check_masks([question.mask for question in questions], entry["masks"], workers) if questions else []
-    for question, size in zip(questions, sizes, strict=True):
+    masks = [question.mask for question in questions if question.mask is not None]
+    if not masks:
+        return questions, []
+    files, hints = as_on_disk(masks, entry["masks"], frozenset(masks))
+    found = dict(zip(masks, zip(files, check_masks(files, entry["masks"], workers), strict=True), strict=True))
+    spelt, problems = [], []
+    for question in questions:
+        file, size = found.get(question.mask, (None, None))
+        spelt.append(question._replace(mask=file))
         image = facts.get(question.image_id)
         if isinstance(size, str):
-            problems.append(f"mask of question {question.question_id}: {size}")
-        elif image is not None and size != (image.width, image.height):
+            problems.append(f"mask of question {question.question_id}: {size}{_meant(hints.get(file))}")
+        elif size is not None and image is not None and size != (image.width, image.height):
             problems.append(
-                f"mask of question {question.question_id}: {os.path.join(entry['masks'], question.mask)}: is"
+                f"mask of question {question.question_id}: {os.path.join(entry['masks'], file)}: is"
                 f" {size[0]} x {size[1]} pixels; its image, upright by its EXIF orientation, is"
                 f" {image.width} x {image.height}"
             )
-    return problems
+    return spelt, problems
+
+
+def _meant(file: str | None) -> str:
+    return f" There is {file!r}, spelt otherwise: give it or its entry the other's name." if file else ""
 
 
 def _error(entry: dict, problems: list[str]) -> LossmapError:

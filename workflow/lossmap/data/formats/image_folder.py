@@ -1,16 +1,18 @@
 """A folder of images, or of one sub-folder of images a class. No annotations."""
 
 import os
+from collections import Counter
 
 from lossmap.data.formats.parsing import Annotations, ImageEntry, Problems, is_text
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif")
+from lossmap.data.kinds import is_image, is_ours, suffix_of
 
 
 def parse(entry: dict, problems: Problems) -> Annotations:
     """Images by name; their ids are their paths in the folder, and their label the sub-folder's name.
 
-    Only files with an image's suffix are images; others are counted, hidden ones ignored.
+    Images are found by their suffix or, where that is missing or says nothing, by their first bytes; those of formats
+    that can't be read are among them, so that they are refused by name. Links to files and to folders are followed. All
+    other files are counted by their kind, but for those that systems leave in folders (.DS_Store, Thumbs.db).
     """
     root, found = entry["images"], Annotations()
     loose, folders, others = _list(root)
@@ -31,15 +33,21 @@ def parse(entry: dict, problems: Problems) -> Annotations:
             found.images.append(ImageEntry(file, file, root, label))
         else:
             problems.append(f"{root}: the file name {file!a} is not UTF-8; rename it")
-    found.left_out = {"files without an image's suffix": others}
+    found.left_out = dict(sorted(others.items()))
     return found
 
 
-def _list(folder: str) -> tuple[list[str], list[str], int]:
-    """Image names, sub-folder names, and the number of other files; hidden ones left out."""
+def _list(folder: str) -> tuple[list[str], list[str], Counter]:
+    """Image names, sub-folder names, and the numbers of other files by their kind."""
     with os.scandir(folder) as entries:
-        entries = sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
-    folders = [one.name for one in entries if os.path.isdir(one)]  # not is_dir(), which fails on a link to itself
-    files = [one.name for one in entries if not os.path.isdir(one)]
-    images = [name for name in files if name.lower().endswith(SUFFIXES)]
-    return images, folders, len(files) - len(images)
+        entries = sorted(entries, key=lambda one: one.name)
+    folders = {one.name for one in entries if os.path.isdir(one)}  # not is_dir(), which fails on a link to itself
+    images, others = [], Counter()
+    for name in (one.name for one in entries if one.name not in folders):
+        if is_ours(name) and is_image(os.path.join(folder, name)):
+            images.append(name)
+        elif is_ours(name):
+            others[f"{suffix_of(name)} files" if suffix_of(name) else "files without suffix"] += 1
+        elif name.startswith(".") and not name.startswith(("._", ".DS_Store")):
+            others["hidden files"] += 1
+    return images, sorted(filter(is_ours, folders)), others

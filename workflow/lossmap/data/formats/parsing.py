@@ -33,12 +33,14 @@ class Question(NamedTuple):
 
 @dataclass
 class Annotations:
-    """A dataset's annotations before any image is chosen: images in their order, captions as (image_id, caption)."""
+    """A dataset's annotations: images in their order, captions as (image_id, caption); left_out, counts by reason;
+    files, those of all images, where some are chosen."""
 
     images: list[ImageEntry] = field(default_factory=list)
     captions: list[tuple[str, str]] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    files: frozenset[str] = frozenset()
 
 
 class Problems(list):

@@ -107,6 +107,9 @@ def coverage(found, part=0.0):
     """
     found = np.asarray(found, dtype=np.float64)
     value, low, high = found[~np.isnan(found).any(axis=1)].T
+    if len(value) < 2:
+        names = ("value", "spread", "half_width", "wider", "coverage")
+        return dict.fromkeys(names, np.nan) | {"samples": len(value)}
     short = np.sqrt(1 - part)
     truth, spread = value.mean(), value.std(ddof=1) / short
     holds = (value - short * (value - low) <= truth) & (truth <= value + short * (high - value))

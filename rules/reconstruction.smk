@@ -172,6 +172,7 @@ rule judge_connector:
     """Whether the connector loses, or the reconstructor is too weak: the verdict, and the ladder behind it."""
     input:
         ladders=of_all_models("reconstructors/{model}/ladder.parquet"),
+        near_copies="results/{study}/reconstructors/near_copies.parquet",
     output:
         ladder_csv="results/{study}/tables/ladder.csv",
         ladder_html=report(
@@ -196,7 +197,8 @@ rule judge_connector:
         spec=settings("statistics", settled_within=RECONSTRUCTION["settled_within"]),
         code=code_hash("judge_connector"),
     shell:
-        "python -m lossmap judge_connector --ladders {input.ladders:q} --ladder-csv {output.ladder_csv:q}"
+        "python -m lossmap judge_connector --ladders {input.ladders:q} --near-copies {input.near_copies:q}"
+        " --ladder-csv {output.ladder_csv:q}"
         " --ladder-html {output.ladder_html:q} --csv {output.csv:q} --html {output.html:q} --finding {output.finding:q}"
         " --spec {params.spec:q} 2> {log:q}"
 

@@ -58,8 +58,10 @@ def judged(tmp_path_factory):
     how = {"dataset": "test", "model": "toy", "connectors": rungs, "shares": [100], "batch_size": 64}
     measure_ladder.run(embeddings=test, reconstructors=out, ladder=folder / "ladder.parquet", spec=how)
     names = ("ladder_csv", "ladder_html", "csv", "html", "finding")
+    pd.DataFrame({"dataset": [], "image_id": []}, dtype="str").to_parquet(folder / "near_copies")
     judge_connector.run(
         ladders=[folder / "ladder.parquet"],
+        near_copies=folder / "near_copies",
         **{name: folder / name for name in names},
         spec={"settled_within": 0.01, "confidence": 0.95, "resamples": 200, "seed": 0},
     )

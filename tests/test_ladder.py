@@ -334,7 +334,9 @@ def test_the_ladder_of_a_real_run_can_be_judged(trained, tmp_path):
     measured_ladder(trained, tmp_path)
     out = {name: tmp_path / name for name in ("ladder_csv", "ladder_html", "csv", "html", "finding")}
     spec = {"settled_within": 0.01, "confidence": 0.95, "resamples": 200, "seed": 0}
-    judge_connector.run(ladders=[tmp_path / "ladder.parquet"], **out, spec=spec)
+    copies = tmp_path / "near_copies"
+    pd.DataFrame({"dataset": [], "image_id": []}, dtype="str").to_parquet(copies)
+    judge_connector.run(ladders=[tmp_path / "ladder.parquet"], near_copies=copies, **out, spec=spec)
     row = pd.read_csv(out["csv"]).iloc[0]
     assert row["own_rung"] == "ridge"
     assert row["difference"] == pytest.approx(row["own"] - row["hardest"], abs=1e-5)

@@ -21,10 +21,12 @@ from toy_store import embeddings, write_store
 from lossmap.errors import LossmapError
 from lossmap.reconstruct import training
 from lossmap.reconstruct.batches import Batches, HeldOut
+from lossmap.reconstruct.evaluation import load_rungs
 from lossmap.reconstruct.linear import Ridge, has_enough
-from lossmap.reconstruct.networks import BeyondRidge, build_network
+from lossmap.reconstruct.networks import BeyondRidge, build_network, parameters
 from lossmap.reconstruct.saving import load_reconstructor, load_tensors
 from lossmap.reconstruct.sizes import batch_size, round_steps, step_limit
+from lossmap.reconstruct.statistics import Statistics
 from lossmap.reconstruct.training import Progress, Run, Schedule, train
 from lossmap.reconstruct.whitening import fold, measure_whitening, whiten
 from lossmap.steps import fit_linear, measure_statistics, train_reconstructor
@@ -473,6 +475,17 @@ def test_defaults_fit_any_number_of_images(toy, tmp_path, capsys):
     assert [step_limit(batches, None) for batches in (3, 625)] == [3000, 62_500]
     assert step_limit(625, 30) == 18_750
     assert [round_steps(held, batch) for held, batch in ((12, 16), (20_000, 128))] == [25, 157]
+
+
+def test_networks_share_the_ridge_that_they_begin_from(toy, tmp_path):
+    paths = arguments(toy, tmp_path)
+    for name in ("one", "two"):
+        paths["reconstructor"] = tmp_path / f"{name}-100.safetensors"
+        train_reconstructor.run(**paths, spec=spec_of(PLAIN, epochs=1))
+    rungs = load_rungs(tmp_path, ["ridge", "one", "two"], [100], Statistics.load(paths["statistics"]))
+    assert rungs[0].module is rungs[1].module.ridge is rungs[2].module.ridge
+    assert [rung.converged for rung in rungs] == [True, False, False]
+    assert rungs[1].parameters == parameters(rungs[1].module.network)
 
 
 def test_another_ridge_than_it_was_trained_from_is_an_error(toy, tmp_path):

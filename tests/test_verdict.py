@@ -54,14 +54,16 @@ def ladder_rows(connectors, model="toy", n=80, noise=0.1, held_out=None, unfinis
     return pd.concat(frames, ignore_index=True)
 
 
-def judge(folder, *ladders, **spec):
+def judge(folder, *ladders, near_copies=(), **spec):
     """Runs the step. Returns the ladder, the verdicts, the page and the finding."""
+    copies = pd.DataFrame({"dataset": "photos", "image_id": near_copies}, dtype="str")
+    copies.to_parquet(folder / "near_copies")
     paths = []
     for i, rows in enumerate(ladders):
         paths.append(folder / f"{i}.parquet")
         rows.to_parquet(paths[-1])
     out = {name: folder / name for name in ("ladder_csv", "ladder_html", "csv", "html", "finding")}
-    judge_connector.run(ladders=paths, **out, spec=SPEC | spec)
+    judge_connector.run(ladders=paths, near_copies=folder / "near_copies", **out, spec=SPEC | spec)
     page, finding = out["html"].read_text(), out["finding"].read_text()
     return pd.read_csv(out["ladder_csv"]), pd.read_csv(out["csv"]).iloc[0], page, finding
 
@@ -305,6 +307,24 @@ def test_numbers_in_words():
     assert percent_within(Interval(0.0704, 0.066, 0.0731)) == "7.0% [6.6, 7.3]"
     assert (points(0.01), points(0.025)) == ("1 point", "2.5 points")
     assert points_within(Interval(-0.0004, -0.001, 0.002)) == "-0.040 points [-0.100, 0.200]"
+
+
+def test_the_share_is_given_without_near_copies_of_training_images_too(tmp_path):
+    rows = own_and(1.0)
+    _, without, _, finding = judge(tmp_path, rows)
+    assert without["near_copies"] == 0
+    assert np.isnan(without["own_without_near_copies"])
+    assert "near-copies" not in finding
+    ids = [f"i{i}" for i in range(20)]
+    _, row, _, finding = judge(tmp_path, rows, near_copies=ids)
+    assert row["own"] == without["own"]
+    rest = rows[~rows["image_id"].isin(ids)]
+    best = rest[(rest["connector"] == "own") & (rest["rung"] == row["own_rung"]) & (rest["share"] == 100)]
+    share = best["squared_error"].sum() / best["variance"].sum()
+    assert row["own_without_near_copies"] == pytest.approx(share, rel=1e-4)
+    assert f" 20 of the 80 images are near-copies of training images; without them {100 * share:.1f}% [" in finding
+    _, row, _, finding = judge(tmp_path, rows, near_copies=[f"i{i}" for i in range(80)])
+    assert "80 of the 80 images are near-copies of training images." in finding
 
 
 def test_settled_is_one_of_three():

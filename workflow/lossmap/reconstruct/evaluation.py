@@ -12,7 +12,7 @@ from lossmap.errors import LossmapError
 from lossmap.measures.patch_loss import PatchLosses, patch_losses
 from lossmap.reconstruct.networks import parameters
 from lossmap.reconstruct.pairs import Pairs
-from lossmap.reconstruct.saving import load_reconstructor
+from lossmap.reconstruct.saving import file_digest, load_reconstructor
 from lossmap.reconstruct.statistics import Statistics
 
 
@@ -50,6 +50,8 @@ def load_rungs(
         for share in shares:
             path = folder / f"{rung}-{share}.safetensors"
             module, architecture = load_reconstructor(path, statistics.digest, ridges)
+            if architecture["kind"] == "ridge":
+                ridges[file_digest(path)] = module  # networks that begin from it share it: it can take gigabytes
             if "held_out_error" not in architecture:
                 raise LossmapError(f"{path}: doesn't say its held-out error. Delete it and run again.")
             about = rung, share, architecture["kind"], parameters(getattr(module, "network", module))

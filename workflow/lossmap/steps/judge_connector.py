@@ -39,29 +39,55 @@ VERDICT_NOTE = (
 
 
 def run(
-    *, ladders: list[Path], ladder_csv: Path, ladder_html: Path, csv: Path, html: Path, finding: Path, spec: dict
+    *,
+    ladders: list[Path],
+    near_copies: Path,
+    ladder_csv: Path,
+    ladder_html: Path,
+    csv: Path,
+    html: Path,
+    finding: Path,
+    spec: dict,
 ) -> None:
     """Summarise every model's ladder, and judge its connector.
 
-    spec: settled_within, a fall of FVU that still counts; confidence, resamples, seed.
+    near_copies: the images that are near-copies of training images (see check_training_images): where there are any,
+    the verdict's share is given without them too. spec: settled_within, a fall of FVU that still counts; confidence,
+    resamples, seed.
     """
-    tables, verdicts = [], []
+    tables, verdicts, copied = [], [], []
+    copies = pd.read_parquet(near_copies)
     for path in ladders:
         rows = pd.read_parquet(path)
         seed = seed_for(spec["seed"], "judge_connector", rows["dataset"][0], rows["model"][0])
         ladder = Ladder(rows, path, spec["resamples"], spec["confidence"], seed)
         tables.append(ladder.table)
         verdicts.append(ladder.verdict(spec["settled_within"]))
+        of_training = rows["image_id"].isin(copies.loc[copies["dataset"] == ladder.dataset, "image_id"])
+        rest = None
+        if of_training.any() and not of_training.all():
+            rest = Ladder(rows[~of_training], path, spec["resamples"], spec["confidence"], seed)
+            rest = rest.verdict(spec["settled_within"]).own.fvu
+        copied.append((rows.loc[of_training, "image_id"].nunique(), rest))
     table = pd.concat(tables, ignore_index=True)
     write_csv(table, ladder_csv)
     write_html(_readable(table), ladder_html, "The ladder: what each reconstructor leaves unexplained", LADDER_NOTE)
-    write_csv(pd.DataFrame([_row(verdict) for verdict in verdicts]), csv)
+    beside = [{"near_copies": count} | _flat("own_without_near_copies", rest) for count, rest in copied]
+    write_csv(pd.DataFrame([_row(verdict) | row for verdict, row in zip(verdicts, beside, strict=True)]), csv)
     page = pd.DataFrame([_cells(verdict) for verdict in verdicts])
     note = VERDICT_NOTE.format(tolerance=points(spec["settled_within"]))
     write_html(page, html, "Verdict: the connector's loss, or the reconstructor's weakness", note)
-    lines = [f"- {sentences(verdict)}" for verdict in verdicts]
+    pairs = zip(verdicts, copied, strict=True)
+    lines = [f"- {sentences(verdict)}{_without(verdict, *its)}" for verdict, its in pairs]
     brackets = f"In brackets: {spec['confidence']:.0%} bootstrap interval over images."
     finding.write_text("\n".join([*lines, "", brackets, ""]))
+
+
+def _without(verdict: Verdict, near_copies: int, rest: Interval | None) -> str:
+    if not near_copies:
+        return ""
+    known = f" {near_copies:,} of the {verdict.images:,} images are near-copies of training images"
+    return f"{known}; without them {percent_within(rest)} is left." if rest else f"{known}."
 
 
 def _row(verdict: Verdict) -> dict:

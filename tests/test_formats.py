@@ -754,6 +754,14 @@ def test_an_image_that_cannot_be_read_is_refused_by_name(name, content, kind, tm
     assert f"{tmp_path}/{name}: is {kind}, which is not read. Convert it to PNG or JPEG, or move it away." in text
 
 
+@pytest.mark.parametrize(("name", "kind"), [("p.heic", "HEIC"), ("p.jp2", "JPEG 2000"), ("p.dng", "a camera's raw")])
+def test_a_jpeg_under_the_name_of_a_format_that_is_not_read_is_refused_by_name(name, kind, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / name, "JPEG")
+    text = fault({"format": "image_folder", "images": str(tmp_path)})
+    assert f"{name}: is named as {kind}" in text
+    assert "which is not read, but holds another format. Rename it by what it holds, or convert it" in text
+
+
 def test_an_avif_that_names_another_brand_first_is_read(tmp_path):
     file = tmp_path / "a"
     Image.new("RGB", (8, 8)).save(file, "AVIF")

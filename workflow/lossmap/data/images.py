@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from lossmap.data.damage import find_damage
-from lossmap.data.kinds import unread_kind
+from lossmap.data.kinds import misnamed, unread_kind
 from lossmap.errors import LossmapError
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, 13,377 x 13,377: known from the header, before anything is decoded
@@ -176,6 +176,11 @@ def _read(path: str | Path) -> bytes:
 def _decode(path: str | Path, content: bytes, known: bool = False) -> Image.Image:
     try:
         unread = unread_kind(os.fspath(path), content)
+        if misnamed(os.fspath(path), content):
+            raise ImageError(
+                f"{path}: is named as {unread}, which is not read, but holds another format. Rename it by what it"
+                " holds, or convert it to PNG or JPEG."
+            )
         if unread:
             raise ImageError(f"{path}: is {unread}, which is not read. Convert it to PNG or JPEG, or move it away.")
         image = Image.open(io.BytesIO(content), formats=FORMATS)

@@ -78,13 +78,18 @@ def is_image(path: str) -> bool:
 def unread_kind(path: str, content: bytes) -> str | None:
     """The format of a file that is an image, and of none that is read; None of another file.
 
-    Parameters: path; content, at least its first HEAD bytes. Content counts before the name, but for raw formats, which
-    hide in TIFF.
+    Parameters: path; content, at least its first HEAD bytes. What its name says counts too: raw formats hide in TIFF,
+    and a JPEG that is called .heic was named by mistake, which is for its owner to settle.
     """
-    suffix, kind = suffix_of(path), _by_first_bytes(content[:HEAD])
-    if kind == READ:
-        return UNREAD[suffix] if suffix in RAW and content[:2] in (b"II", b"MM") else None
-    return kind or UNREAD.get(suffix)
+    kind = _by_first_bytes(content[:HEAD])
+    return UNREAD.get(suffix_of(path)) if kind in (None, READ) else kind
+
+
+def misnamed(path: str, content: bytes) -> bool:
+    """Whether a file has the name of a format that is not read, and the first bytes of one that is."""
+    suffix = suffix_of(path)
+    hidden = suffix in RAW and content[:2] in (b"II", b"MM")
+    return suffix in UNREAD and not hidden and _by_first_bytes(content[:HEAD]) == READ
 
 
 def _by_first_bytes(head: bytes):

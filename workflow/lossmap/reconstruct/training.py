@@ -31,11 +31,12 @@ from lossmap.reconstruct.whitening import fold, measure_whitening, whiten
 from lossmap.seeds import seed_for
 
 RATES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001)  # that are tried
-TRIAL = 25  # steps for which a rate is tried
+TRIALS = (25, 100)  # steps for which a rate is tried: longer where none gained REST, as beside a good linear decoder
 NEARLY = 0.8  # of the best rate's gain: the highest rate that gains so much is taken
 CUT = 0.3  # of the learning rate, from one stage to the next
 STAGES = 8  # at most: the last has a rate of 1/5,000 of the first
-FALL = 0.005  # of the held-out error: a smaller fall in `patience` rounds ends a stage, but for the first
+FALL = 0.005  # of the held-out error: a smaller fall in `patience` rounds ends a stage
+FIRST_FALL = 0.001  # the same in the first stage, whose rate may be low
 REST = 0.01  # of the held-out error: a stage that gains less ends the training
 
 
@@ -70,6 +71,7 @@ class Progress:
     """Where a run stands, between two steps."""
 
     trials: list[list[float]] = field(default_factory=list)  # rates tried, and the held-out error that each reached
+    trial_steps: int = TRIALS[0]  # in so many steps
     learning_rate: float | None = None  # of the first stage, once it is known
     linear: float = math.inf  # held-out error of ridge
     stage: int = 0
@@ -95,10 +97,10 @@ class Training:
     history: a row for each look at the held-out images: step, epoch (passes over the training images), learning_rate,
     train_loss (mean since the row before; None at the start), held_out_loss, images (seen so far). linear_error: held
     out, of ridge, or of the network's start where it has none. alone: whether the network learned without ridge.
-    learning_rate: of the first stage. trials: [rate, held-out error] of each that was tried; none where the rate was
-    given. converged: whether the held-out error came to rest before the limit of steps. A network that gained next to
-    nothing over ridge has converged only if it began there and the rate was found by trial: else the rate, or learning
-    alone, may be why.
+    learning_rate: of the first stage. trials: [rate, held-out error] of each that was tried, in trial_steps steps; none
+    where the rate was given. converged: whether the held-out error came to rest before the limit of steps. A network
+    that gained next to nothing over ridge has converged only if it began there and the rate was found by trial: else
+    the rate, or learning alone, may be why.
     """
 
     history: list[dict]
@@ -106,6 +108,7 @@ class Training:
     alone: bool
     learning_rate: float
     trials: list[list[float]]
+    trial_steps: int
     converged: bool
 
     @property
@@ -171,8 +174,7 @@ class Run:
         if error < progress.best:
             progress.best = error
             self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        # Of a rate that is too low every round gains a little, so in the first stage any fall counts.
-        if progress.best < progress.fallen_to * (1 - (FALL if progress.stage else 0)):
+        if progress.best < progress.fallen_to * (1 - (FALL if progress.stage else FIRST_FALL)):
             progress.fallen_to, progress.rounds_since_fall = progress.best, 0
         if progress.rounds_since_fall >= schedule.patience:
             gained = progress.best < progress.stage_start * (1 - REST)
@@ -270,7 +272,7 @@ def train(
         network.silence().alone = False
     learned = progress.best < progress.linear * (1 - REST)
     converged = progress.ended and (learned if schedule.learning_rate else below or not trainer.alone)
-    how = progress.linear, trainer.alone, progress.learning_rate, progress.trials
+    how = progress.linear, trainer.alone, progress.learning_rate, progress.trials, progress.trial_steps
     return Training(progress.history, *how, converged)
 
 
@@ -305,25 +307,35 @@ class _Trainer:
     def find_rate(self) -> None:
         """Try the rates, highest first, each from the start for a few steps, until a lower one gains much less."""
         progress = self.run.progress
+        while True:
+            self.try_rates()
+            if max(_gains(progress)) >= REST * progress.start or progress.trial_steps == TRIALS[-1]:
+                break
+            progress.trials, progress.trial_steps = [], TRIALS[TRIALS.index(progress.trial_steps) + 1]
+        progress.learning_rate = _chosen(progress)
+        if progress.learning_rate is None:
+            raise LossmapError(
+                f"At every learning rate from {RATES[0]:g} to {RATES[-1]:g}, the loss is not finite within"
+                f" {progress.trial_steps} steps. Check the embeddings of the training store, or choose another network."
+            )
+
+    def try_rates(self) -> None:
+        """One trial of rates, all of the same number of steps; one that was begun goes on."""
+        progress = self.run.progress
         while len(progress.trials) < len(RATES) and not _enough(progress):
             rate = RATES[len(progress.trials)]
             progress.trials.append([rate, self.trial(rate)])
             progress.step = 0
             self.run.begin_stage(0)
             self.checkpoint()
-        progress.learning_rate = _chosen(progress)
-        if progress.learning_rate is None:
-            raise LossmapError(
-                f"At every learning rate from {RATES[0]:g} to {RATES[-1]:g}, the loss is not finite within {TRIAL}"
-                " steps. Check the embeddings of the training store, or choose another network."
-            )
 
     def trial(self, rate: float) -> float | None:
         """The held-out error that a rate reaches, rising in a line in the first half; None if it is not finite."""
-        for inputs, targets in self.batches.steps(0, TRIAL):
+        steps = self.run.progress.trial_steps
+        for inputs, targets in self.batches.steps(0, steps):
             if not all(map(math.isfinite, self.gradient(inputs, targets))):
                 return None
-            self.run.update(rate * min(1, 2 * (self.run.progress.step + 1) / TRIAL), self.schedule.weight_decay)
+            self.run.update(rate * min(1, 2 * (self.run.progress.step + 1) / steps), self.schedule.weight_decay)
         error = held_out_error(self.network, self.held_out, self.accelerator)
         return error if math.isfinite(error) else None
 

@@ -19,7 +19,7 @@ from lossmap.reconstruct.saving import TOLD, file_digest, load_reconstructor, sa
 from lossmap.reconstruct.sizes import batch_size, round_steps, step_limit
 from lossmap.reconstruct.split import split_images
 from lossmap.reconstruct.statistics import Statistics
-from lossmap.reconstruct.training import TRIAL, Schedule, Training, train
+from lossmap.reconstruct.training import Schedule, Training, train
 from lossmap.seeds import seed_for
 
 
@@ -87,7 +87,7 @@ def _told(done: Training, schedule: Schedule, batch: int) -> str:
     how = "as the study sets it"
     if done.trials:
         tried = ", ".join(f"{rate:g}: {'not finite' if e is None else format(e, '.4g')}" for rate, e in done.trials)
-        how = f"found by the held-out error after {TRIAL} steps ({tried})"
+        how = f"found by the held-out error after {done.trial_steps} steps ({tried})"
     rest = "came to rest" if done.converged else "has NOT CONVERGED"
     steps = f"{done.history[-1]['step']:,} of at most {schedule.steps:,} steps of {batch} images"
     error = f"Held-out error {done.linear_error:.4g} of ridge, then {done.held_out_error:.4g}"

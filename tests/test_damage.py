@@ -31,6 +31,7 @@ ENCODINGS = [
     *[("WEBP", {"quality": quality, "method": method}) for quality in (1, 80, 100) for method in (0, 4)],
     *[("WEBP", {"lossless": True, "quality": 0, "method": 0}), ("WEBP", {"lossless": True})],
     *[("AVIF", {"quality": quality, "speed": 10}) for quality in (10, 90)],
+    *[("TIFF", {"compression": way}) for way in ("tiff_adobe_deflate", "tiff_deflate", "tiff_lzw", "packbits", "raw")],
 ]
 
 
@@ -65,6 +66,7 @@ def test_no_whole_image_is_taken_for_damaged(form, options):
         *[("JPEG", {"quality": 90, "progressive": way}) for way in (False, True)],
         *[("JPEG", {"quality": 90, "optimize": True}), ("JPEG", {"quality": 90, "restart_marker_blocks": 8})],
         *[("WEBP", {"quality": 90}), ("AVIF", {"quality": 90, "speed": 10})],
+        ("TIFF", {"compression": "tiff_adobe_deflate"}),
     ],
     ids=str,
 )
@@ -77,9 +79,10 @@ def test_a_hole_of_4096_zeros_in_a_photograph_is_found(form, options):
     assert seen >= 0.93 * holes
 
 
-@pytest.mark.parametrize("form", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF"])
 def test_other_bytes_in_a_hole_are_found(form):
-    rng, content = np.random.default_rng(0), encoded(PHOTOGRAPHS[0], form, quality=90)
+    options = {"compression": "tiff_deflate"} if form == "TIFF" else {"quality": 90}
+    rng, content = np.random.default_rng(0), encoded(PHOTOGRAPHS[0], form, **options)
     holes = [with_hole(content, int(rng.integers(900, len(content) - 4200)), rng.bytes(4096)) for _ in range(20)]
     assert sum(found(hole) is not None for hole in holes) >= 19
 

@@ -284,6 +284,17 @@ def test_faulty_annotations_of_two_datasets_stand_in_one_error():
     assert "two: text.json: its outermost value is the text 'no list'" in str(caught.value)
 
 
+@pytest.mark.parametrize("option", [{}, {"choice_d": ""}, {"choice_d": 4}, {"choice_d": None}], ids=str)
+def test_a_missing_option_is_named_before_anything_is_read(option):
+    images(["a.png"])
+    record = {"question_id": "q", "data_id": "a.png", "question": "Who?", "question_type_id": 1, "answer": "A"}
+    record |= {"choice_a": "she", "choice_b": "he", "choice_c": "they", **option}
+    path = write("seed.json", {"question_type": {"Instance": 1}, "questions": [record]})
+    config = study({"seed": {"format": "seedbench", "annotations": path}}, choices={"datasets": ["seed"]})
+    with pytest.raises(LossmapError, match=r'1 fault:\n  - seed: seed.json: questions\[0\]: .*"choice_d"'):
+        check_annotations(config)
+
+
 def test_a_split_without_images_is_found_before_anything_is_read():
     os.mkdir("images")
     records = [{"split": "train", "filename": "a.png", "sentences": [{"raw": "a dog"}]}]

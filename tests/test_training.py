@@ -202,6 +202,7 @@ def test_a_network_that_learns_alone_ends_as_ridge_where_it_stays_above_it(tmp_p
         assert done.history[0]["held_out_loss"] == pytest.approx(start, rel=1e-5)
         assert done.linear_error == pytest.approx(linear, rel=1e-5)
         assert (done.held_out_error < 0.9 * linear) == below == done.converged == network.alone
+        assert done.halfway_error <= done.linear_error  # above ridge, ridge would have been kept then, too
         assert held_out_error_of(network) == pytest.approx(done.held_out_error, rel=1e-4)
 
 

@@ -23,6 +23,7 @@ BEHAVIOUR = {
 }
 EXAMPLES = 4  # of each model, dataset and task, at least: highest and lowest loss of right and of wrong answers
 RENAMED_METRICS = {"l2": "euclidean", "ip": "cosine"}  # in studies of earlier versions
+NAME = "^[A-Za-z0-9][A-Za-z0-9._-]*$"  # in the schema, of what files and folders are named after
 OWN = "own"  # the model's connector, among the controls
 ALL = "all"  # networks, of a control
 
@@ -196,6 +197,9 @@ def _worded(error) -> str:
         return f"{place}: {error.message.replace(' is a required property', '')} is missing"
     if error.validator == "pattern" and place.endswith("revision"):
         return f"{place}: {error.instance!r} is not a commit hash (40 hex digits): a branch or tag can move"
+    if error.validator == "pattern" and error.schema["pattern"] == NAME:
+        wanted = "a name here may hold A to Z, a to z, digits, _ - and ., and begins with a letter or digit"
+        return f"{place}: {error.instance!r} is no name of a file: {wanted}"
     if "metrics" in error.absolute_path and str(error.instance) in RENAMED_METRICS:
         return f"{place.rpartition(': ')[0]}: {error.instance!r} is now {RENAMED_METRICS[error.instance]!r}"
     if error.validator == "not":
@@ -383,4 +387,9 @@ def _missing_paths(config: dict) -> list[str]:
         for name, entry in config["datasets"].items()
         for path in input_paths(entry)
         if not is_made(path, config["miniature"]["folder"]) and not Path(path).exists()
+    ] + [
+        f"datasets: {name}: {key}: {entry[key]} is a file; give the folder"
+        for name, entry in config["datasets"].items()
+        for key in ("images", "masks")
+        if key in entry and Path(entry[key]).is_file()
     ]

@@ -266,7 +266,8 @@ def _unfinished(verdict: Verdict, network: Unfinished) -> str:
     """A network that is no evidence, and what would make it one."""
     where = f"{network.network}, on {_named(verdict, network.connector)}, has not converged and is no evidence"
     if network.needed != network.needed:
-        return f"{where}: it never fell clearly below ridge. Raise epochs, or leave learning_rate to be found by trial."
+        remedy = "Raise epochs, leave learning_rate to be found by trial, or give it more images."
+        return f"{where}: it never fell clearly below ridge. {remedy}"
     takes = f"about {_times(network.needed)}" if network.needed <= CARRIES else f"over {CARRIES} times"
     return f"{where}: its error still fell after {network.passes:,.0f} passes. By its curve it takes {takes} as many."
 
@@ -284,7 +285,7 @@ def _range(verdict: Verdict) -> str:
 
 def _beyond(verdict: Verdict) -> str:
     low, high = (100 * value for value in verdict.beyond)
-    return f"{low:.1f} to {high:.1f} points"
+    return f"{low:z.1f} to {high:z.1f} points"
 
 
 def _times(factor: float) -> str:

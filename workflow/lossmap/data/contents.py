@@ -15,7 +15,8 @@ def count_contents(images: Iterable[tuple], captions: Iterable[str], questions: 
     """Counts of a dataset's entries, and of what some of them lack.
 
     Parameters: images, (image_id, label) of each; captions, the image_id of each; questions, (question_id, text,
-        answers, options, mask) of each, text, two lists of it and a path. What an image or a question has not is None.
+        answers, options, mask) of each, text, two lists of it and a path. What an image or a question has not, and an
+        option that annotations don't give as text, is None.
     Returns: images, captions, questions, classes; alone_in_class: images that no other shares a class with;
         without_caption, without_mask: [how many, the first's id], of images and of questions; answers, options: of
         questions, their number (as text, for JSON) -> [how many questions have so many, the first's id]; marks: of
@@ -52,7 +53,7 @@ def _counted(ids: list[str]) -> list:
 def _marks(questions: list[tuple]) -> dict[str, list]:
     found = {}
     for question_id, text, _, options, _ in questions:
-        for mark in set(MARKS.findall("\n".join([text or "", *(options or ())]))):
+        for mark in set(MARKS.findall("\n".join(filter(None, [text, *(options or ())])))):
             found.setdefault(mark, [0, question_id])[0] += 1
     return dict(sorted(found.items()))
 

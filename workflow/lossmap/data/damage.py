@@ -1,18 +1,23 @@
 """Damage that decoders pass in silence: a hole in the middle of a file, filled with zeros or with other bytes.
 
 JPEG, WEBP and AVIF hold no checksum, and their decoders make pixels of whatever they find. What gives a hole away is
-that afterwards the decoder is out of step: it runs out of data, or ends before the data do.
+that afterwards the decoder is out of step: it runs out of data, or ends before the data do. A TIFF that is deflated has
+checksums, at which its decoder does not look.
 """
 
 import io
 import re
 import struct
+import zlib
+from collections.abc import Mapping
 
 import simplejpeg
 from PIL import Image
 
 HOLE = 256  # bytes of zeros: no AVIF encoder writes 17 of them, and file systems and downloads leave 512 or more
 PADDING = 8  # bytes that an encoder may leave between a picture's last bit and its end marker
+COMPRESSION, DEFLATED = 259, (8, 32946)  # a tag of TIFF, and its values for zlib's format
+PIECES = ((273, 279), (324, 325))  # tags of TIFF: where its strips, or tiles, begin, and how long they are
 SPARE = 32  # bytes at the end of a WEBP picture that its decoder can't do without, unless it lost its step
 
 
@@ -30,6 +35,8 @@ def find_damage(content: bytes, image: Image.Image) -> str | None:
             return _webp(content)
         case "AVIF":
             return _avif(content, image.info)
+        case "TIFF":
+            return _tiff(content, image.tag_v2)
     return None
 
 
@@ -67,3 +74,16 @@ def _avif(content: bytes, info: dict) -> str | None:
     for beside in filter(None, map(info.get, ("exif", "icc_profile", "xmp"))):  # what may hold zeros
         content = content.replace(beside, b"")
     return f"it holds {HOLE} zeros in a row" if bytes(HOLE) in content else None
+
+
+def _tiff(content: bytes, tags: Mapping) -> str | None:
+    """Each strip or tile is a zlib stream of its own, with a checksum."""
+    if tags.get(COMPRESSION) not in DEFLATED:
+        return None
+    for starts, lengths in PIECES:
+        for start, length in zip(tags.get(starts, ()), tags.get(lengths, ()), strict=False):
+            try:
+                zlib.decompress(content[start : start + length])
+            except zlib.error:
+                return f"the pixels at byte {start:,} don't fit their checksum"
+    return None

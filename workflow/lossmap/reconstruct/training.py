@@ -118,9 +118,9 @@ class Training:
 
     @property
     def halfway_error(self) -> float:
-        """The lowest held-out error of the first half of the steps: where it stood with half the passes."""
+        """What `held_out_error` would have been after the first half of the steps, with half the passes."""
         half = self.history[-1]["step"] / 2
-        return min(row["held_out_loss"] for row in self.history if row["step"] <= half)
+        return min(self.linear_error, *(row["held_out_loss"] for row in self.history if row["step"] <= half))
 
     @property
     def passes(self) -> float:

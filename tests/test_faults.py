@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
@@ -60,8 +61,8 @@ STEPS = {  # step -> its files, read from {material} and written to {disk}, and 
         {**NETWORK, "training": {**TRAINING, "checkpoint_minutes": 1e-9}},
     ),
     "measure_patch_loss": (
-        "--embeddings {material}/toy.json --reconstructors {material}/made --losses {disk}/losses.zarr"
-        " --images {disk}/images --summary {disk}/summary",
+        "--embeddings {material}/toy.json --near-copies {material}/near_copies --reconstructors {material}/made"
+        " --losses {disk}/losses.zarr --images {disk}/images --summary {disk}/summary",
         LOSSES,
     ),
 }
@@ -97,6 +98,7 @@ def material(tmp_path_factory):
         Image.new("RGB", (40 + i, 30), (40 * i, 20, 90)).save(folder / f"photos/{i}.png")
     read({"format": "image_folder", "images": str(folder / "photos")}).images.to_parquet(folder / "images.parquet")
     write_store(folder / "toy.json", *embeddings(300), parts=[77])
+    pd.DataFrame({"dataset": [], "image_id": []}, dtype="str").to_parquet(folder / "near_copies")
     (folder / "made").mkdir()
     for step in ("measure_statistics", "fit_linear"):
         assert main(words_of(step, folder, folder / "made")) == 0

@@ -39,7 +39,7 @@ def test_the_readmes_command_redraws_one_figure_and_touches_nothing_else(study):
         assert "extract" in planned(study)  # without the command, everything would be made anew
         done = snakemake(study, *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.M) == ["draw_figure3"]
+    assert re.findall(r"^\d+ of \d+ +(\w+)", done.stdout + done.stderr, re.M) == ["draw_figure3"]
     after = dates(study)
     assert {path: content for path, (content, _) in after.items()} == {
         path: content for path, (content, _) in before.items()

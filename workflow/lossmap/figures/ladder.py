@@ -6,6 +6,7 @@ from matplotlib.lines import Line2D
 
 from lossmap.figures.style import COLOURS, MARKERS, NOT_CONVERGED, points_with_intervals
 
+LINEAR = {"mean", "position_mean", "ridge"}
 KINDS = {
     "own": {"color": "black", "marker": "o"},
     "lossless": {"color": COLOURS[0], "marker": "s"},
@@ -24,7 +25,7 @@ def hollow_marks() -> dict[str, Line2D]:
 def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame) -> None:
     """FVU by rung at the largest share of images: the model's connector as a thick line, lossless controls as thin.
 
-    Of lossless controls those are drawn that were given all the rungs of the connector. Hollow marks: smaller shares.
+    Of lossless controls those are drawn on which networks were trained. Hollow marks: smaller shares.
     Bars: intervals over images. A ring marks the rung with the lowest held-out error.
     A cross marks a network that has not converged.
     table: one model of table ladder, with columns connector, kind, lossless, rung, share, fvu, fvu_low, fvu_high, best,
@@ -34,7 +35,7 @@ def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame) -> None:
     controls = 0
     for connector, rows in table.groupby("connector", sort=False):
         own = rows["kind"].iloc[0] == "own"
-        if not own and not (rows["lossless"].iloc[0] and set(rungs) <= set(rows["rung"])):
+        if not own and not (rows["lossless"].iloc[0] and set(rows["rung"]) - LINEAR):
             continue
         label, how = "model's connector", {**KINDS["own"], "zorder": 3}
         if not own:

@@ -84,7 +84,9 @@ if EVALUATED:
         """What was lost where, on the images of highest, median and lowest loss."""
         input:
             images="results/{study}/data/{dataset}/images.parquet",
-            patch_loss=expand("results/{{study}}/patch_loss/{{dataset}}/{model}.zarr", model=config["models"]),
+            # Of a folder only the date counts, so the table that is written with it tells when it is another.
+            patch_loss=ancient(expand("results/{{study}}/patch_loss/{{dataset}}/{model}.zarr", model=config["models"])),
+            written_with=expand("results/{{study}}/patch_loss/{{dataset}}/{model}.parquet", model=config["models"]),
             embeddings=expand("results/{{study}}/embeddings/{{dataset}}/{model}.json", model=config["models"]),
         output:
             pdf=expand("results/{{study}}/figures/loss_maps-{{dataset}}-{model}.pdf", model=config["models"]),

@@ -77,3 +77,13 @@ def test_an_unknown_step_lists_the_known_ones(capsys):
     with pytest.raises(SystemExit):
         command_line.main(["extrct"])
     assert "extract" in capsys.readouterr().err
+
+
+def test_an_option_that_may_be_left_out_can_hold_several_values():
+    def run(*, table: Path, sizes: list[int] | None = None):
+        """Some step."""
+
+    parser = command_line.parser_of("some_step", run)
+    given = parser.parse_args(["--table", "t.csv", "--sizes", "3", "40"])
+    assert (given.table, given.sizes) == (Path("t.csv"), [3, 40])
+    assert parser.parse_args(["--table", "t.csv"]).sizes is None

@@ -36,9 +36,9 @@ def parser_of(step: str, run) -> argparse.ArgumentParser:
     hints = typing.get_type_hints(run)
     for name, parameter in inspect.signature(run).parameters.items():
         kind, required = hints[name], parameter.default is inspect.Parameter.empty
-        many = typing.get_origin(kind) is list
         if typing.get_origin(kind) in (types.UnionType, typing.Union):  # "str | None": the option may be left out
             kind = next(choice for choice in typing.get_args(kind) if choice is not type(None))
+        many = typing.get_origin(kind) is list
         kind = typing.get_args(kind)[0] if many else kind
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
             parser.add_argument(name, type=kind, metavar=name.upper())

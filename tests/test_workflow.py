@@ -325,8 +325,7 @@ def test_too_few_images_for_k_stop_before_extraction(tmp_path):
     config["datasets"]["seedbench"]["limit"] = 5
     done = snakemake(folder, config=config)
     assert done.returncode == 1
-    assert "Dataset seedbench (5 images)" in done.stdout + done.stderr
-    assert "overlap: k: 5 neighbours are too many" in done.stdout + done.stderr
+    assert "seedbench (5 images): overlap: k: 5 neighbours are too many" in done.stdout + done.stderr
     assert not (folder / "results/small/embeddings").exists()
 
 

@@ -4,7 +4,6 @@ The Snakefile imports this: nothing heavy. By annotations it is asked before any
 manifests, once every dataset that is measured has been read.
 """
 
-import json
 import os
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from lossmap.measures.vqa_accuracy import ENOUGH
 from lossmap.reconstruct.sizes import batch_size, share_sizes
 from lossmap.study import measured_datasets, neighbours_wanted
 from lossmap.vlm.checkpoints import known_configuration, local_checkpoint
+from lossmap.vlm.foreign_formats import json_object
 from lossmap.vlm.input_size import shape_problems
 from lossmap.vlm.prompts import LETTERS
 
@@ -157,12 +157,10 @@ def _mark_problems(config: dict, dataset: str, found: dict) -> list[str]:
 
 def _image_token(folder: Path | None) -> str | None:
     """What stands for an image in a model's prompts, by its processor's configuration; None where that doesn't say."""
-    for name in ("processor_config.json", "tokenizer_config.json"):
-        try:
-            token = json.loads((folder / name).read_text(encoding="utf-8"))["image_token"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        return token["content"] if isinstance(token, dict) else token
+    for name in ("processor_config.json", "tokenizer_config.json") if folder else ():
+        token = json_object(folder / name).get("image_token")
+        if token is not None:
+            return token["content"] if isinstance(token, dict) else token
     return None
 
 

@@ -274,7 +274,7 @@ def planned_parts(folder, config=None) -> int:
     (folder / "other.yaml").write_text(yaml.safe_dump(config or small_study()))
     done = on_cluster(folder, *STORES, "-n", "--configfile", "other.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
-    return len(re.findall(r"^extract  ", done.stdout + done.stderr, re.M))
+    return len(re.findall(r"^extract  results", done.stdout + done.stderr, re.M))
 
 
 @pytest.mark.slurm

@@ -18,12 +18,13 @@ from snakemake.settings.types import DeploymentMethod, ExecMode
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
-from lossmap.codehash import code_hash
-from lossmap.console import install as install_console
-from lossmap.data.miniature_files import ANNOTATIONS, FOLDERS, paths_in
-from lossmap.data.sources import files_digest, input_paths, is_made, sources_digest
+from lossmap.study.codehash import code_hash
+from lossmap.study.console import install as install_console
+from lossmap.miniature.files import ANNOTATIONS, FOLDERS, paths_in
+from lossmap.data.sources import input_paths
+from lossmap.study.sources import files_digest, is_made, sources_digest
 from lossmap.errors import STUDY_FILE, LossmapError
-from lossmap.study import (
+from lossmap.study.settings import (
     EXAMPLES,
     OWN,
     canonical,
@@ -37,7 +38,7 @@ from lossmap.study import (
     part_ranges,
     read_study,
 )
-from lossmap.study_checks import check_annotations, check_contents
+from lossmap.study.checks import check_annotations, check_contents
 from lossmap.vlm.checkpoints import local_checkpoint
 
 

@@ -8,9 +8,9 @@ import pandas as pd
 from PIL import Image
 
 from lossmap.measures.coverage import patch_coverage
-from lossmap.patch_loss_store import LOSSES, PatchLossWriter
-from lossmap.steps import choose_examples
 from lossmap.store import PartWriter, write_index
+from lossmap.store.patch_losses import LOSSES, PatchLossWriter
+from lossmap.study.steps import choose_examples
 
 WIDTH, HEIGHT, GRID = 60, 40, (2, 4)
 BOX = (10.0, 0.0, 50.0, 40.0)  # a centre crop: patches of 10 x 20 pixels

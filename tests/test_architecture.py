@@ -12,35 +12,39 @@ import pandas as pd
 import pytest
 import yaml
 
-from lossmap import codehash
 from lossmap.__main__ import main, step_names
-from lossmap.codehash import code_hash
 from lossmap.data.sources import FORMATS
+from lossmap.study import codehash
+from lossmap.study.codehash import code_hash
 from lossmap.vlm.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "workflow/lossmap"
 STANDARD = set(sys.stdlib_module_names)
-LAYERS = {  # imports go down only
+LIBRARY = ("data", "figures", "measures", "reconstruct", "store", "vlm")
+LAYERS = {  # imports go down only: nothing of the library knows a study or the miniature world
     "figures": {"numpy", "pandas", "matplotlib", "seaborn", "lossmap.figures"},
     "measures": {"numpy", "scipy", "torch", "lossmap.measures"},
     "vlm": {
-        *("numpy", "torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "PIL", "tqdm"),
-        *("lossmap.vlm", "lossmap.data", "lossmap.dry_run"),
+        *("numpy", "torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "PIL", "tqdm", "xarray"),
+        *("lossmap.vlm", "lossmap.data", "lossmap.store"),
     },
     "reconstruct": {
-        *("numpy", "torch", "safetensors", "accelerate", "tqdm"),
-        *("lossmap.reconstruct", "lossmap.measures", "lossmap.store", "lossmap.seeds", "lossmap.dry_run"),
+        *("numpy", "pandas", "torch", "safetensors", "accelerate", "tqdm"),
+        *("lossmap.reconstruct", "lossmap.measures", "lossmap.store"),
     },
     "store": {"numpy", "xarray", "zarr", "xxhash", "lossmap.store"},
-    "patch_loss_store.py": {"numpy", "xarray", "zarr"},
     "data": {"numpy", "pandas", "pyarrow", "PIL", "simplejpeg", "sklearn", "tqdm", "lossmap.data"},
-    "paper": {"pandas"},
-    "codehash.py": set(),
-    "columns.py": set(),
-    "console.py": set(),
-    "seeds.py": set(),
-    "dry_run.py": {"torch"},
+    "miniature": {
+        *("numpy", "torch", "transformers", "tokenizers", "safetensors", "PIL", "tqdm", "sklearn"),
+        *("lossmap.miniature", *(f"lossmap.{part}" for part in LIBRARY)),
+    },
+    "study/paper": {"pandas"},
+    "study/codehash.py": set(),
+    "study/columns.py": set(),
+    "study/console.py": set(),
+    "study/sources.py": {"lossmap.data", "lossmap.miniature"},
+    "study/cost/dry_run.py": {"torch"},
 }
 # Conda's names of packages that PyPI calls otherwise.
 CONDA_NAMES = {
@@ -73,7 +77,7 @@ def test_imports_go_down_only(layer):
 def test_the_snakefile_needs_nothing_heavy():
     """What is imported while the DAG is built must not load torch, transformers, pandas or zarr."""
     code = (
-        "import sys, lossmap.study, lossmap.study_checks, lossmap.codehash, lossmap.console; "
+        "import sys, lossmap.study.settings, lossmap.study.checks, lossmap.study.codehash, lossmap.study.console; "
         "print([m for m in ('torch', 'transformers', 'pandas', 'zarr', 'numpy', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run(
@@ -154,7 +158,7 @@ def test_environments_hold_what_their_rules_import():
             continue
         env = yaml.safe_load((ROOT / "rules" / re.search(r'"(\.\./envs/.*)"', text).group(1)).read_text())
         listed = {entry.split("=")[0] for entry in env["dependencies"]}
-        for package in outside_packages(f"lossmap.steps.{rule}"):
+        for package in outside_packages(f"lossmap.study.steps.{rule}"):
             assert names.get(package, package) in listed, f"{rule}: its environment lacks {package}"
 
 
@@ -266,7 +270,7 @@ def test_a_page_that_a_module_fills_in_counts_as_code(tmp_path, monkeypatch):
 def test_a_reported_number_counts_as_code(tmp_path, monkeypatch):
     package = copy_of_package(tmp_path, monkeypatch)
     before = code_hash("tabulate_overlap")
-    path = package / "paper/figure3.csv"
+    path = package / "study/paper/figure3.csv"
     path.write_text(path.read_text().replace("0.534", "0.535"))
     codehash._read.cache_clear()
     assert code_hash("tabulate_overlap") != before

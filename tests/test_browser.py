@@ -12,10 +12,10 @@ from PIL import Image
 from test_report import CHROMIUM, FLAGS
 
 from lossmap.errors import LossmapError
-from lossmap.examples import worst_patches
 from lossmap.figures.browser import DIGITS, packed_mask
 from lossmap.figures.patch_maps import SIGNED, UNSIGNED
-from lossmap.steps import make_browser
+from lossmap.study.examples import worst_patches
+from lossmap.study.steps import make_browser
 
 SPEC = {"study": "made-up", "most": 200, "megabytes": 15}
 NASTY = '</script><script>window.hacked = 1</script><img src="x" onerror="window.hacked = 2"> {{ script }} & "quoted"'

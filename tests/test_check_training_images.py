@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_images
 
 from lossmap.data.formats import read
 from lossmap.errors import LossmapError
-from lossmap.steps import check_training_images, read_dataset
+from lossmap.study.steps import check_training_images, read_dataset
 
 PHOTOGRAPHS = [Image.fromarray(pixels) for pixels in load_sample_images().images]
 

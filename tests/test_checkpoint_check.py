@@ -16,7 +16,7 @@ from tiny_models import CONFIGS, SIDE, save_config
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from lossmap.errors import LossmapError
-from lossmap.study import check_study
+from lossmap.study.settings import check_study
 from lossmap.vlm import checkpoint_check, checkpoints
 from lossmap.vlm.checkpoint_check import checkpoint_problems
 from lossmap.vlm.families import FAMILIES

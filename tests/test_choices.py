@@ -7,8 +7,8 @@ import torch
 from test_generation import FAMILIES, MAIN, embedded, language_side, scenes, whole
 from tiny_processors import save_speaking
 
-from lossmap.data import language as miniature
 from lossmap.errors import LossmapError
+from lossmap.miniature import language as miniature
 from lossmap.vlm.choices import letter_log_probabilities, letter_tokens, option_log_probabilities
 from lossmap.vlm.generation import load_language_side
 from lossmap.vlm.prompts import choice_prompt

@@ -33,7 +33,7 @@ def step(monkeypatch):
         }
         return faults[name]
 
-    monkeypatch.setitem(sys.modules, "lossmap.steps.try_it", types.SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "lossmap.study.steps.try_it", types.SimpleNamespace(run=run))
     monkeypatch.setattr(command_line, "step_names", lambda: ["try_it"])
     return calls
 

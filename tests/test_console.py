@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lossmap.console import Console, install
+from lossmap.study.console import Console, install
 
 TABLE = "results/s/a.csv"
 

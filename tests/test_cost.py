@@ -10,14 +10,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from lossmap.dry_run import META, Cost, DryRun
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.controls import SETTINGS, make_connector
-from lossmap.reconstruct.cost import connector_cost, network_cost
 from lossmap.reconstruct.linear import Ridge
 from lossmap.reconstruct.networks import build_network, parameters
+from lossmap.study.cost.dry_run import META, Cost, DryRun
+from lossmap.study.cost.models import language_cost, vision_cost
+from lossmap.study.cost.networks import connector_cost, network_cost
 from lossmap.vlm.connector_size import connector_parameters
-from lossmap.vlm.cost import language_cost, vision_cost
 from lossmap.vlm.families import FAMILIES
 from lossmap.vlm.loading import load_vision_side
 

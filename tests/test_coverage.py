@@ -10,8 +10,8 @@ from PIL import Image
 from lossmap.data.images import load_image, load_mask
 from lossmap.errors import LossmapError
 from lossmap.measures.coverage import patch_coverage, region_means
-from lossmap.steps import measure_relevance
 from lossmap.store import PartWriter, write_index
+from lossmap.study.steps import measure_relevance
 from lossmap.vlm.preprocessing import load_preprocessor
 
 ZOO = Path(__file__).parents[1] / "workflow/zoo"

@@ -8,8 +8,8 @@ from toy_store import embeddings, write_store
 from lossmap.errors import LossmapError
 from lossmap.measures.equality import first_of_equals
 from lossmap.measures.overlap import chance_overlap, neighbour_overlap
-from lossmap.neighbour_lists import read_lists
-from lossmap.steps import find_neighbours, measure_overlap, measure_retrieval, tabulate_overlap
+from lossmap.study.neighbour_lists import read_lists
+from lossmap.study.steps import find_neighbours, measure_overlap, measure_retrieval, tabulate_overlap
 
 PRE, POST = embeddings(30)
 

@@ -12,8 +12,6 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
 from lossmap.errors import LossmapError
-from lossmap.example_pictures import picture
-from lossmap.examples import worst_patches
 from lossmap.figures.patch_maps import (
     SIGNED,
     draw_answers,
@@ -25,8 +23,10 @@ from lossmap.figures.patch_maps import (
     show_image,
 )
 from lossmap.figures.style import save, use_style
-from lossmap.steps import draw_captions as draw_captions_step
-from lossmap.steps import draw_examples, draw_loss_maps
+from lossmap.study.example_pictures import picture
+from lossmap.study.examples import worst_patches
+from lossmap.study.steps import draw_captions as draw_captions_step
+from lossmap.study.steps import draw_examples, draw_loss_maps
 from lossmap.vlm.geometry import ImageGeometry
 
 rng = np.random.default_rng(0)

@@ -6,10 +6,10 @@ import pytest
 from example_tables import BOX, GRID, SPEC, answer_mask, chosen_table, made_up_losses, make_study, write_store
 
 from lossmap.errors import LossmapError
-from lossmap.examples import CASES, case, choose, worst_patches
 from lossmap.measures.coverage import patch_coverage
-from lossmap.patch_loss_store import LOSSES
-from lossmap.steps import choose_examples
+from lossmap.store.patch_losses import LOSSES
+from lossmap.study.examples import CASES, case, choose, worst_patches
+from lossmap.study.steps import choose_examples
 
 rng = np.random.default_rng(0)
 COVERED = [patch_coverage(answer_mask(i), BOX, GRID).ravel() for i in range(12)]

@@ -14,8 +14,8 @@ from transformers import CLIPImageProcessorPil
 from lossmap.__main__ import main
 from lossmap.data.formats import read
 from lossmap.errors import LossmapError
-from lossmap.steps import extract, index_embeddings
 from lossmap.store import open_store
+from lossmap.study.steps import extract, index_embeddings
 
 N = 7
 

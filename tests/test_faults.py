@@ -22,9 +22,9 @@ from small_study import MODELS, clone, planned, small_study, snakemake
 from toy_store import embeddings, write_store
 
 from lossmap.__main__ import main
-from lossmap.data import sources
 from lossmap.data.formats import read
-from lossmap.data.sources import files_digest
+from lossmap.study import sources
+from lossmap.study.sources import files_digest
 
 ROOT = Path(__file__).parents[1]
 FUTURE, PAST = time.time() + 30 * 86_400, 86_400

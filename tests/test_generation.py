@@ -15,9 +15,9 @@ from tiny_processors import edit_json, save_speaking
 from transformers import AutoModelForImageTextToText
 from transformers.utils import is_torchvision_available
 
-from lossmap.data import language as miniature
-from lossmap.data.scenes import digit_pool, draw_scene
 from lossmap.errors import LossmapError
+from lossmap.miniature import language as miniature
+from lossmap.miniature.scenes import digit_pool, draw_scene
 from lossmap.vlm.generation import load_language_side
 from lossmap.vlm.loading import load_vision_side
 from lossmap.vlm.processors import load_processor

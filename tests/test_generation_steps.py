@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lossmap import predictions
 from lossmap.data.formats import read
 from lossmap.data.manifest import Manifest, make_table, write_manifest
-from lossmap.data.miniature import write_miniature
 from lossmap.errors import LossmapError
-from lossmap.steps import answer_questions, caption_images, choose_options, extract, index_embeddings
+from lossmap.miniature.datasets import write_miniature
 from lossmap.store import open_store
+from lossmap.study import predictions
+from lossmap.study.steps import answer_questions, caption_images, choose_options, extract, index_embeddings
 from lossmap.vlm.choices import letter_log_probabilities
 from lossmap.vlm.generation import LanguageSide, load_language_side
 from lossmap.vlm.prompts import CAPTION, answer_prompt, caption_prompt, choice_prompt

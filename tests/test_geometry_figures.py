@@ -18,8 +18,8 @@ from lossmap.figures.probe import Probed, probe_maps
 from lossmap.figures.procrustes import alignment_planes
 from lossmap.figures.style import KEPT, LOST, legends_below, use_style
 from lossmap.measures.ranking import plain_ranking
-from lossmap.neighbour_lists import NeighbourLists, write_lists
-from lossmap.steps import draw_figure6, draw_galleries, draw_margins, draw_planner, draw_probe
+from lossmap.study.neighbour_lists import NeighbourLists, write_lists
+from lossmap.study.steps import draw_figure6, draw_galleries, draw_margins, draw_planner, draw_probe
 
 rng = np.random.default_rng(29)
 

@@ -10,14 +10,15 @@ from PIL import Image
 from scipy import stats
 from tiny_models import save_tiny
 
-from lossmap import paper
 from lossmap.errors import LossmapError
-from lossmap.geometry_tables import equivalent_dimension, in_short
 from lossmap.measures.neighbours import nearest_neighbours
 from lossmap.measures.overlap import list_overlap
 from lossmap.measures.relations import partial_spearman
-from lossmap.patch_loss_store import PatchLossWriter
-from lossmap.steps import (
+from lossmap.store import PartWriter, open_store, write_index
+from lossmap.store.patch_losses import PatchLossWriter
+from lossmap.study import paper
+from lossmap.study.geometry_tables import equivalent_dimension, in_short
+from lossmap.study.steps import (
     compare_indexes,
     find_neighbours,
     measure_geometry,
@@ -27,7 +28,6 @@ from lossmap.steps import (
     tabulate_table5,
     tabulate_table7,
 )
-from lossmap.store import PartWriter, open_store, write_index
 from lossmap.vlm.loading import load_vision_side
 
 N, PATCHES, WIDTH = 60, 4, 6

@@ -16,7 +16,7 @@ from lossmap.measures.neighbours import rank_neighbours
 from lossmap.measures.overlap import ranking_overlap
 from lossmap.measures.retrieval import recall_at
 from lossmap.measures.simulation import coverage, finite_population, gaussian_channel, intervals_of
-from lossmap.steps import simulate_coverage
+from lossmap.study.steps import simulate_coverage
 
 ROOT = Path(__file__).parents[1]
 rng = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from toy_store import embeddings, write_store
 
-from lossmap.steps import fit_linear, judge_connector, measure_ladder, measure_statistics, train_reconstructor
+from lossmap.study.steps import fit_linear, judge_connector, measure_ladder, measure_statistics, train_reconstructor
 
 CONNECTORS = {
     "own": {"kind": "own"},

@@ -11,13 +11,13 @@ from scipy import stats
 from lossmap.errors import LossmapError
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.measures.unexplained import growth, unexplained, unexplained_difference
-from lossmap.patch_loss_store import open_patch_losses
 from lossmap.reconstruct.networks import build_network
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.saving import load_reconstructor, save_reconstructor
 from lossmap.reconstruct.statistics import Statistics
-from lossmap.steps import fit_linear, judge_connector, measure_ladder, measure_patch_loss, measure_statistics
 from lossmap.store import PartWriter, open_store, write_index
+from lossmap.store.patch_losses import open_patch_losses
+from lossmap.study.steps import fit_linear, judge_connector, measure_ladder, measure_patch_loss, measure_statistics
 
 rng = np.random.default_rng(0)
 VARIANCES = rng.uniform(0.5, 1.5, size=120)

@@ -20,8 +20,8 @@ from lossmap.reconstruct.linear import (
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.split import split_images
 from lossmap.reconstruct.statistics import Statistics
-from lossmap.steps import measure_statistics
 from lossmap.store import open_store
+from lossmap.study.steps import measure_statistics
 
 CONTROLS = ("own", "identity", "rotation", "invertible_mlp", "pca", "pooling", "other_image", "other_image_and_patch")
 rng = np.random.default_rng(0)

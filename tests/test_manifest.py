@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from lossmap.data.manifest import SCHEMAS, Manifest, make_table, read_manifest, read_table, write_manifest
-from lossmap.data.sources import CUB_FILES, FORMATS, check_entry, input_paths, is_made, sources_digest
+from lossmap.data.sources import CUB_FILES, FORMATS, check_entry, input_paths
 from lossmap.errors import LossmapError
-from lossmap.steps import read_dataset
+from lossmap.study.sources import is_made, sources_digest
+from lossmap.study.steps import read_dataset
 
 IMAGES = [("b", "x/b.jpg", "cat", 3, 2, "0" * 64, "a" * 64), ("a", "x/a.jpg", None, 5, 4, "1" * 64, "b" * 64)]
 CAPTIONS = [("b", "Ein Vögelchen."), ("b", "鸟")]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from lossmap.data import miniature
-from lossmap.data.miniature import IMAGES, answer_mask, write_miniature
-from lossmap.data.miniature_files import ANNOTATIONS, FOLDERS, paths_in
-from lossmap.data.scenes import digit_pool, draw_scene
 from lossmap.errors import LossmapError
+from lossmap.miniature import datasets as miniature
+from lossmap.miniature.datasets import IMAGES, answer_mask, write_miniature
+from lossmap.miniature.files import ANNOTATIONS, FOLDERS, paths_in
+from lossmap.miniature.scenes import digit_pool, draw_scene
 
 N = 16
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lossmap import patch_loss_store
-from lossmap.patch_loss_store import LOSSES, PatchLossError, PatchLossWriter, open_patch_losses
+from lossmap.store import patch_losses
+from lossmap.store.patch_losses import LOSSES, PatchLossError, PatchLossWriter, open_patch_losses
 
 RUNGS, GRID, N = ["ridge", "mlp-small"], (2, 3), 7
 
@@ -57,7 +57,7 @@ def test_it_opens_with_plain_xarray(store):
 def test_batches_and_chunks_leave_no_trace(tmp_path, store, monkeypatch):
     write(tmp_path / "whole.zarr", losses(), batch=N)
     assert json.loads((tmp_path / "whole.zarr/zarr.json").read_text()) == json.loads((store / "zarr.json").read_text())
-    monkeypatch.setattr(patch_loss_store, "CHUNK_BYTES", 2 * 4 * 6)  # two images
+    monkeypatch.setattr(patch_losses, "CHUNK_BYTES", 2 * 4 * 6)  # two images
     write(tmp_path / "pieces.zarr", losses())
     assert len([f for f in (tmp_path / "pieces.zarr/pre_norm/c").rglob("*") if f.is_file()]) == 4
     assert open_patch_losses(tmp_path / "pieces.zarr").equals(open_patch_losses(store))

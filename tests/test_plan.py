@@ -14,11 +14,11 @@ from small_study import ROOT, clone, small_study, snakemake
 from lossmap.__main__ import main
 from lossmap.data.counts import Count, count_dataset
 from lossmap.errors import LossmapError
-from lossmap.plan import Rates, plan_extraction, plan_neighbours, plan_reconstruction, plan_speech
-from lossmap.reconstruct.cost import connector_cost, network_cost
-from lossmap.steps import plan
-from lossmap.study import check_study, networks_of
-from lossmap.vlm.cost import LanguageCost, VisionCost
+from lossmap.study.cost.models import LanguageCost, VisionCost
+from lossmap.study.cost.networks import connector_cost, network_cost
+from lossmap.study.cost.plan import Rates, plan_extraction, plan_neighbours, plan_reconstruction, plan_speech
+from lossmap.study.settings import check_study, networks_of
+from lossmap.study.steps import plan
 
 PAPER = ROOT / "workflow/studies/paper.yaml"
 PHOTOS = {"format": "image_folder", "images": "/nowhere/photos"}

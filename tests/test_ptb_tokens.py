@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hard_captions import HARD
 
-from lossmap.data.language import captions
-from lossmap.data.scenes import digit_pool, draw_scene
 from lossmap.measures.cider import cider_d
 from lossmap.measures.ptb_tokens import ptb_tokens
+from lossmap.miniature.language import captions
+from lossmap.miniature.scenes import digit_pool, draw_scene
 
 SEEN = {
     "A man, riding a wave.": "a man riding a wave",

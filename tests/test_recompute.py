@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from tiny_models import CONFIGS, SIDE, WIDTH, save_tiny
 
 from lossmap.data.formats import read
-from lossmap.data.scenes import digit_pool, draw_scene
 from lossmap.errors import LossmapError
-from lossmap.steps import extract, index_embeddings
+from lossmap.miniature.scenes import digit_pool, draw_scene
 from lossmap.store import open_store
+from lossmap.study.steps import extract, index_embeddings
 from lossmap.vlm.families import FAMILIES, is_connector_key
 from lossmap.vlm.loading import load_vision_side
 from lossmap.vlm.recompute import BATCH, connector_of, load_connector

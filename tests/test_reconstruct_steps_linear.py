@@ -12,8 +12,8 @@ from lossmap.errors import LossmapError
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.saving import load_reconstructor
 from lossmap.reconstruct.statistics import Statistics, store_digest
-from lossmap.steps import fit_linear, measure_statistics
 from lossmap.store import open_store
+from lossmap.study.steps import fit_linear, measure_statistics
 
 CONNECTORS = {
     "own": {"kind": "own"},

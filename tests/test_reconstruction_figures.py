@@ -9,7 +9,7 @@ from lossmap.figures.history import training_history
 from lossmap.figures.ladder import best_by_connector, ladder_by_rung
 from lossmap.figures.patch_losses import loss_histogram
 from lossmap.figures.style import NOT_CONVERGED, use_style
-from lossmap.steps import draw_history, draw_ladder, draw_patch_losses
+from lossmap.study.steps import draw_history, draw_ladder, draw_patch_losses
 
 
 @pytest.fixture(autouse=True)

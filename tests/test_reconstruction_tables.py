@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lossmap.steps import tabulate_reconstruction, tabulate_table1
 from lossmap.store import PartWriter, write_index
+from lossmap.study.steps import tabulate_reconstruction, tabulate_table1
 
 LLAVA = "llava-hf/llava-1.5-7b-hf"
 NETWORKS = ["mlp-3", "transformer"]

@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 
 from lossmap.figures.relations import correlation_by_loss
 from lossmap.figures.style import save, use_style
-from lossmap.steps import draw_figure5
+from lossmap.study.steps import draw_figure5
 
 ENDS = {"low": -0.1, "high": 0.15}
 GIVEN = "patches, given patch norm and mask area"

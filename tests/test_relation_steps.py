@@ -7,8 +7,8 @@ from scipy import stats
 
 from lossmap.errors import LossmapError
 from lossmap.measures.relations import LOSSES
-from lossmap.patch_loss_store import PatchLossWriter
-from lossmap.steps import draw_figure5, relate_answers, relate_captions, tabulate_captions, tabulate_relations
+from lossmap.store.patch_losses import PatchLossWriter
+from lossmap.study.steps import draw_figure5, relate_answers, relate_captions, tabulate_captions, tabulate_relations
 
 RUNGS, GRID, N = ["mean", "mlp"], (3, 4), 60
 STATISTICS = {"confidence": 0.95, "resamples": 100, "permutations": 199, "seed": 0}

@@ -9,8 +9,8 @@ from lossmap.measures.neighbours import nearest_neighbours
 from lossmap.measures.ranking import plain_ranking
 from lossmap.measures.relations import partial_spearman
 from lossmap.measures.retrieval import recall_at
-from lossmap.neighbour_lists import NeighbourLists, write_lists
-from lossmap.steps import measure_retrieval
+from lossmap.study.neighbour_lists import NeighbourLists, write_lists
+from lossmap.study.steps import measure_retrieval
 
 LISTS = np.array([[1, 2, 3], [2, 0, 3], [0, 1, 3], [2, 1, 0]])
 

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lossmap.data import language
-from lossmap.data.scenes import COLOURS, NUMBERS, PLACES, digit_pool, draw_scene
+from lossmap.miniature import language
+from lossmap.miniature.scenes import COLOURS, NUMBERS, PLACES, digit_pool, draw_scene
 
 HELD_OUT = digit_pool("held-out")
 

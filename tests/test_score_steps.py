@@ -12,9 +12,9 @@ from lossmap.__main__ import main
 from lossmap.data.manifest import SCHEMAS
 from lossmap.errors import LossmapError
 from lossmap.measures.cider import cider_d
+from lossmap.measures.seeds import seed_for
 from lossmap.measures.statistics import bootstrap_mean
-from lossmap.seeds import seed_for
-from lossmap.steps import score_answers, score_captions, score_choices
+from lossmap.study.steps import score_answers, score_captions, score_choices
 
 SPEC = {"dataset": "toy", "model": "m", "score": "vqa_accuracy", "confidence": 0.95, "resamples": 200, "seed": 3}
 REFERENCES = [

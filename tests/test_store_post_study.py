@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from small_study import MODELS, clone, small_study, snakemake
 
-from lossmap.embeddings import open_embeddings
 from lossmap.store import StoreError, open_store
+from lossmap.vlm.stored import open_embeddings
 
 READERS = [  # one result of each rule that reads post
     f"results/small/patch_loss/coco-karpathy/{MODELS[1]}_summary.parquet",

@@ -12,8 +12,8 @@ from small_study import ROOT, clone, snakemake
 from lossmap.data.contents import count_contents
 from lossmap.data.formats import read, spread
 from lossmap.errors import LossmapError
-from lossmap.study import check_study, read_study
-from lossmap.study_checks import all_problems, check_annotations, check_contents
+from lossmap.study.checks import all_problems, check_annotations, check_contents
+from lossmap.study.settings import check_study, read_study
 
 NOTHING = count_contents([], [], [])
 FOUR = ["red"] * 4
@@ -92,7 +92,7 @@ def test_annotations_and_the_manifest_that_is_read_of_them_count_alike():
     config = study({"caps": {"format": "coco", "annotations": coco(range(39)), "sample": 30}})
     found, manifest = {}, read(config["datasets"]["caps"]).summary()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lossmap.study_checks.all_problems", lambda config, contents: found.update(contents) or [])
+        patch.setattr("lossmap.study.checks.all_problems", lambda config, contents: found.update(contents) or [])
         config["overlap"]["datasets"] = ["caps"]
         check_annotations(config)
     assert found["caps"] == {key: manifest[key] for key in found["caps"]}
@@ -317,7 +317,7 @@ def test_what_was_read_since_it_changed_is_left_to_its_manifest():
 def test_annotations_that_take_long_to_read_are_left_to_the_manifest(monkeypatch):
     os.mkdir("images")
     config = study({"caps": {"format": "coco", "annotations": coco([])}}, overlap={"datasets": ["caps"], "k": [40]})
-    monkeypatch.setattr("lossmap.study_checks.QUICK", os.path.getsize("captions.json") - 1)
+    monkeypatch.setattr("lossmap.study.checks.QUICK", os.path.getsize("captions.json") - 1)
     check_annotations(config)
 
 

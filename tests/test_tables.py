@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from lossmap.measures.neighbours import rank_neighbours
-from lossmap.neighbour_lists import NeighbourLists, read_lists, write_lists
-from lossmap.paper import MODELS, beside
-from lossmap.seeds import seed_for
-from lossmap.steps import tabulate_overlap, tabulate_retrieval
-from lossmap.tables import VIEW, about_copies, p_value, p_values, write_csv, write_html
+from lossmap.measures.seeds import seed_for
+from lossmap.study.neighbour_lists import NeighbourLists, read_lists, write_lists
+from lossmap.study.paper import MODELS, beside
+from lossmap.study.steps import tabulate_overlap, tabulate_retrieval
+from lossmap.study.tables import VIEW, about_copies, p_value, p_values, write_csv, write_html
 
 ROOT = Path(__file__).parents[1]
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from lossmap.data.manifest import Manifest, make_table, write_manifest
-from lossmap.steps import score_answers, score_choices, tabulate_scores
+from lossmap.study.steps import score_answers, score_choices, tabulate_scores
 
 SPEC = {"dataset": "some", "model": "one", "score": "vqa_accuracy", "confidence": 0.95, "resamples": 500, "seed": 0}
 RED = ["red"] * 3 + ["Red."] + ["dark red"] * 2 + ["Blue"] + ["blue", "green", "grey"]

@@ -30,7 +30,7 @@ from lossmap.reconstruct.sizes import batch_size, round_steps, step_limit
 from lossmap.reconstruct.statistics import Statistics
 from lossmap.reconstruct.training import Progress, Run, Schedule, train
 from lossmap.reconstruct.whitening import fold, measure_whitening, whiten
-from lossmap.steps import fit_linear, measure_statistics, train_reconstructor
+from lossmap.study.steps import fit_linear, measure_statistics, train_reconstructor
 
 ROOT = Path(__file__).parents[1]
 PLAIN = {"kind": "mlp", "widths": [16], "dropout": 0.0}

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from lossmap.errors import LossmapError
-from lossmap.steps import judge_connector
-from lossmap.verdict import (
+from lossmap.reconstruct.verdict import (
     Fall,
     Interval,
     Reached,
@@ -20,6 +19,7 @@ from lossmap.verdict import (
     points_within,
     sentences,
 )
+from lossmap.study.steps import judge_connector
 
 RUNGS = {"ridge": ("ridge", 10), "mlp-small": ("mlp", 100), "mlp-large": ("mlp", 1000)}
 SETTLED = {"ridge": (0.12, 0.12), "mlp-small": (0.085, 0.082), "mlp-large": (0.083, 0.08)}  # at 50%, at 100%

@@ -52,7 +52,7 @@ def test_every_result_of_the_study_is_there(study):
         assert len(pd.read_csv(results / f"tables/{table}.csv")) > 0
         page = (results / f"tables/{table}.html").read_text()
         assert "</table>" in page
-        # lossmap.columns says what each column means
+        # lossmap.study.columns says what each column means
         assert not re.findall(r"<th(?: class=\"number\")?>(.*?)</th>", page), table
     figures = {path.stem for path in (results / "figures").glob("*.pdf")}
     assert figures == {

@@ -13,17 +13,17 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from lossmap.data import language
-from lossmap.data.scenes import digit_pool, draw_scene
 from lossmap.errors import LossmapError
-from lossmap.steps import train_zoo
+from lossmap.miniature import language
+from lossmap.miniature.build import GRID, IMAGE, IMAGE_TOKENS, MODELS, PATCH, WIDTH, build
+from lossmap.miniature.card import card
+from lossmap.miniature.evaluate import digits_named, generate, question_alone_scores, question_scores
+from lossmap.miniature.scenes import digit_pool, draw_scene
+from lossmap.miniature.text import Encoder, answered
+from lossmap.miniature.train import RECIPES, Trainer, cached_features, draw_examples
+from lossmap.miniature.vision import connect, model_images, patch_order, patch_targets, pixel_tensors, tower_features
+from lossmap.study.steps import train_zoo
 from lossmap.vlm.processors import load_processor
-from lossmap.vlm.zoo.build import GRID, IMAGE, IMAGE_TOKENS, MODELS, PATCH, WIDTH, build
-from lossmap.vlm.zoo.card import card
-from lossmap.vlm.zoo.evaluate import digits_named, generate, question_alone_scores, question_scores
-from lossmap.vlm.zoo.text import Encoder, answered
-from lossmap.vlm.zoo.train import RECIPES, Trainer, cached_features, draw_examples
-from lossmap.vlm.zoo.vision import connect, model_images, patch_order, patch_targets, pixel_tensors, tower_features
 
 ZOO = Path(__file__).parents[1] / "workflow/zoo"
 

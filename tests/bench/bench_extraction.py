@@ -17,8 +17,8 @@ from transformers import AutoModelForImageTextToText
 
 from lossmap.data.formats import read
 from lossmap.data.images import load_image
-from lossmap.data.miniature import write_miniature
-from lossmap.steps import extract
+from lossmap.miniature.datasets import write_miniature
+from lossmap.study.steps import extract
 from lossmap.vlm.loading import load_vision_side
 from lossmap.vlm.processors import load_processor
 

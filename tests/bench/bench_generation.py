@@ -17,9 +17,9 @@ from PIL import Image, ImageOps
 from transformers import AutoModelForImageTextToText
 
 from lossmap.data.formats import read
-from lossmap.data.miniature import write_miniature
-from lossmap.predictions import open_asked, predict, say
-from lossmap.steps import extract, index_embeddings
+from lossmap.miniature.datasets import write_miniature
+from lossmap.study.predictions import open_asked, predict, say
+from lossmap.study.steps import extract, index_embeddings
 from lossmap.vlm.processors import load_processor
 from lossmap.vlm.prompts import answer_prompt
 

@@ -30,10 +30,10 @@ import zarr
 from PIL import Image
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from lossmap.data.miniature import write_miniature
-from lossmap.steps import verify
+from lossmap.miniature.datasets import write_miniature
 from lossmap.store import PartWriter, open_store, write_index
 from lossmap.store.writer import CHUNK_BYTES, SHARD_BYTES
+from lossmap.study.steps import verify
 from lossmap.vlm.loading import load_vision_side
 
 ROOT = Path(__file__).parents[2]

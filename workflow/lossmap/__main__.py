@@ -10,8 +10,8 @@ import sys
 import types
 import typing
 
-from lossmap import steps
 from lossmap.errors import LossmapError
+from lossmap.study import steps
 
 FULL = ("the disk is full", "Free space")
 FAULTS_OF_DISKS = {
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     top = argparse.ArgumentParser(prog="lossmap", description="What a vision-language model loses at its connector.")
     top.add_argument("step", choices=step_names(), help="one step of the workflow; add --help for its options")
     step = top.parse_args(arguments[:1]).step
-    run = importlib.import_module(f"lossmap.steps.{step}").run
+    run = importlib.import_module(f"lossmap.study.steps.{step}").run
     options = vars(parser_of(step, run).parse_args(arguments[1:]))
     unnamed = [
         options.pop(name)

@@ -7,8 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from lossmap.errors import LossmapError
+from lossmap.measures.seeds import seed_for
 from lossmap.reconstruct.pairs import Pairs
-from lossmap.seeds import seed_for
 
 RANGE = 256  # images read in one run: long reads, yet many ranges in a buffer; part of what a seed means
 MEMORY = 2 << 30

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from lossmap.errors import LossmapError
+from lossmap.measures.seeds import seed_for
 from lossmap.reconstruct.statistics import Statistics
-from lossmap.seeds import seed_for
 
 
 class Connector(nn.Module):

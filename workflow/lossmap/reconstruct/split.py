@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lossmap.errors import LossmapError
+from lossmap.measures.seeds import seed_for
 from lossmap.reconstruct.sizes import share_sizes
-from lossmap.seeds import seed_for
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from torch.optim.adamw import adamw
 from tqdm import tqdm
 
 from lossmap.errors import LossmapError
+from lossmap.measures.seeds import seed_for
 from lossmap.reconstruct.batches import Batches, HeldOut
 from lossmap.reconstruct.networks import BeyondRidge
 from lossmap.reconstruct.saving import load_tensors, save_tensors
 from lossmap.reconstruct.whitening import fold, measure_whitening, whiten
-from lossmap.seeds import seed_for
 
 RATES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001)  # that are tried
 TRIALS = (25, 100)  # steps for which a rate is tried: longer where none gained REST, as beside a good linear decoder

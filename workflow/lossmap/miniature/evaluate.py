@@ -1,0 +1,99 @@
+"""What a miniature model knows: answers to questions about scenes of digits that it has never seen."""
+
+import re
+from collections import Counter, defaultdict
+
+import numpy as np
+import torch
+
+from lossmap.miniature import language
+from lossmap.miniature.scenes import Scene
+from lossmap.miniature.text import Encoder, answered
+from lossmap.miniature.vision import model_images
+
+BATCH = 50
+
+
+def _mean_by(keys: list, right: list[bool]) -> dict:
+    """Accuracy over all, then by key."""
+    by = defaultdict(list)
+    for key, value in zip(keys, right, strict=True):
+        by[key].append(value)
+    return {"all": float(np.mean(right)), **{key: float(np.mean(by[key])) for key in sorted(by)}}
+
+
+def _right(name, model, encoder: Encoder, features: torch.Tensor, prompts: list[str], answers: list[str]) -> list[bool]:
+    """Whether each answer is exactly what the model generates, greedily."""
+    found = []
+    for i in range(0, len(prompts), BATCH):
+        part = slice(i, i + BATCH)
+        found += answered(name, model, features[part], encoder(prompts[part], answers[part])).tolist()
+    return found
+
+
+def question_scores(name, model, encoder, scenes: list[Scene], features, rng: np.random.Generator) -> dict[str, float]:
+    """Share of open questions, one a scene, answered exactly: all, then by kind. features: from `cached_features`."""
+    asked = [language.ask(scene, rng) for scene in scenes]
+    prompts = [language.short_answer_prompt(question.text) for question in asked]
+    right = _right(name, model, encoder, features, prompts, [question.answer for question in asked])
+    return _mean_by([question.kind for question in asked], right)
+
+
+def choice_scores(name, model, encoder, scenes: list[Scene], features, rng: np.random.Generator) -> dict:
+    """Share of four-option questions, one a scene, answered with the right letter: all, then by category."""
+    asked = [language.ask_choice(scene, rng) for scene in scenes]
+    prompts = [language.choice_prompt(choice.text, choice.options) for choice in asked]
+    right = _right(name, model, encoder, features, prompts, [language.LETTERS[choice.answer] for choice in asked])
+    return _mean_by([choice.category for choice in asked], right)
+
+
+def question_alone_scores(
+    training: list[Scene], held_out: list[Scene], rng, fit_rng, rounds: int = 5
+) -> dict[str, float]:
+    """What answering by the question's words alone would score: to each question its commonest answer on training
+    scenes.
+
+    rng: as given to `question_scores`, for the same questions; fit_rng: for those on the training scenes, `rounds` a
+    scene.
+    """
+    said = defaultdict(Counter)
+    for scene in training:
+        for _ in range(rounds):
+            question = language.ask(scene, fit_rng)
+            said[question.text][question.answer] += 1
+    asked = [language.ask(scene, rng) for scene in held_out]
+    guesses = [said[q.text].most_common(1)[0][0] if q.text in said else language.UNANSWERABLE for q in asked]
+    return _mean_by([q.kind for q in asked], [guess == q.answer for guess, q in zip(guesses, asked, strict=True)])
+
+
+@torch.no_grad()
+def generate(name, model, processor, images: list[np.ndarray], prompts: list[str], length: int = 60) -> list[str]:
+    """What the model says to each picture and prompt, greedily, at most `length` tokens, the ordinary way: pixels in,
+    words out."""
+    said = []
+    for i in range(0, len(prompts), BATCH):
+        part = slice(i, i + BATCH)
+        texts = [
+            processor.apply_chat_template(
+                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}],
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+            for prompt in prompts[part]
+        ]
+        inputs = processor(images=model_images(name, images[part]), text=texts, padding=True, return_tensors="pt")
+        made = model.generate(**inputs, max_new_tokens=length, do_sample=False)
+        said += processor.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [text.strip() for text in said]
+
+
+def digits_named(caption: str, scene: Scene) -> float:
+    """Share of a scene's digits that a caption names rightly: their number and their colour, as often as they are
+    there."""
+    words = Counter(re.findall(r"\w+", caption.lower()))
+    named = 0
+    for digit in scene.digits:
+        if words[digit.number] and words[digit.colour]:
+            words[digit.number] -= 1
+            named += 1
+    return named / len(scene.digits)

@@ -1,0 +1,1 @@
+"""The application: a study's settings, checks, cost, steps and exhibits, on the library."""

@@ -1,0 +1,77 @@
+"""Which code a step runs, as one hash: what Snakemake needs to rerun exactly the steps that an edit touches."""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def code_hash(step: str) -> str:
+    """Hash of a step's module and of every module and data file of this package that it imports, directly or not.
+
+    Parameters: step, the name of a module in `lossmap.study.steps`.
+    Returns: 16 hex digits. It depends on the content of files alone, not on times or places, and only on what is
+    computed: not on comments, blank lines, docstrings or annotations of types, so that a better explanation reruns
+    nothing.
+    """
+    seen: dict[str, bytes] = {}
+    _collect(f"lossmap.study.steps.{step}", seen)
+    lines = b"\n".join(name.encode() + b" " + digest for name, digest in sorted(seen.items()))
+    return hashlib.sha256(lines).hexdigest()[:16]
+
+
+def _collect(module: str, seen: dict[str, bytes]) -> None:
+    path = _path(module)
+    if module in seen or path is None:
+        return
+    seen[module], imports = _read(path)
+    for name in imports:
+        _collect(name, seen)
+
+
+@cache
+def _read(path: Path) -> tuple[bytes, tuple[str, ...]]:
+    """Hash of a module's code, and the modules of this package that it imports (at any depth of its functions)."""
+    tree = ast.parse(path.read_text())
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"{path}:{node.lineno}: relative import; write `from lossmap...` instead.")
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    digest = hashlib.sha256(ast.dump(_Computed().visit(tree)).encode())
+    # A package's tables, and the files beside a module that share its name: what it reads.
+    for data in sorted(path.parent.glob("*.csv" if path.name == "__init__.py" else f"{path.stem}.*")):
+        if data.suffix != ".py":
+            digest.update(data.read_bytes())
+    return digest.hexdigest().encode(), tuple(name for name in names if name.split(".")[0] == "lossmap")
+
+
+class _Computed(ast.NodeTransformer):
+    """A module's code without what explains it: docstrings, and the types of arguments, results and variables. Fields
+    of a dataclass stay, with their names, order and defaults; and the types of `run`, which the command line reads."""
+
+    def visit_Expr(self, node):
+        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
+
+    def visit_FunctionDef(self, node):
+        node.returns = None
+        if node.name != "run":
+            arguments = node.args
+            for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+                argument.annotation = None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node):
+        node.annotation = ast.Constant(None)
+        return self.generic_visit(node)
+
+
+def _path(module: str) -> Path | None:
+    """File of a module of this package; None for a name inside one."""
+    base = PACKAGE.joinpath(*module.split(".")[1:])
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)

@@ -1,0 +1,1 @@
+"""What a study will cost: disk, memory, hours of a GPU."""

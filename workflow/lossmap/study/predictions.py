@@ -1,0 +1,153 @@
+"""What models say, on disk: made in chunks, so that a run that was killed goes on where it stopped."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import xarray as xr
+from tqdm import tqdm
+
+from lossmap.errors import LossmapError
+from lossmap.study.codehash import code_hash
+from lossmap.vlm.generation import LanguageSide, load_language_side
+from lossmap.vlm.stored import open_embeddings
+
+CHUNK = 512  # prompts; what a killed run loses at most
+_TEXT = pa.string()
+_ASKED = [("question_id", _TEXT), ("image_id", _TEXT), ("prompt", _TEXT)]
+_SAID = [("text", _TEXT), ("token_ids", pa.list_(pa.int64())), ("revision", _TEXT)]
+SCHEMAS = {
+    "captions": pa.schema([*_ASKED[1:], *_SAID]),
+    "answers": pa.schema([*_ASKED, *_SAID]),
+    "choices": pa.schema(
+        [*_ASKED, ("log_probabilities", pa.list_(pa.float64())), ("choice", pa.int64()), ("revision", _TEXT)]
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model that is asked about the images of a store. identity: JSON values on which what it says depends."""
+
+    store: xr.Dataset
+    language: LanguageSide
+    identity: dict
+
+
+def open_asked(embeddings: Path, spec: dict, step: str, threads: int) -> Asked:
+    """Open a store and load the language side of the model that made it, on the GPU where there is one.
+
+    Parameters: embeddings, the store's index; spec, with checkpoint, revision, image_size, compute_dtype; step, whose
+        code asks; threads, of torch.
+    Raises: LossmapError if the store was made by another checkpoint, revision or image_size; as `load_language_side`.
+    """
+    torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    store = open_embeddings(embeddings, device)
+    made = store.attrs["provenance"]
+    model = {key: spec[key] for key in ("checkpoint", "revision", "image_size")}
+    other = [f"{key}: {made[key]!r} there, {value!r} here" for key, value in model.items() if made[key] != value]
+    if other:
+        raise LossmapError.listing(
+            f"{embeddings}: these embeddings were made by another model than the one that is asked:",
+            other,
+            "Extract them again, or name the model that made them.",
+        )
+    language = load_language_side(**model, dtype=spec["compute_dtype"], device=device)
+    # The index holds the digests of all parts.
+    digest = hashlib.sha256(Path(embeddings).read_bytes()).hexdigest()
+    return Asked(
+        store, language, {"spec": spec, "revision": language.revision, "store": digest, "code": code_hash(step)}
+    )
+
+
+def predict(
+    kind: str,
+    asked: list[dict],
+    model: Asked,
+    ask: Callable[[list[dict], torch.Tensor], list[dict]],
+    predictions: Path,
+    batch_size: int,
+) -> None:
+    """Ask about every entry and write the table `kind` of SCHEMAS.
+
+    Chunks that are done lie in `<predictions>.partial` until all are; a run with another model, store, spec, code or
+    entries doesn't take them.
+
+    Parameters: kind, a key of SCHEMAS; asked, in order, image_id, prompt and what else `ask` needs; model, that
+        says it; ask, batch of `asked` and post (batch, tokens, features) -> the missing columns; predictions, the file
+        to write; batch_size, prompts at once.
+    Raises: LossmapError if an entry's image is not in the store.
+    """
+    row_of = {image: row for row, image in enumerate(model.store["image_id"].values.tolist())}
+    lost = [
+        f"{entry.get('question_id', 'caption')}: image {entry['image_id']}"
+        for entry in asked
+        if entry["image_id"] not in row_of
+    ]
+    if lost:
+        raise LossmapError.listing(
+            f"{predictions}: these images have no embeddings:", lost, "Read the dataset and extract embeddings again."
+        )
+    schema, folder = SCHEMAS[kind], _chunks_of(predictions, model.identity, asked)
+    chunks = []
+    with tqdm(total=len(asked), unit="prompt", desc=kind) as progress:
+        for start in range(0, len(asked), CHUNK):
+            chunk, path = asked[start : start + CHUNK], folder / f"{start:08d}.parquet"
+            if path.exists():
+                progress.update(len(chunk))
+            else:
+                said = []
+                for batch in (chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)):
+                    said += ask(batch, _read_posts(model.store, [row_of[entry["image_id"]] for entry in batch]))
+                    progress.update(len(batch))
+                rows = [{**entry, **answer} for entry, answer in zip(chunk, said, strict=True)]
+                _write(pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema), path)
+            chunks.append(path)
+    _write(pa.concat_tables(pq.read_table(path, schema=schema) for path in chunks), predictions)
+    shutil.rmtree(folder.parent)
+
+
+def say(language: LanguageSide, max_new_tokens: int) -> Callable[[list[dict], torch.Tensor], list[dict]]:
+    """The `ask` of `predict` that has the model say something, greedily: text, token_ids, revision."""
+
+    def generate(batch: list[dict], post: torch.Tensor) -> list[dict]:
+        made = language.generate([entry["prompt"] for entry in batch], post, max_new_tokens)
+        return [
+            {"text": text, "token_ids": tokens, "revision": language.revision}
+            for text, tokens in zip(language.decode(made), made, strict=True)
+        ]
+
+    return generate
+
+
+def _chunks_of(predictions: Path, identity: dict, asked: list[dict]) -> Path:
+    """The folder of finished chunks of these very predictions; those of others are deleted."""
+    key = hashlib.sha256(json.dumps([identity, CHUNK, asked], sort_keys=True).encode()).hexdigest()[:32]
+    partial = predictions.with_name(f"{predictions.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    for folder in partial.iterdir():
+        if folder.name != key:
+            shutil.rmtree(folder)
+    (partial / key).mkdir(exist_ok=True)
+    return partial / key
+
+
+def _read_posts(store: xr.Dataset, rows: list[int]) -> torch.Tensor:
+    distinct, position = np.unique(rows, return_inverse=True)
+    return torch.from_numpy(store["post"][distinct].values[position])
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    """Under another name first: what has its name is whole."""
+    partial = path.with_name(f".{path.name}.writing")
+    pq.write_table(table, partial)
+    os.replace(partial, path)

@@ -1,0 +1,396 @@
+"""A study's configuration: checked in full before anything runs, with every fault in one error."""
+
+import difflib
+import json
+from math import isfinite
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.validators import extend
+
+from lossmap.data.sources import entry_problems, input_paths
+from lossmap.errors import LossmapError, study_file
+from lossmap.study.sources import MADE, is_made
+from lossmap.vlm.checkpoint_check import checkpoint_problems, configuration_problems
+from lossmap.vlm.checkpoints import CHECKOUT, SHIPPED, known_configuration, local_checkpoint
+
+SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
+# What a model is asked about a dataset -> the formats whose datasets have what is needed to score it.
+BEHAVIOUR = {
+    "captions": ("karpathy", "coco"),
+    "answers": ("vizwiz_grounding", "vqav2"),
+    "choices": ("seedbench", "foodieqa"),
+}
+EXAMPLES = 4  # of each model, dataset and task, at least: highest and lowest loss of right and of wrong answers
+RENAMED_METRICS = {"l2": "euclidean", "ip": "cosine"}  # in studies of earlier versions
+NAME = "^[A-Za-z0-9][A-Za-z0-9._-]*$"  # in the schema, of what files and folders are named after
+OWN = "own"  # the model's connector, among the controls
+ALL = "all"  # networks, of a control
+
+
+# JSON Schema calls 3.0 an integer and NaN a number; neither is meant here.
+Strict = extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda checker, value: isinstance(value, int) and not isinstance(value, bool)
+    ).redefine(
+        "number",
+        lambda checker, value: isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value),
+    ),
+)
+
+
+def default_study() -> Path:
+    """The study that is meant where none is given: config.yaml of the working folder, else that of this checkout."""
+    here = Path("config.yaml")
+    return here if here.is_file() else CHECKOUT / here
+
+
+def read_study(path: str | Path) -> dict:
+    """The content of a study's file, unchecked but for keys that are given twice: YAML would take the last.
+
+    Raises: LossmapError if there are such keys, or the file is not YAML.
+    """
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            return yaml.load(file, UniqueKeys)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LossmapError(f"{path}: can't be read as a study ({error}). Give its file with --configfile.") from None
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """PyYAML's safe loader, but for a key that occurs twice in a mapping: an error that names both lines."""
+
+    def construct_mapping(self, node, deep=False):
+        lines = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                where = f"lines {lines[key.value]} and {line}"
+                raise LossmapError(f"{key.start_mark.name}: {key.value!r} is given twice, in {where}. Remove one.")
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+def check_study(config: dict, paths: bool = True, source: str | None = None) -> dict:
+    """Check a study against the schema and against itself, and fill in defaults.
+
+    Parameters: config, as read from the file; paths, whether the files of models and datasets must be there;
+    source, what messages call the file, if not what the workflow was given.
+    Returns: a new dict with every key present.
+    Raises: LossmapError listing every fault: unknown, missing or ill-typed keys (with the nearest known key), unknown
+    datasets, models, formats and families, checkpoints without revision, paths that don't exist.
+    """
+    schema = yaml.safe_load(SCHEMA.read_text())
+    problems = [_worded(error) for error in Strict(schema).iter_errors(config)]
+    if not problems:
+        config = _with_defaults(config, schema)
+        config["retrieval"].setdefault("overlap_k", max(config["overlap"]["k"]))
+        if "reconstruction" in config:
+            config["reconstruction"].setdefault("ladder", config["reconstruction"]["evaluate"][0])
+        problems = [
+            *(
+                f"datasets: {name}: {line}"
+                for name, entry in config["datasets"].items()
+                for line in entry_problems(entry)
+            ),
+            *_brace_problems(config),
+            *_model_problems(config, paths),
+            *_reference_problems(config),
+        ]
+    if not problems and paths:
+        problems = _missing_paths(config)
+    if problems:
+        raise LossmapError.listing(
+            f"The configuration of this study has {len(problems)} fault{'s' * (len(problems) > 1)}:",
+            sorted(problems),
+            f"Mend {source or study_file()}. The comments of the default study, config.yaml, explain every key.",
+        )
+    return config
+
+
+def measured_datasets(config: dict) -> list[str]:
+    """The datasets whose embeddings a study measures."""
+    reconstruction = config.get("reconstruction")
+    return list(
+        dict.fromkeys(
+            [
+                *config["overlap"]["datasets"],
+                *config["retrieval"]["datasets"],
+                *([reconstruction["train"], reconstruction["ladder"]] if reconstruction else []),
+                *(reconstruction["evaluate"] if reconstruction else []),
+                *(name for section in (*BEHAVIOUR, "geometry", "galleries") for name in config[section]["datasets"]),
+            ]
+        )
+    )
+
+
+def examples_of(config: dict) -> list[tuple[str, str]]:
+    """Task and dataset of each table of examples: what was predicted where losses are measured; the images alone where
+    nothing was."""
+    measured = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
+    told = [(task, dataset) for task in BEHAVIOUR for dataset in config[task]["datasets"] if dataset in measured]
+    asked = {dataset for _, dataset in told}
+    return told + [("images", dataset) for dataset in measured if dataset not in asked]
+
+
+def connectors_of(reconstruction: dict) -> dict[str, dict]:
+    """Name -> settings: a model's own connector and the controls."""
+    controls = {
+        name: {key: value for key, value in control.items() if key != "networks"}
+        for name, control in reconstruction["controls"].items()
+    }
+    return {OWN: {"kind": OWN}, **controls}
+
+
+def networks_of(reconstruction: dict, model: str, connector: str = OWN) -> list[str]:
+    """The networks that are trained to undo a connector of a model."""
+    chosen = ALL if connector == OWN else reconstruction["controls"][connector].get("networks", [])
+    return [
+        name
+        for name, network in reconstruction["networks"].items()
+        if model in network.get("models", [model]) and (chosen == ALL or name in chosen)
+    ]
+
+
+def part_ranges(images: int, size: int) -> list[tuple[int, int, str]]:
+    """First image, stop and file name of every part of a store."""
+    starts = [(first, min(first + size, images)) for first in range(0, images, size)]
+    return [(first, stop, f"part-{first:06d}-{stop:06d}.zarr") for first, stop in starts]
+
+
+def most_neighbours(config: dict, dataset: str) -> int:
+    """How many neighbours of each image of a dataset the study needs."""
+    return max(k for _, k in neighbours_wanted(config, dataset))
+
+
+def neighbours_wanted(config: dict, dataset: str) -> list[tuple[str, int]]:
+    """Each number of neighbours that the study asks of a dataset, with the key that asks for it."""
+    wanted = []
+    if dataset in config["overlap"]["datasets"]:
+        wanted += [("overlap: k", k) for k in config["overlap"]["k"]]
+    if dataset in config["retrieval"]["datasets"]:
+        wanted += [("retrieval: recall", k) for k in config["retrieval"]["recall"]]
+        wanted.append(("retrieval: overlap_k", config["retrieval"]["overlap_k"]))
+    if dataset in config["geometry"]["datasets"]:
+        wanted += [("geometry: k", k) for k in config["geometry"]["k"]]
+        wanted.append(("geometry: its intrinsic dimension", 2))
+    if dataset in config["galleries"]["datasets"]:
+        wanted += [(f"galleries: {key}", config["galleries"][key]) for key in ("k", "shown")]
+    if config.get("figure2", {}).get("dataset") == dataset:
+        wanted.append(("figure2: k", config["figure2"]["k"]))
+    return wanted
+
+
+def canonical(value) -> str:
+    """One spelling for equal settings: JSON with sorted keys."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _worded(error) -> str:
+    place = ": ".join(str(step) for step in error.absolute_path) or "top level"
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema.get("properties", {}))
+        unknown = sorted(set(error.instance) - set(known), key=str)
+        return "; ".join(f"{place}: unknown key {key!r}{_nearest(key, known)}" for key in unknown)
+    if error.validator == "required":
+        return f"{place}: {error.message.replace(' is a required property', '')} is missing"
+    if error.validator == "pattern" and place.endswith("revision"):
+        return f"{place}: {error.instance!r} is not a commit hash (40 hex digits): a branch or tag can move"
+    if error.validator == "pattern" and error.schema["pattern"] == NAME:
+        wanted = "a name here may hold A to Z, a to z, digits, _ - and ., and begins with a letter or digit"
+        return f"{place}: {error.instance!r} is no name of a file: {wanted}"
+    if "metrics" in error.absolute_path and str(error.instance) in RENAMED_METRICS:
+        return f"{place.rpartition(': ')[0]}: {error.instance!r} is now {RENAMED_METRICS[error.instance]!r}"
+    if error.validator == "not":
+        return f"{place}: {error.instance!r} is taken: results/{error.instance}/ holds something else"
+    return f"{place}: {error.message}"
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else f" (known: {', '.join(known)})"
+
+
+def _with_defaults(value, schema: dict):
+    if not isinstance(value, dict) or "properties" not in schema:
+        return value
+    filled = dict(value)
+    for key, sub in schema["properties"].items():
+        if key not in filled and "default" in sub:
+            filled[key] = sub["default"]
+        if key in filled:
+            filled[key] = _with_defaults(filled[key], sub)
+    return filled
+
+
+def _brace_problems(config: dict) -> list[str]:
+    """Paths that Snakemake would take for patterns."""
+    given = [(f"models: {name}: checkpoint", model["checkpoint"]) for name, model in config["models"].items()]
+    given += [
+        (f"datasets: {name}: {key}", value)
+        for name, entry in config["datasets"].items()
+        for key, value in entry.items()
+        if isinstance(value, str)
+    ]
+    return [
+        f"{place}: {path} holds {{ or }}, which Snakemake takes for a wildcard; rename it, or give a link to it"
+        for place, path in given
+        if set(path) & set("{}")
+    ]
+
+
+def _model_problems(config: dict, paths: bool) -> list[str]:
+    problems, asked = [], any(config[section]["datasets"] for section in BEHAVIOUR)
+    for name, model in config["models"].items():
+        checkpoint, side = model["checkpoint"], model.get("image_size")
+        folder = local_checkpoint(checkpoint)
+        if folder.is_dir():
+            if "revision" in model:
+                problems.append(f"models: {name}: revision means nothing to a folder; {checkpoint} is one")
+            if paths:
+                problems += [f"models: {name}: {line}" for line in checkpoint_problems(folder, side, asked)]
+            continue
+        hub_like = checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~"))
+        if folder.is_file():
+            problems.append(f"models: {name}: {checkpoint} is a file; give the folder that holds the whole checkpoint")
+        elif not hub_like or checkpoint.startswith((SHIPPED, MADE)):
+            problems += [f"models: {name}: checkpoint folder {checkpoint} does not exist"] * paths
+        elif "revision" not in model:
+            problems.append(
+                f"models: {name}: {checkpoint} is no folder here; as a hub id it needs revision: a 40-digit commit "
+                "hash, so that the study can be repeated"
+            )
+        elif paths and (known := known_configuration(checkpoint, model["revision"])):
+            problems += [f"models: {name}: {line}" for line in configuration_problems(known, side, asked, checkpoint)]
+    return problems
+
+
+def _reference_problems(config: dict) -> list[str]:
+    problems = []
+    for section in ("overlap", "retrieval", *BEHAVIOUR, "geometry", "galleries"):
+        for dataset in config[section]["datasets"]:
+            if dataset not in config["datasets"]:
+                problems.append(
+                    f"{section}: datasets: {dataset!r} is not among datasets{_nearest(dataset, [*config['datasets']])}"
+                )
+    if config["galleries"]["shown"] > config["galleries"]["k"]:
+        problems.append("galleries: shown: must not be more than k, whose overlap is told beside the images")
+    problems += _reconstruction_problems(config)
+    problems += _head_problems(config)
+    problems += _behaviour_problems(config)
+    problems += _browser_problems(config)
+    figure2 = config.get("figure2")
+    if figure2:
+        for key in ("dataset", "model"):
+            known = list(config[f"{key}s"])
+            if figure2[key] not in known:
+                problems.append(f"figure2: {key}: {figure2[key]!r} is not among {key}s{_nearest(figure2[key], known)}")
+        if figure2["dataset"] not in config["overlap"]["datasets"]:
+            problems.append(f"figure2: dataset: {figure2['dataset']!r} is not among overlap: datasets")
+        if "euclidean" not in config["overlap"]["metrics"]:
+            problems.append("figure2: it shows Euclidean neighbours, so overlap: metrics must hold euclidean")
+    return problems
+
+
+def _reconstruction_problems(config: dict) -> list[str]:
+    reconstruction = config.get("reconstruction")
+    if not reconstruction:
+        return []
+    known = {"datasets": [*config["datasets"]], "models": [*config["models"]]}
+    known["networks"] = [*reconstruction["networks"]]
+    wanted = [(key, "datasets", [reconstruction[key]]) for key in ("train", "ladder")]
+    wanted.append(("evaluate", "datasets", reconstruction["evaluate"]))
+    wanted += [
+        (f"networks: {name}: models", "models", network.get("models", []))
+        for name, network in reconstruction["networks"].items()
+    ]
+    wanted += [
+        (f"controls: {name}: networks", "networks", control.get("networks", []))
+        for name, control in reconstruction["controls"].items()
+        if control.get("networks") != ALL
+    ]
+    problems = [
+        f"reconstruction: {key}: {name!r} is not among {kind}{_nearest(name, known[kind])}"
+        for key, kind, names in wanted
+        for name in names
+        if name not in known[kind]
+    ]
+    problems += [
+        f"reconstruction: tables: {table}: {name!r} is not among reconstruction: evaluate"
+        for table, names in reconstruction["tables"].items()
+        for name in names
+        if name not in reconstruction["evaluate"]
+    ]
+    if reconstruction["train"] in (reconstruction["ladder"], *reconstruction["evaluate"]):
+        problems.append(
+            f"reconstruction: train: {reconstruction['train']!r} is also measured; images that trained a reconstructor "
+            "tell nothing of what it can recover"
+        )
+    return problems
+
+
+def _head_problems(config: dict) -> list[str]:
+    """Transformers whose width their heads can't share."""
+    networks = config["reconstruction"]["networks"] if "reconstruction" in config else {}
+    return [
+        f"reconstruction: networks: {name}: width {network['width']} isn't a multiple of heads, {network['heads']}"
+        for name, network in networks.items()
+        if network["kind"] == "transformer" and network["width"] % network["heads"]
+    ]
+
+
+def _behaviour_problems(config: dict) -> list[str]:
+    problems = []
+    for section, formats in BEHAVIOUR.items():
+        for dataset in config[section]["datasets"]:
+            form = config["datasets"].get(dataset, {}).get("format")
+            if form and form not in formats:
+                problems.append(
+                    f"{section}: datasets: {dataset} has format {form}, which holds no {section} to score against "
+                    f"(formats that do: {', '.join(formats)})"
+                )
+    measured = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
+    problems += [
+        f"captions: datasets: {dataset!r} must be among reconstruction: evaluate, too; captions stand beside losses"
+        for dataset in config["captions"]["datasets"]
+        if dataset in config["datasets"] and dataset not in measured
+    ]
+    for figure, section in (("figure1", "answers"), ("figure7", "answers"), ("figure12", "captions")):
+        if figure not in config:
+            continue
+        dataset, model = config[figure]["dataset"], config[figure].get("model")
+        if dataset not in config[section]["datasets"] or dataset not in measured:
+            problems.append(
+                f"{figure}: dataset: {dataset!r} must be among {section}: datasets and reconstruction: evaluate"
+            )
+        elif section == "answers" and "masks" not in config["datasets"][dataset]:
+            problems.append(f"{figure}: dataset: {dataset!r} has no answer masks")
+        if model is not None and model not in config["models"]:
+            problems.append(f"{figure}: model: {model!r} is not among models{_nearest(model, [*config['models']])}")
+    return problems
+
+
+def _browser_problems(config: dict) -> list[str]:
+    tables, most = len(examples_of(config)) * len(config["models"]), config["browser"]["examples"]
+    if EXAMPLES * tables <= most:
+        return []
+    return [
+        f"browser: examples: {most} are too few: at least {EXAMPLES} are shown of each model, dataset and task, of "
+        f"which there are {tables}; wanted {EXAMPLES * tables}"
+    ]
+
+
+def _missing_paths(config: dict) -> list[str]:
+    return [
+        f"datasets: {name}: {path} does not exist"
+        for name, entry in config["datasets"].items()
+        for path in input_paths(entry)
+        if not is_made(path, config["miniature"]["folder"]) and not Path(path).exists()
+    ] + [
+        f"datasets: {name}: {key}: {entry[key]} is a file; give the folder"
+        for name, entry in config["datasets"].items()
+        for key in ("images", "masks")
+        if key in entry and Path(entry[key]).is_file()
+    ]

@@ -1,0 +1,104 @@
+"""Embeddings, reconstructors -> what each reconstructor misses of every patch, and of every image."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from lossmap.measures.seeds import seed_for
+from lossmap.measures.statistics import bootstrap_mean
+from lossmap.measures.unexplained import unexplained
+from lossmap.reconstruct.evaluation import evaluate, load_rungs
+from lossmap.reconstruct.pairs import pairs_of
+from lossmap.reconstruct.statistics import Statistics
+from lossmap.store.patch_losses import LOSSES, PatchLossWriter
+from lossmap.study.codehash import code_hash
+from lossmap.vlm.stored import open_embeddings
+
+
+def run(
+    *,
+    embeddings: Path,
+    near_copies: Path,
+    reconstructors: Path,
+    losses: Path,
+    images: Path,
+    summary: Path,
+    spec: dict,
+    threads: int = 1,
+) -> None:
+    """Measure the patch losses of one data set and model, with every rung of the model's own connector.
+
+    near_copies: the images that are near-copies of training images (see check_training_images): the summary gives loss
+    and FVU without them too. reconstructors: the model's folder, with own/statistics.safetensors and
+    own/<rung>-<share>.safetensors. losses: a Zarr store (see lossmap.store.patch_losses); images: means over the
+    patches of each image; summary: means over images. spec: dataset, model, rungs, share, batch_size, confidence,
+    resamples, seed. Runs on the GPU where there is one.
+    """
+    torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    statistics = Statistics.load(reconstructors / "own" / "statistics.safetensors")
+    pairs = pairs_of(open_embeddings(embeddings, device), statistics, device)
+    rungs = load_rungs(reconstructors / "own", spec["rungs"], [spec["share"]], statistics, device)
+    best = min((rung for rung in rungs if rung.converged), key=lambda rung: rung.held_out_error).rung
+    image_ids, about = pairs.store["image_id"].values.tolist(), pairs.store.attrs
+    how = {key: spec[key] for key in ("rungs", "share")} | {"statistics": statistics.digest, "device": device}
+    provenance = {"embeddings": about["provenance"], **how, "code": code_hash("measure_patch_loss")}
+    names = [rung.rung for rung in rungs]
+    writer = PatchLossWriter(losses, names, image_ids, about["pre_grid"], {"best": best, "provenance": provenance})
+    blocks = []
+    with tqdm(total=len(pairs), unit="image", desc="patch losses") as progress:
+        for rows, found in evaluate(pairs, rungs, spec["batch_size"]):
+            batch = {name: torch.stack([getattr(loss, name) for loss in found]).cpu().numpy() for name in LOSSES}
+            pre_norm = found[0].norm.cpu().numpy()
+            writer.append(**batch, pre_norm=pre_norm)
+            blocks.append(_per_image(batch, pre_norm, pairs.pre_shape[1]))
+            progress.update(rows.stop - rows.start)
+    writer.close()
+    per_image = {name: np.concatenate([block[name] for block in blocks], axis=-1) for name in blocks[0]}
+    variance = per_image.pop("variance")
+    copies = pd.read_parquet(near_copies)
+    copied = np.isin(image_ids, copies.loc[copies["dataset"] == spec["dataset"], "image_id"])
+    frames, means = [], []
+    for i, rung in enumerate(rungs):
+        values = {name: rows[i] for name, rows in per_image.items()}
+        columns = {"image_id": image_ids, "reconstructor": rung.rung, **values, "variance": variance}
+        frames.append(pd.DataFrame(columns).assign(best=rung.rung == best))
+        means.append(_summary(rung, values, variance, copied, spec) | {"best": rung.rung == best})
+    pd.concat(frames).to_parquet(images, index=False)
+    pd.DataFrame(means).to_parquet(summary, index=False)
+
+
+def _per_image(batch: dict, pre_norm: np.ndarray, features: int) -> dict:
+    """Means over the patches of each image: losses (reconstructors, images), variance (images,)."""
+    means = {name: batch[name].mean(axis=-1) for name in LOSSES}
+    absolute = np.abs(batch["norm_difference"]).mean(axis=-1)
+    return {**means, "absolute_norm_difference": absolute, "variance": (pre_norm**2).mean(axis=-1) / features}
+
+
+def _summary(rung, values: dict, variance: np.ndarray, copied: np.ndarray, spec: dict) -> dict:
+    """One reconstructor over all images: means with intervals, and the spread of the squared error; loss and FVU also
+    without those images that are near-copies of training images (NaN where all are)."""
+    seed = seed_for(spec["seed"], "measure_patch_loss", spec["dataset"], spec["model"])
+    how = {"resamples": spec["resamples"], "confidence": spec["confidence"], "seed": seed}
+    about = dataclasses.asdict(dataclasses.replace(rung, module=None))
+    row = {"dataset": spec["dataset"], "n": len(variance), "model": spec["model"], "reconstructor": rung.rung}
+    row |= {key: about[key] for key in ("kind", "share", "parameters", "held_out_error", "converged")}
+    for name, column in (("loss", "squared_error"), *((name, name) for name in values if name != "squared_error")):
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), bootstrap_mean(values[column], **how), strict=True))
+    row["loss_std"] = values["squared_error"].std()
+    row |= _fvu("fvu", values["squared_error"], variance, how)
+    row |= {"near_copies": int(copied.sum()), "loss_without_near_copies": float("nan")}
+    if not copied.all():
+        errors = values["squared_error"][~copied]
+        row["loss_without_near_copies"] = errors.mean()
+        return row | _fvu("fvu_without_near_copies", errors, variance[~copied], how)
+    return row | dict.fromkeys((f"fvu_without_near_copies{end}" for end in ("", "_low", "_high")), float("nan"))
+
+
+def _fvu(name: str, errors: np.ndarray, variance: np.ndarray, how: dict) -> dict:
+    found = [float(value) for value in unexplained(errors, variance, **how)]
+    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))

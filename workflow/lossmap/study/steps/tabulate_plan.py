@@ -1,0 +1,45 @@
+"""Summaries, plans, projections -> the planner's table."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from lossmap.study.geometry_tables import plan_sentences, planner_table, readable_plan
+from lossmap.study.tables import write_csv, write_html
+
+NOTE = (
+    "A random projection to the dimension given (Johnson-Lindenstrauss, with the constant of Dasgupta and Gupta) keeps "
+    "every distance well enough for all k neighbours of the images whose margin is clear enough; the share of images "
+    "with the smallest margins, which are near-ties, is given up. Neighbours by cosine of mean-pooled embeddings; "
+    "overlap (k-NN overlap ratio, KNOR): the share of them that is kept. Overlap of projections: measured; to the "
+    "connector's output width: mean of up to 8. Width of equal overlap: of random projections that keep as much as the "
+    "connector (–: fewer than 2, or more than its own). Guaranteed beyond the sample: share of images whose margin "
+    "holds for the population that the images are a sample of (Dvoretzky-Kiefer-Wolfowitz); for the others no finite "
+    "dimension is guaranteed. In brackets: bootstrap interval over queries, about their neighbours among the given "
+    "images only."
+)
+
+
+def run(
+    *,
+    summaries: list[Path],
+    plans: list[Path],
+    projections: list[Path],
+    csv: Path,
+    html: Path,
+    finding: Path,
+    spec: dict,
+) -> None:
+    """Gather what a random projection would need, and what it keeps, over all models and datasets.
+
+    spec: confidence.
+    """
+    table = planner_table(_read(summaries), _read(plans), _read(projections))
+    write_csv(table, csv)
+    write_html(readable_plan(table), html, "Dimensions that a random projection needs to keep the neighbours", NOTE)
+    interval = f"In brackets: {spec['confidence']:.0%} bootstrap interval over queries, among the given images only."
+    finding.write_text("\n".join([*plan_sentences(table), "", interval, ""]))
+
+
+def _read(paths: list[Path]) -> pd.DataFrame:
+    return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)

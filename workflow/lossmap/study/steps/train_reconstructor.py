@@ -1,0 +1,95 @@
+"""Training store, statistics, ridge -> a network that reconstructs pre from post, and the history of its training."""
+
+import csv
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from lossmap.errors import LossmapError
+from lossmap.measures.seeds import seed_for
+from lossmap.reconstruct.batches import Batches, HeldOut
+from lossmap.reconstruct.linear import has_enough
+from lossmap.reconstruct.networks import BeyondRidge, build_network
+from lossmap.reconstruct.pairs import pairs_of
+from lossmap.reconstruct.saving import TOLD, file_digest, load_reconstructor, save_reconstructor
+from lossmap.reconstruct.sizes import batch_size, round_steps, step_limit
+from lossmap.reconstruct.split import split_images
+from lossmap.reconstruct.statistics import Statistics
+from lossmap.reconstruct.training import Schedule, Training, train
+from lossmap.study.codehash import code_hash
+from lossmap.vlm.stored import open_embeddings
+
+
+def run(*, embeddings: Path, statistics: Path, ridge: Path, reconstructor: Path, history: Path, spec: dict) -> None:
+    """Train one network on one share of the images, to undo the connector that the statistics are of.
+
+    ridge: the linear decoder fitted on the same share, in the folder of the reconstructor; the network begins as it.
+    spec: network (kind, sizes, dropout), share, shares, held_out, seed, training (epochs, batch and learning_rate, each
+    None where it is to be found; weight_decay, clip, patience, whiten, accumulate, buffer, memory, threads, processes,
+    checkpoint_minutes). A smaller share is passed over more often: all shares may take the same number of steps.
+    Threads and processes come from the spec, for the weights depend on them. Runs on the GPU where there is one; where
+    processes is more than 1, start it with `python -m torch.distributed.run --standalone --nproc-per-node <processes>
+    -m lossmap train_reconstructor ...`: each takes a GPU of its own, if there are any, and its slice of every batch. A
+    killed run goes on from <reconstructor>.partial/, which is removed in the end.
+    """
+    how = dict(spec["training"])
+    names = ("epochs", "batch", "buffer", "memory", "threads", "processes", "checkpoint_minutes")
+    epochs, batch, buffer, memory, threads, processes, minutes = (how.pop(name) for name in names)
+    torch.set_num_threads(threads)
+    gpu = torch.cuda.is_available()
+    accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
+    if accelerator.num_processes != processes:
+        raise LossmapError(
+            f"reconstruction: training: processes is {processes}, but {accelerator.num_processes} were started. Start "
+            f"it by Snakemake, or with python -m torch.distributed.run --standalone --nproc-per-node {processes}."
+        )
+    measured = Statistics.load(statistics)
+    measured.check_store(embeddings)
+    pairs = pairs_of(open_embeddings(embeddings, accelerator.device), measured, accelerator.device)
+    split = split_images(len(pairs), spec["held_out"], spec["shares"], spec["seed"])
+    batch = batch or batch_size(min(map(len, split.train.values())))
+    seed = seed_for(spec["seed"], "train_reconstructor")
+    part = accelerator.process_index, accelerator.num_processes
+    batches = Batches(pairs, split.train[spec["share"]], batch, seed, buffer, memory, part)
+    held_out = HeldOut(pairs, split.held_out, batch, memory, part)
+    blocks = pairs.connector.blocks
+    shapes = {"pre_shape": list(pairs.pre_shape), "post_shape": list(pairs.post_shape)}
+    shapes["blocks"] = None if blocks is None else blocks.tolist()
+    start = {"file": ridge.name, "sha256": file_digest(ridge)}
+    linear, _ = load_reconstructor(ridge, measured.digest)
+    torch.manual_seed(seed)
+    alone = not has_enough(len(batches.images), pairs.post_shape, blocks)
+    network = BeyondRidge(linear, build_network(spec["network"], **shapes), alone).silence()
+    steps = step_limit((len(pairs) - len(split.held_out)) // batch, epochs)
+    schedule = Schedule(steps=steps, round=round_steps(len(split.held_out), batch), **how)
+    binding = {"spec": spec, "statistics": measured.digest, "ridge": start, "code": code_hash("train_reconstructor")}
+    binding["torch"] = torch.__version__
+    work = reconstructor.with_name(f"{reconstructor.name}.partial")
+    done = train(network, batches, held_out, schedule, seed, accelerator, work, binding, minutes)
+    if accelerator.is_main_process:
+        told = {name: getattr(done, name) for name in TOLD}
+        architecture = {**spec["network"], **shapes, **told} | ({} if network.alone else {"ridge": start})
+        save_reconstructor(network, architecture, measured.digest, reconstructor)
+        with history.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [*done.history[0], "converged"], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(row | {"converged": done.converged} for row in done.history)
+        print(_told(done, schedule, batch), file=sys.stderr)
+        shutil.rmtree(work, ignore_errors=True)
+    accelerator.end_training()
+
+
+def _told(done: Training, schedule: Schedule, batch: int) -> str:
+    """How the training went, for the log."""
+    how = "as the study sets it"
+    if done.trials:
+        tried = ", ".join(f"{rate:g}: {'not finite' if e is None else format(e, '.4g')}" for rate, e in done.trials)
+        how = f"found by the held-out error after {done.trial_steps} steps ({tried})"
+    rest = "came to rest" if done.converged else "has NOT CONVERGED"
+    steps = f"{done.history[-1]['step']:,} of at most {schedule.steps:,} steps of {batch} images"
+    error = f"Held-out error {done.linear_error:.4g} of ridge, then {done.held_out_error:.4g}"
+    alone = ", without ridge, which has too few images for its inputs" * done.alone
+    return f"Learning rate {done.learning_rate:g}, {how}. {error}{alone}: {rest} in {steps}."

@@ -1,1 +1,0 @@
-"""The miniature models: how they are built, trained by stages, tested and described."""

@@ -11,12 +11,29 @@ from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from unittest.mock import patch
+from uuid import uuid4
 
 from snakemake.exceptions import WorkflowError
 from snakemake.persistence import PersistenceBase
 from snakemake.settings.types import DeploymentMethod, ExecMode
 
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+
+def folder_of_package():
+    """The folder that holds the package, and nothing else that Python could import. Of an installed package that is one
+    here, with a link to it: what is installed beside it must stay out of the environments that conda makes."""
+    if (Path(workflow.basedir) / "workflow/lossmap").is_dir():
+        return Path(workflow.basedir) / "workflow"
+    package, folder = Path(workflow.basedir).parent, Path(".snakemake/lossmap").absolute()
+    link, made = folder / "lossmap", folder / uuid4().hex
+    if not link.exists() or not link.samefile(package):
+        folder.mkdir(parents=True, exist_ok=True)
+        made.symlink_to(package)
+        made.replace(link)  # at once: jobs on other nodes come here, too
+    return folder
+
+
+PACKAGE_FOLDER = folder_of_package()
+sys.path.insert(0, str(PACKAGE_FOLDER))
 
 from lossmap.study.codehash import code_hash
 from lossmap.study.console import install as install_console
@@ -57,7 +74,7 @@ uses_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_m
 own_python = "PYTHONNOUSERSITE=1" if uses_conda else f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"'
 prefix = (
     "set -euo pipefail; "
-    f"export PYTHONPATH={shlex.quote(str(Path(workflow.basedir) / 'workflow'))} {own_python}; "
+    f"export PYTHONPATH={shlex.quote(str(PACKAGE_FOLDER))} {own_python}; "
     f'report() ( {report_command()} --report "$@" ); '
 )
 shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))

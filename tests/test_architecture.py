@@ -11,8 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from lossmap.__main__ import main, step_names
+from lossmap.__main__ import COMMANDS, main, step_names
 from lossmap.data.sources import FORMATS
 from lossmap.study import codehash
 from lossmap.study.codehash import code_hash
@@ -100,7 +102,7 @@ def test_one_step_is_one_rule_one_module_one_command():
             assert f'code_hash("{name}")' in text, f"{name} would not rerun when its code changes"
             assert name in step_names()
     in_rules = {name for name, _ in rules()}
-    assert set(step_names()) - in_rules == {"plan", "simulate_coverage", "train_zoo", "verify"}  # run by hand
+    assert set(step_names()) - in_rules == set(COMMANDS)  # run by hand
 
 
 def test_every_path_in_a_command_is_quoted():
@@ -134,20 +136,50 @@ def test_the_readmes_numbers_are_those_of_the_shipped_table():
     assert f"chance {shown['chance'].iloc[0]:.2f}" in readme
 
 
+def locked() -> dict[str, str]:
+    """Package -> version, of requirements.lock."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = dict(line.strip().split("==") for line in lines if "==" in line)
+    return {canonicalize_name(name): version for name, version in pins.items()}
+
+
+def required() -> list[Requirement]:
+    """What pyproject.toml asks for, but for Java's comparison, which is not in the lock."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    return [Requirement(entry) for entry in [*project["dependencies"], *extras["slurm"], *extras["dev"]]]
+
+
 def test_environments_hold_the_versions_of_the_lock():
-    lock = dict(
-        line.strip().split("==") for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line
-    )
-    lock = {name.lower().replace("_", "-"): version for name, version in lock.items()}
+    lock = locked()
     for path in sorted((ROOT / "envs").glob("*.yaml")):
         for entry in yaml.safe_load(path.read_text())["dependencies"]:
             name, version = entry.split("=")
             if name != "python":
-                assert lock[CONDA_NAMES.get(name, name).replace("_", "-")] == version, f"{path.name}: {entry}"
+                assert lock[canonicalize_name(CONDA_NAMES.get(name, name))] == version, f"{path.name}: {entry}"
+
+
+def test_the_lock_holds_versions_that_are_asked_for():
+    """pyproject.toml has ranges, for environments that hold other packages, too; the lock what `make` installs."""
+    lock = locked()
+    for one in required():
+        assert one.specifier.contains(lock[canonicalize_name(one.name)]), f"pyproject.toml: {one}"
+
+
+def test_dependencies_are_ranges_that_end_before_what_nobody_has_tried():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for entry in project["dependencies"] + project["optional-dependencies"]["dev"]:
-        name, version = entry.split("==")
-        assert lock[name.lower().replace("_", "-")] == version, f"pyproject.toml: {entry}"
+    for one in map(Requirement, project["dependencies"]):
+        assert {part.operator for part in one.specifier} <= {">=", "<"}, f"{one}: an exact pin belongs in the lock"
+        assert ">=" in {part.operator for part in one.specifier}, f"{one}: which version has what is used of it?"
+
+
+def test_every_package_that_is_imported_is_a_dependency():
+    names = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "PyYAML"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = {canonicalize_name(Requirement(entry).name) for entry in project["dependencies"]}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for name in {name.split(".")[0] for name in imports(path)} - STANDARD - {"lossmap"}:
+            assert canonicalize_name(names.get(name, name)) in listed, f"{path}: {name}"
 
 
 def test_environments_hold_what_their_rules_import():

@@ -56,7 +56,7 @@ def settings_that_matter() -> dict[str, tuple[str, dict]]:
 def with_defaults() -> dict:
     """The small study with every key of the two sections."""
     config = small_study()
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())["properties"]
+    schema = yaml.safe_load((ROOT / "workflow/lossmap/study/config.schema.yaml").read_text())["properties"]
     training = schema["reconstruction"]["properties"]["training"]["properties"]
     for section, properties in (
         (config["extraction"], schema["extraction"]["properties"]),

@@ -1,4 +1,4 @@
-"""`python -m lossmap <step> ...`: one command per step, made from the signature of the step's `run`."""
+"""`lossmap <command> ...`: one command per step, made from the signature of the step's `run`."""
 
 import argparse
 import errno
@@ -7,12 +7,22 @@ import inspect
 import json
 import pkgutil
 import sys
+import textwrap
 import types
 import typing
 
 from lossmap.errors import LossmapError
 from lossmap.study import steps
+from lossmap.vlm.checkpoints import CHECKOUT
 
+COMMANDS = {  # what people call; the other steps are called by the workflow's rules
+    "init": "write a study of your own model and images",
+    "plan": "tell what a study costs: images, disk, GPU memory, hours",
+    "run": "run a study: Snakemake, with the workflow that is part of this package",
+    "verify": "check every byte of a store of embeddings",
+    "simulate_coverage": "check by simulation how often the intervals cover",
+    "train_zoo": "train a miniature model anew",
+}
 FULL = ("the disk is full", "Free space")
 FAULTS_OF_DISKS = {
     errno.ENOSPC: FULL,
@@ -27,9 +37,26 @@ def step_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(steps.__path__))
 
 
+def overview() -> str:
+    """The commands for people, a line each, and the names of all others. Imports no step: that takes seconds."""
+    steps_of_rules = ", ".join(name for name in step_names() if name not in COMMANDS)
+    return "\n".join(
+        [
+            "commands:",
+            *(f"  {name:<18} {purpose}" for name, purpose in COMMANDS.items()),
+            "",
+            "steps of the workflow, each the rule of its name:",
+            *textwrap.wrap(steps_of_rules, 100, initial_indent="  ", subsequent_indent="  "),
+            "",
+            "lossmap COMMAND --help explains a command or a step. The Snakefile, the default study (config.yaml) and",
+            f"profiles/slurm lie in {CHECKOUT}",
+        ]
+    )
+
+
 def parser_of(step: str, run) -> argparse.ArgumentParser:
     """The command line of a step: each parameter of `run` is one option, typed by its annotation; a positional-only one
-    is an argument without a name."""
+    is an argument without a name, and `*rest` what is left of the line, whatever it is."""
     parser = argparse.ArgumentParser(
         prog=f"lossmap {step}", description=inspect.getdoc(run), formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -43,6 +70,9 @@ def parser_of(step: str, run) -> argparse.ArgumentParser:
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
             parser.add_argument(name, type=kind, metavar=name.upper())
             continue
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            parser.add_argument(name, nargs="*", metavar=name.upper())
+            continue
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             type=json.loads if kind is dict else kind,
@@ -55,19 +85,30 @@ def parser_of(step: str, run) -> argparse.ArgumentParser:
     return parser
 
 
+def read_options(step: str, run, arguments: list[str]) -> tuple[list, dict]:
+    """What a step is called with: values without a name, and named ones."""
+    kinds = {name: parameter.kind for name, parameter in inspect.signature(run).parameters.items()}
+    asks_help = bool({"-h", "--help"} & set(arguments))
+    if inspect.Parameter.VAR_POSITIONAL in kinds.values() and not asks_help:
+        return arguments, {}  # options of another program
+    options = vars(parser_of(step, run).parse_args(["--help"] if asks_help else arguments))
+    unnamed = [options.pop(name) for name, kind in kinds.items() if kind is inspect.Parameter.POSITIONAL_ONLY]
+    return unnamed, options
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one step. Returns the exit status: 0, or 1 for a fault that the user can mend (printed without traceback)."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    top = argparse.ArgumentParser(prog="lossmap", description="What a vision-language model loses at its connector.")
-    top.add_argument("step", choices=step_names(), help="one step of the workflow; add --help for its options")
-    step = top.parse_args(arguments[:1]).step
+    top = argparse.ArgumentParser(
+        prog="lossmap",
+        description="What a vision-language model loses at its connector.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=overview(),
+    )
+    top.add_argument("step", choices=step_names(), metavar="COMMAND", help="a command or a step, see below")
+    step = top.parse_args(arguments[:1] or ["--help"]).step
     run = importlib.import_module(f"lossmap.study.steps.{step}").run
-    options = vars(parser_of(step, run).parse_args(arguments[1:]))
-    unnamed = [
-        options.pop(name)
-        for name, parameter in inspect.signature(run).parameters.items()
-        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
-    ]
+    unnamed, options = read_options(step, run, arguments[1:])
     try:
         run(*unnamed, **options)
     except LossmapError as error:

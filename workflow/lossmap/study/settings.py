@@ -15,7 +15,7 @@ from lossmap.study.sources import MADE, is_made
 from lossmap.vlm.checkpoint_check import checkpoint_problems, configuration_problems
 from lossmap.vlm.checkpoints import CHECKOUT, SHIPPED, known_configuration, local_checkpoint
 
-SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
+SCHEMA = Path(__file__).with_name("config.schema.yaml")
 # What a model is asked about a dataset -> the formats whose datasets have what is needed to score it.
 BEHAVIOUR = {
     "captions": ("karpathy", "coco"),
@@ -183,6 +183,11 @@ def neighbours_wanted(config: dict, dataset: str) -> list[tuple[str, int]]:
     return wanted
 
 
+def is_hub_like(checkpoint: str) -> bool:
+    """Whether what is no folder here can be a hub id, owner/name."""
+    return checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~", SHIPPED, MADE))
+
+
 def canonical(value) -> str:
     """One spelling for equal settings: JSON with sorted keys."""
     return json.dumps(value, sort_keys=True)
@@ -252,10 +257,9 @@ def _model_problems(config: dict, paths: bool) -> list[str]:
             if paths:
                 problems += [f"models: {name}: {line}" for line in checkpoint_problems(folder, side, asked)]
             continue
-        hub_like = checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~"))
         if folder.is_file():
             problems.append(f"models: {name}: {checkpoint} is a file; give the folder that holds the whole checkpoint")
-        elif not hub_like or checkpoint.startswith((SHIPPED, MADE)):
+        elif not is_hub_like(checkpoint):
             problems += [f"models: {name}: checkpoint folder {checkpoint} does not exist"] * paths
         elif "revision" not in model:
             problems.append(

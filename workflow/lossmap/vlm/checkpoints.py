@@ -12,7 +12,9 @@ from lossmap.vlm.foreign_formats import ADAPTER, foreign_format
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
-CHECKOUT = Path(__file__).parents[3]
+_PACKAGE = Path(__file__).resolve().parents[1]
+# Where Snakefile, config.yaml and the shipped models lie: the repository, or a folder of the installed package.
+CHECKOUT = _PACKAGE / "checkout" if (_PACKAGE / "checkout").is_dir() else _PACKAGE.parents[1]
 SHIPPED = "workflow/"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # Configurations of the paper's checkpoints, so that they are known without a network: <hub id>/<commit>/

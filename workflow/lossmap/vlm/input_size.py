@@ -14,6 +14,7 @@ from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES, Family
 from lossmap.vlm.foreign_formats import json_object
 
+USUAL = 336  # pixels: the side of LLaVA's images, proposed for models that take any
 ASPECT_OF_QWEN = 200  # the longest shape that Qwen's image processors take: long side over short
 FIXED_POSITIONS = ("clip_vision_model", "siglip_vision_model")  # towers that take images of one size
 # What transformers takes where a config.json of a family without a size of its own is silent.
@@ -110,6 +111,16 @@ def size_problem(folder: Path, image_size: int | None = None, called: str | None
     return None
 
 
+def usual_image_size(folder: Path) -> int | None:
+    """The image_size to begin with: the side of the largest square up to USUAL pixels that a model of any input size
+    takes; None where its checkpoint fixes the size, or takes no such square.
+
+    Parameters: folder, as `size_problem`.
+    """
+    sides = (None, *range(USUAL, 0, -1))
+    return next((side for side in sides if size_problem(folder, side) is None), None)
+
+
 def shape_problems(folder: Path, shapes: Iterable[tuple[str, int, int]]) -> list[str]:
     """Images whose shape the family's own image processor refuses, a line each.
 
@@ -141,7 +152,7 @@ def _check_side(where: str, family: Family, side: int | None, unit: int, merge: 
     if side is None:
         raise LossmapError(
             f"{where}: takes images of any size. Set the model's image_size to the side of the square that every"
-            f" image is resized to, a multiple of {unit}, say {336 // unit * unit or unit}."
+            f" image is resized to, a multiple of {unit}, say {USUAL // unit * unit or unit}."
         )
     if side < unit or side % unit:
         below = max(side // unit, 1) * unit

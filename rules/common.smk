@@ -151,6 +151,9 @@ for figure in ("figure1", "figure7", "figure12"):
 if config["geometry"]["datasets"]:
     FIGURES += ["figure6", "margins", "planner", "probe"]
     TABLES += ["table5", "table7", "similarity", "margins", "planner", "probe"]
+if config["compare"]:
+    FIGURES.append("comparisons")
+    TABLES.append("comparisons")
 FIGURES += [f"galleries-{dataset}-{model}" for dataset in config["galleries"]["datasets"] for model in config["models"]]
 
 
@@ -158,6 +161,8 @@ wildcard_constraints:
     study=re.escape(config["study"]),
     dataset="|".join(re.escape(name) for name in config["datasets"]),
     model="|".join(re.escape(name) for name in config["models"]),
+    base="|".join(re.escape(name) for name in config["models"]),
+    tuned="|".join(re.escape(name) for name in config["models"]),
     first="[0-9]+",
     stop="[0-9]+",
 

@@ -27,19 +27,18 @@ from lossmap.miniature.files import ANNOTATIONS, FOLDERS, paths_in
 from lossmap.data.sources import input_paths
 from lossmap.study.sources import files_digest, is_made, sources_digest
 from lossmap.errors import STUDY_FILE, LossmapError
+from lossmap.study.reading import default_study, lines_of, read_study
 from lossmap.study.settings import (
     EXAMPLES,
     OWN,
     canonical,
     check_study,
     connectors_of,
-    default_study,
     examples_of,
     measured_datasets,
     most_neighbours,
     networks_of,
     part_ranges,
-    read_study,
 )
 from lossmap.study.checks import check_annotations, check_contents
 from lossmap.vlm.checkpoints import local_checkpoint
@@ -104,10 +103,12 @@ if not workflow.overwrite_configfiles:
 name_study()
 
 try:
+    places = {}
     for path in map(str, workflow.configfiles):
         if path.endswith((".yaml", ".yml")):  # no pipe, which can't be read twice
             read_study(path)  # what Snakemake has read holds the last of two equal keys
-    config = check_study(config)
+            places |= lines_of(path)
+    config = check_study(config, places=places)
     if workflow.exec_mode == ExecMode.DEFAULT:  # once, not in every job
         check_annotations(config)
 except LossmapError as error:

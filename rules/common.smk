@@ -65,14 +65,16 @@ prefix = (
 shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
 
 
+def study_files():
+    """The study's files as a person calls them from here."""
+    here = Path.cwd()
+    return [path.relative_to(here) if path.is_relative_to(here) else path for path in map(Path, workflow.configfiles)]
+
+
 def name_study():
     """Let every message name what a person edits to change a setting; jobs inherit it."""
-    files = [
-        path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        for path in map(Path, workflow.configfiles)
-    ]
     given = ["what --config gives"] if workflow.config_settings.config else []
-    os.environ[STUDY_FILE] = " or ".join(map(str, [*files, *given]))
+    os.environ[STUDY_FILE] = " or ".join(map(str, [*study_files(), *given]))
 
 
 def note_in_the_job():
@@ -104,8 +106,8 @@ name_study()
 
 try:
     places = {}
-    for path in map(str, workflow.configfiles):
-        if path.endswith((".yaml", ".yml")):  # no pipe, which can't be read twice
+    for path in study_files():
+        if path.suffix in (".yaml", ".yml"):  # no pipe, which can't be read twice
             read_study(path)  # what Snakemake has read holds the last of two equal keys
             places |= lines_of(path)
     config = check_study(config, places=places)

@@ -13,7 +13,8 @@ from small_study import ROOT
 from lossmap.__main__ import main
 from lossmap.study.checks import check_annotations
 from lossmap.study.own_study import LIMIT, name_of, neighbours_of
-from lossmap.study.settings import check_study, read_study
+from lossmap.study.reading import read_study
+from lossmap.study.settings import check_study
 
 LLAVA = "workflow/zoo/llava"
 HUB = {  # of the paper; their configurations are shipped

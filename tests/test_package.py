@@ -26,7 +26,7 @@ OTHERS = [version for version in PYTHONS if version != "{}.{}".format(*sys.versi
 # What `lossmap init`, the checks of a study and the reading of datasets need. The rest needs torch, whose builds for
 # other Pythons than this one bring CUDA libraries of several GB.
 WITHOUT_TORCH = {
-    *("snakemake", "numpy", "pandas", "pyarrow", "pillow", "simplejpeg", "tqdm", "jsonschema", "pyyaml"),
+    *("snakemake", "numpy", "pandas", "pyarrow", "pillow", "simplejpeg", "tqdm", "pydantic", "pyyaml"),
     "huggingface-hub",
 }
 
@@ -103,7 +103,7 @@ def test_a_wheel_holds_the_package_and_the_workflow_and_nothing_else(wheel):
         names = set(archive.namelist())
     inside = {name.removeprefix("lossmap/") for name in names if name.startswith("lossmap/")}
     assert all(name.startswith(("lossmap/", "lossmap-")) for name in names)
-    tracked = ["Snakefile", "config.yaml", "rules", "envs", "profiles", "workflow"]
+    tracked = ["Snakefile", "config.yaml", "rules", "envs", "profiles", "docs", "workflow"]
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--", *tracked], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -22,6 +22,7 @@ COMMANDS = {  # what people call; the other steps are called by the workflow's r
     "verify": "check every byte of a store of embeddings",
     "simulate_coverage": "check by simulation how often the intervals cover",
     "train_zoo": "train a miniature model anew",
+    "write_reference": "write the schema and the reference of a study's settings",
 }
 FULL = ("the disk is full", "Free space")
 FAULTS_OF_DISKS = {
@@ -48,8 +49,8 @@ def overview() -> str:
             "steps of the workflow, each the rule of its name:",
             *textwrap.wrap(steps_of_rules, 100, initial_indent="  ", subsequent_indent="  "),
             "",
-            "lossmap COMMAND --help explains a command or a step. The Snakefile, the default study (config.yaml) and",
-            f"profiles/slurm lie in {CHECKOUT}",
+            "lossmap COMMAND --help explains a command or a step. The Snakefile, the default study (config.yaml),",
+            f"profiles/slurm and docs/settings.md, which lists all settings, lie in {CHECKOUT}",
         ]
     )
 

@@ -48,7 +48,7 @@ def write_study(study: str, model: tuple[str, dict], photos: Photos, train: Phot
     name, images = _flow(photos.name), photos.found["images"]
     k = neighbours_of(images)
     lines = [
-        "# Written by lossmap init. The default study, config.yaml, explains all keys (where? lossmap --help).",
+        "# Written by lossmap init. All settings: docs/settings.md, in the folder that lossmap --help names.",
         "# Paths are relative to the folder in which the study is run.",
         "",
         f"study: {_flow(study)} # results go to results/{study}/",

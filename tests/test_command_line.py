@@ -1,11 +1,14 @@
 """One command per step; a fault that a user can mend is one line, and the exit status says so."""
 
 import json
+import os
+import subprocess
 import sys
 import types
 from pathlib import Path
 
 import pytest
+from small_study import ROOT
 
 from lossmap import __main__ as command_line
 from lossmap.errors import LossmapError
@@ -71,6 +74,24 @@ def test_a_full_disk_is_named(step, capsys):
 def test_a_bug_keeps_its_traceback(step):
     with pytest.raises(RuntimeError, match="a bug"):
         call({"fault": "bug"})
+
+
+def test_the_overview_takes_no_time():
+    code = "import sys; from lossmap.__main__ import main\ntry: main([])\nexcept SystemExit: print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "workflow", capture_output=True, text=True, check=True
+    )
+    help_text, _, modules = done.stdout.strip().rpartition("\n")
+    assert help_text.startswith("usage: lossmap [-h] COMMAND")
+    assert not {"torch", "transformers", "pandas", "numpy", "yaml", "pydantic", "snakemake"} & set(modules.split())
+
+
+def test_run_hands_all_that_it_is_given_to_snakemake(monkeypatch):
+    called = []
+    monkeypatch.setattr(os, "execv", lambda program, command: called.append(command))
+    given = ["figure3", "--cores", "2", "--configfile", "my study.yaml", "-n", "--", "--threads"]
+    command_line.main(["run", *given])
+    assert called == [[sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), *given]]
 
 
 def test_an_unknown_step_lists_the_known_ones(capsys):

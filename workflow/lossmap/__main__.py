@@ -19,10 +19,11 @@ COMMANDS = {  # what people call; the other steps are called by the workflow's r
     "init": "write a study of your own model and images",
     "plan": "tell what a study costs: images, disk, GPU memory, hours",
     "run": "run a study: Snakemake, with the workflow that is part of this package",
+    "doctor": "print versions, devices and disk, and what is wrong with them",
     "verify": "check every byte of a store of embeddings",
     "simulate_coverage": "check by simulation how often the intervals cover",
+    "write_reference": "write the pages on settings and columns, and the schema for editors",
     "train_zoo": "train a miniature model anew",
-    "write_reference": "write the schema and the reference of a study's settings",
 }
 FULL = ("the disk is full", "Free space")
 FAULTS_OF_DISKS = {

@@ -1,0 +1,95 @@
+"""This machine -> what of it Lossmap sees, and what is wrong with it."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+from packaging.requirements import Requirement
+
+from lossmap.errors import LossmapError
+from lossmap.vlm.checkpoints import CHECKOUT
+
+MISSING = "missing"
+LEAST_DISK = 2e9  # bytes; the default study takes 0.4 GB
+
+
+def run() -> None:
+    """Print versions, devices, memory and disk, for a report of a fault, and list what is wrong. Prints no token.
+
+    Ends with status 1 if something is wrong.
+    """
+    print(f"lossmap {version('lossmap')} ({commit() or 'no commit'}) in {Path(__file__).parents[2]}")
+    print(f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores, {memory()}")
+    print("\n".join(f"torch sees {device}" for device in devices()))
+    required = requirements()
+    print(", ".join(f"{one.name} {version(one.name)}" for one in required))
+    free = shutil.disk_usage(".").free
+    print(f"disk: {free / 1e9:.1f} GB free in this folder")
+    set_ = ", ".join(f"{name} {'set' if os.environ.get(name) else 'not set'}" for name in ("HF_HOME", "HF_TOKEN"))
+    offline = os.environ.get("HF_HUB_OFFLINE", "0")
+    print(f"hub: {set_}, HF_HUB_OFFLINE={offline}")
+    faults = [*wrong_versions(required), *faults_of_folder(free)]
+    if faults:
+        raise LossmapError.listing("Wrong with this machine:", faults, "Mend these first.")
+    print("Nothing is wrong that can be seen from here.")
+
+
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return MISSING
+
+
+def commit() -> str | None:
+    """Of the checkout that the package lies in, with + where files were edited since; None without git or checkout."""
+    if not (CHECKOUT / ".git").exists() or shutil.which("git") is None:
+        return None
+    found = subprocess.run(
+        ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty=+", "--abbrev=12"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return found.stdout.strip() or None
+
+
+def memory() -> str:
+    return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f} GB of memory"
+
+
+def devices() -> list[str]:
+    """GPUs with their memory; "no GPU" where there is none."""
+    found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    return [f"{one.name}, {one.total_memory / 1e9:.1f} GB (CUDA {torch.version.cuda})" for one in found] or ["no GPU"]
+
+
+def requirements() -> list[Requirement]:
+    """What this version of Lossmap needs, without extras."""
+    try:
+        lines = importlib.metadata.requires("lossmap") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    every = (Requirement(line) for line in lines)
+    return sorted((one for one in every if one.marker is None or one.marker.evaluate()), key=lambda one: one.name)
+
+
+def wrong_versions(required: list[Requirement]) -> list[str]:
+    """A line for each package that is missing or of another version than this Lossmap was written for."""
+    return [
+        f"{one.name} is {version(one.name)}, wanted {one.specifier}: pip install '{one}'"
+        for one in required
+        if version(one.name) == MISSING or not one.specifier.contains(version(one.name), prereleases=True)
+    ]
+
+
+def faults_of_folder(free: int) -> list[str]:
+    """What keeps a study from being run in this folder."""
+    faults = []
+    if free < LEAST_DISK:
+        faults.append(f"{Path.cwd()}: {free / 1e9:.1f} GB are free, the default study wants {LEAST_DISK / 1e9:.0f} GB")
+    if not os.access(".", os.W_OK):
+        faults.append(f"{Path.cwd()}: may not be written; start in a folder of your own")
+    return faults

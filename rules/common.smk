@@ -145,8 +145,8 @@ for figure in ("figure1", "figure7", "figure12"):
     if figure in config:
         FIGURES.append(figure)
 if config["geometry"]["datasets"]:
-    FIGURES += ["figure6", "margins", "planner", "probe"]
-    TABLES += ["table5", "table7", "similarity", "margins", "planner", "probe"]
+    FIGURES += ["figure6", "margins", "random_projection", "probe"]
+    TABLES += ["table5", "table7", "similarity", "margins", "random_projection", "probe"]
 FIGURES += [f"galleries-{dataset}-{model}" for dataset in config["galleries"]["datasets"] for model in config["models"]]
 
 

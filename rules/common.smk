@@ -24,10 +24,10 @@ from lossmap.miniature.files import ANNOTATIONS, FOLDERS, paths_in
 from lossmap.data.sources import input_paths
 from lossmap.study.sources import files_digest, is_made, sources_digest
 from lossmap.errors import STUDY_FILE, LossmapError
+from lossmap.reconstruct.specs import LINEAR, canonical
 from lossmap.study.settings import (
     EXAMPLES,
     OWN,
-    canonical,
     check_study,
     connectors_of,
     default_study,

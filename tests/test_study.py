@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from lossmap.errors import LossmapError
-from lossmap.study.settings import canonical, check_study, examples_of, most_neighbours, networks_of, read_study
+from lossmap.reconstruct.specs import canonical
+from lossmap.study.settings import check_study, examples_of, most_neighbours, networks_of, read_study
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())

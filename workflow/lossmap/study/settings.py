@@ -1,7 +1,6 @@
 """A study's configuration: checked in full before anything runs, with every fault in one error."""
 
 import difflib
-import json
 from math import isfinite
 from pathlib import Path
 
@@ -181,11 +180,6 @@ def neighbours_wanted(config: dict, dataset: str) -> list[tuple[str, int]]:
     if config.get("figure2", {}).get("dataset") == dataset:
         wanted.append(("figure2: k", config["figure2"]["k"]))
     return wanted
-
-
-def canonical(value) -> str:
-    """One spelling for equal settings: JSON with sorted keys."""
-    return json.dumps(value, sort_keys=True)
 
 
 def _worded(error) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_formats import COCO, CONTENT, CUB, FILES, SEED, VIZWIZ, dataset, edited, fault, ids, mask, picture
 from test_images import BLUE, NOISE, RED, cut, encoded, pixels, png, written
+from tiny_datasets import COCO, CONTENT, CUB, FILES, SEED, VIZWIZ, dataset, edited, fault, ids, mask, picture
 
 from lossmap.data.formats import read
 from lossmap.data.images import check_images, check_masks

@@ -10,6 +10,7 @@ from jsonschema.validators import extend
 
 from lossmap.data.sources import entry_problems, input_paths
 from lossmap.errors import LossmapError, study_file
+from lossmap.study.control_checks import control_problems
 from lossmap.study.sources import MADE, is_made
 from lossmap.vlm.checkpoint_check import checkpoint_problems, configuration_problems
 from lossmap.vlm.checkpoints import CHECKOUT, SHIPPED, known_configuration, local_checkpoint
@@ -79,7 +80,8 @@ def check_study(config: dict, paths: bool = True, source: str | None = None) -> 
     source, what messages call the file, if not what the workflow was given.
     Returns: a new dict with every key present.
     Raises: LossmapError listing every fault: unknown, missing or ill-typed keys (with the nearest known key), unknown
-    datasets, models, formats and families, checkpoints without revision, paths that don't exist.
+    datasets, models, formats and families, checkpoints without revision, paths that don't exist, controls that
+    don't fit a model.
     """
     schema = yaml.safe_load(SCHEMA.read_text())
     problems = [_worded(error) for error in Strict(schema).iter_errors(config)]
@@ -99,7 +101,7 @@ def check_study(config: dict, paths: bool = True, source: str | None = None) -> 
             *_reference_problems(config),
         ]
     if not problems and paths:
-        problems = _missing_paths(config)
+        problems = _missing_paths(config) + control_problems(config)
     if problems:
         raise LossmapError.listing(
             f"The configuration of this study has {len(problems)} fault{'s' * (len(problems) > 1)}:",

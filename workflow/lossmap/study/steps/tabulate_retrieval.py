@@ -18,7 +18,7 @@ NOTE = (
     "nearest of others before the connector; raw: without that, as in the paper. In brackets: interval for the "
     "population of which the images are a sample (each counts as a query and as a neighbour of others). Copies: images "
     "with the pixels or the embedding of another. Where no query changed, the interval of post - pre is the exact "
-    "upper bound on the share of queries that may change (Clopper and Pearson, queries as if independent). Equally near "
+    "upper bound on the share of queries that may change (Clopper-Pearson, queries as if independent). Equally near "
     "neighbours share their places: expected value over random orders. Reported: the paper's value, where the study "
     "has its model and dataset; its overlap counts the query among its own neighbours, as overlap_paper_convention in "
     "the CSV file does."

@@ -343,11 +343,10 @@ def figure2_source(name):
     return name.format(study=config["study"], **{key: config["figure2"][key] for key in ("dataset", "model")})
 
 
-def table_settings(section):
+def table_settings(section, **more):
     """Settings of a table over all models."""
-    return canonical(
-        {**config[section], "checkpoints": checkpoint_of_model(), "confidence": config["statistics"]["confidence"]}
-    )
+    confidence = config["statistics"]["confidence"]
+    return canonical({**config[section], "checkpoints": checkpoint_of_model(), "confidence": confidence, **more})
 
 
 def retrieval_labels(wildcards):
@@ -358,7 +357,7 @@ def retrieval_labels(wildcards):
 
 def retrieval_table_settings(wildcards):
     metric = {"table2": "euclidean", "table8": "cosine"}[wildcards.table]
-    return canonical({**json.loads(table_settings("retrieval")), "metric": metric})
+    return table_settings("retrieval", metric=metric)
 
 
 def figure2_settings():

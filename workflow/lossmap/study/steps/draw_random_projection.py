@@ -7,12 +7,13 @@ import pandas as pd
 
 from lossmap.figures.random_projection import dimensions_by_k, overlap_by_dimension
 from lossmap.figures.style import legends_below, save, use_style
+from lossmap.study.tables import read_all
 
 
 def run(*, dimensions: list[Path], projections: list[Path], table: Path, pdf: Path, png: Path) -> None:
     """Draw the dimensions that a random projection needs, and what it keeps with fewer, a row per dataset."""
     use_style()
-    needed, kept, rows = _read(dimensions), _read(projections), pd.read_csv(table)
+    needed, kept, rows = read_all(dimensions), read_all(projections), pd.read_csv(table)
     k = kept["k"].min()
     datasets = list(needed["dataset"].unique())
     figure, axes = plt.subplots(len(datasets), 2, figsize=(7.2, 3 * len(datasets)), squeeze=False)
@@ -26,7 +27,3 @@ def run(*, dimensions: list[Path], projections: list[Path], table: Path, pdf: Pa
     legends_below(axes[-1])
     figure.tight_layout()
     save(figure, pdf, png)
-
-
-def _read(paths: list[Path]) -> pd.DataFrame:
-    return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from lossmap.study.geometry_tables import (
     random_projection_sentences,
     random_projection_table,
     readable_random_projection,
 )
-from lossmap.study.tables import write_csv, write_html
+from lossmap.study.tables import read_all, write_csv, write_html
 
 TITLE = "Dimensions that a random projection needs to keep the neighbours"
 NOTE = (
@@ -39,7 +37,7 @@ def run(
 
     spec: confidence.
     """
-    table = random_projection_table(_read(summaries), _read(dimensions), _read(projections))
+    table = random_projection_table(read_all(summaries), read_all(dimensions), read_all(projections))
     write_csv(table, csv)
     write_html(
         readable_random_projection(table),
@@ -49,7 +47,3 @@ def run(
     )
     interval = f"In brackets: {spec['confidence']:.0%} bootstrap interval over queries, among the given images only."
     finding.write_text("\n".join([*random_projection_sentences(table), "", interval, ""]))
-
-
-def _read(paths: list[Path]) -> pd.DataFrame:
-    return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)

@@ -7,7 +7,7 @@ import pandas as pd
 from lossmap.study.columns import METRICS
 from lossmap.study.neighbour_lists import STAGES
 from lossmap.study.paper import beside
-from lossmap.study.tables import about_copies, interval_text, with_interval, write_csv, write_html
+from lossmap.study.tables import about_copies, interval_text, read_all, with_interval, write_csv, write_html
 
 CUB_TEST = 5794  # images of the test split of CUB-200-2011, on which the paper reports
 NOTE = (
@@ -30,7 +30,7 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
 
     spec: metric (euclidean: Table 2, cosine: 8), recall, overlap_k, checkpoints (model -> checkpoint), confidence.
     """
-    table = pd.concat([pd.read_parquet(path) for path in summaries], ignore_index=True)
+    table = read_all(summaries)
     table = table[table["metric"] == spec["metric"]].reset_index(drop=True)
     values = [f"recall_at_{r}" for r in spec["recall"] if r in (1, 5)]
     if spec["overlap_k"] == 100 and max(spec["recall"]) == 5:

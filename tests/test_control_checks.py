@@ -8,7 +8,8 @@ from small_study import ROOT
 
 from lossmap.errors import LossmapError
 from lossmap.study.control_checks import control_problems
-from lossmap.study.settings import check_study, read_study
+from lossmap.study.reading import read_study
+from lossmap.study.settings import check_study
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_a_rank_of_more_than_the_features_of_a_patch_is_refused_with_its_model(s
         check_study(study)
     lines = [line for line in str(raised.value).splitlines() if line.startswith("  - ")]
     assert lines == [
-        f"  - reconstruction: controls: many, with {model}: Control pca: rank is 97; wanted 1 to 96, the features of a"
+        f"  - reconstruction: controls: many: with {model}: Control pca: rank is 97; wanted 1 to 96, the features of a"
         " patch."
         for model in sorted(study["models"])
     ]
@@ -61,7 +62,7 @@ def test_a_grid_that_cannot_be_cut_is_refused_as_measuring_would(study, tmp_path
     config["models"] = {"m": {"checkpoint": checkpoint(tmp_path, "idefics2"), "image_size": side}}
     found = control_problems(config)
     assert len(found) == (message is not None)
-    assert all(line.startswith(f"reconstruction: controls: c, with m: {message}") for line in found)
+    assert all(line.startswith(f"reconstruction: controls: c: with m: {message}") for line in found)
 
 
 def test_the_papers_checkpoints_are_known_without_a_network(monkeypatch):

@@ -24,7 +24,7 @@ def control_problems(config: dict) -> list[str]:
         shapes = embedding_shapes(folder, entry.get("image_size")) if folder else None
         for name, control in config["reconstruction"]["controls"].items() if shapes else ():
             if misfit := _misfit(control, shapes):
-                problems.append(f"reconstruction: controls: {name}, with {model}: {misfit}")
+                problems.append(f"reconstruction: controls: {name}: with {model}: {misfit}")
     return problems
 
 

@@ -44,11 +44,11 @@ from lossmap.miniature.files import ANNOTATIONS, FOLDERS, paths_in
 from lossmap.data.sources import input_paths
 from lossmap.study.sources import files_digest, is_made, sources_digest
 from lossmap.errors import STUDY_FILE, LossmapError
+from lossmap.reconstruct.specs import LINEAR, canonical
 from lossmap.study.reading import default_study, lines_of, read_study
 from lossmap.study.settings import (
     EXAMPLES,
     OWN,
-    canonical,
     check_study,
     connectors_of,
     examples_of,
@@ -169,8 +169,8 @@ for figure in ("figure1", "figure7", "figure12"):
     if figure in config:
         FIGURES.append(figure)
 if config["geometry"]["datasets"]:
-    FIGURES += ["figure6", "margins", "planner", "probe"]
-    TABLES += ["table5", "table7", "similarity", "margins", "planner", "probe"]
+    FIGURES += ["figure6", "margins", "random_projection", "probe"]
+    TABLES += ["table5", "table7", "similarity", "margins", "random_projection", "probe"]
 if config["compare"]:
     FIGURES.append("comparisons")
     TABLES.append("comparisons")
@@ -363,11 +363,10 @@ def figure2_source(name):
     return name.format(study=config["study"], **{key: config["figure2"][key] for key in ("dataset", "model")})
 
 
-def table_settings(section):
+def table_settings(section, **more):
     """Settings of a table over all models."""
-    return canonical(
-        {**config[section], "checkpoints": checkpoint_of_model(), "confidence": config["statistics"]["confidence"]}
-    )
+    confidence = config["statistics"]["confidence"]
+    return canonical({**config[section], "checkpoints": checkpoint_of_model(), "confidence": confidence, **more})
 
 
 def retrieval_labels(wildcards):
@@ -378,7 +377,7 @@ def retrieval_labels(wildcards):
 
 def retrieval_table_settings(wildcards):
     metric = {"table2": "euclidean", "table8": "cosine"}[wildcards.table]
-    return canonical({**json.loads(table_settings("retrieval")), "metric": metric})
+    return table_settings("retrieval", metric=metric)
 
 
 def figure2_settings():

@@ -2,13 +2,12 @@
 
 RECONSTRUCTION = config["reconstruction"]
 TRAINING_STORE = f"results/{{study}}/embeddings/{RECONSTRUCTION['train']}/{{model}}.json"
-LINEAR_RUNGS = ["mean", "position_mean", "ridge"]
 IMAGES_AT_ONCE = 16  # that are reconstructed, where no batch is given
 
 
 def rungs_of(model, connector=OWN):
     """The ladder, from the weakest: what needs no training, then the networks in the order of the config."""
-    return [*LINEAR_RUNGS, *networks_of(RECONSTRUCTION, model, connector)]
+    return [*LINEAR, *networks_of(RECONSTRUCTION, model, connector)]
 
 
 def statistics_settings():

@@ -13,7 +13,7 @@ rule measure_geometry:
         alignment="results/{study}/geometry/{dataset}/{model}/alignment.parquet",
         neighbours="results/{study}/geometry/{dataset}/{model}/neighbours.parquet",
         summary="results/{study}/geometry/{dataset}/{model}/summary.parquet",
-        plan="results/{study}/geometry/{dataset}/{model}/plan.parquet",
+        dimensions="results/{study}/geometry/{dataset}/{model}/dimensions.parquet",
         projections="results/{study}/geometry/{dataset}/{model}/projections.parquet",
     log:
         "results/{study}/logs/measure_geometry/{dataset}/{model}.log",
@@ -26,7 +26,7 @@ rule measure_geometry:
     shell:
         "python -m lossmap measure_geometry --embeddings {input.embeddings:q} --lists {input.lists:q}"
         " --alignment {output.alignment:q} --neighbours {output.neighbours:q} --summary {output.summary:q}"
-        " --plan {output.plan:q} --projections {output.projections:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"
+        " --dimensions {output.dimensions:q} --projections {output.projections:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"
 
 
 rule compare_indexes:
@@ -162,30 +162,30 @@ rule tabulate_geometry:
         " --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"
 
 
-rule tabulate_plan:
+rule tabulate_random_projection:
     """Dimensions that a random projection needs, and what it keeps."""
     input:
         summaries=of_geometry("geometry/{dataset}/{model}/summary.parquet"),
-        plans=of_geometry("geometry/{dataset}/{model}/plan.parquet"),
+        dimensions=of_geometry("geometry/{dataset}/{model}/dimensions.parquet"),
         projections=of_geometry("geometry/{dataset}/{model}/projections.parquet"),
     output:
-        csv="results/{study}/tables/planner.csv",
+        csv="results/{study}/tables/random_projection.csv",
         html=report(
-            "results/{study}/tables/planner.html",
-            caption="../workflow/report/planner.rst",
+            "results/{study}/tables/random_projection.html",
+            caption="../workflow/report/random_projection.rst",
             category="Geometry",
             labels={"result": "Dimensions needed", "kind": "table"},
         ),
-        finding="results/{study}/tables/planner.rst",
+        finding="results/{study}/tables/random_projection.rst",
     log:
-        "results/{study}/logs/tabulate_plan.log",
+        "results/{study}/logs/tabulate_random_projection.log",
     conda:
         "../envs/analysis.yaml"
     params:
         spec=geometry_table_settings(),
-        code=code_hash("tabulate_plan"),
+        code=code_hash("tabulate_random_projection"),
     shell:
-        "python -m lossmap tabulate_plan --summaries {input.summaries:q} --plans {input.plans:q}"
+        "python -m lossmap tabulate_random_projection --summaries {input.summaries:q} --dimensions {input.dimensions:q}"
         " --projections {input.projections:q} --csv {output.csv:q} --html {output.html:q}"
         " --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"
 
@@ -238,29 +238,29 @@ rule draw_margins:
         "python -m lossmap draw_margins --table {input.table:q} --pdf {output.pdf:q}" " --png {output.png:q} 2> {log:q}"
 
 
-rule draw_planner:
+rule draw_random_projection:
     """Dimensions that a random projection needs, and what it keeps."""
     input:
-        plans=of_geometry("geometry/{dataset}/{model}/plan.parquet"),
+        dimensions=of_geometry("geometry/{dataset}/{model}/dimensions.parquet"),
         projections=of_geometry("geometry/{dataset}/{model}/projections.parquet"),
-        table="results/{study}/tables/planner.csv",
-        finding="results/{study}/tables/planner.rst",
+        table="results/{study}/tables/random_projection.csv",
+        finding="results/{study}/tables/random_projection.rst",
     output:
-        pdf="results/{study}/figures/planner.pdf",
+        pdf="results/{study}/figures/random_projection.pdf",
         png=report(
-            "results/{study}/figures/planner.png",
-            caption="../workflow/report/planner.rst",
+            "results/{study}/figures/random_projection.png",
+            caption="../workflow/report/random_projection.rst",
             category="Geometry",
             labels={"result": "Dimensions needed", "kind": "figure"},
         ),
     log:
-        "results/{study}/logs/draw_planner.log",
+        "results/{study}/logs/draw_random_projection.log",
     conda:
         "../envs/analysis.yaml"
     params:
-        code=code_hash("draw_planner"),
+        code=code_hash("draw_random_projection"),
     shell:
-        "python -m lossmap draw_planner --plans {input.plans:q} --projections {input.projections:q}"
+        "python -m lossmap draw_random_projection --dimensions {input.dimensions:q} --projections {input.projections:q}"
         " --table {input.table:q} --pdf {output.pdf:q}"
         " --png {output.png:q} 2> {log:q}"
 

@@ -7,7 +7,7 @@ include: "common_reconstruction.smk"
 wildcard_constraints:
     connector="|".join(map(re.escape, [OWN, *RECONSTRUCTION["controls"]])),
     network="|".join(map(re.escape, RECONSTRUCTION["networks"])),
-    rung="|".join(map(re.escape, [*LINEAR_RUNGS, *RECONSTRUCTION["networks"]])),
+    rung="|".join(map(re.escape, [*LINEAR, *RECONSTRUCTION["networks"]])),
     share="[0-9]+",
 
 
@@ -71,7 +71,7 @@ rule fit_linear:
         reconstructors=expand(
             "results/{{study}}/reconstructors/{{model}}/{connector}/{rung}-{share}.safetensors",
             connector=connectors_of(RECONSTRUCTION),
-            rung=LINEAR_RUNGS,
+            rung=LINEAR,
             share=RECONSTRUCTION["shares"],
         ),
     log:

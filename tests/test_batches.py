@@ -9,7 +9,8 @@ from lossmap.errors import LossmapError
 from lossmap.reconstruct import batches as batches_module
 from lossmap.reconstruct.batches import Batches, HeldOut, pair_bytes
 from lossmap.reconstruct.pairs import Pairs, connector_of
-from lossmap.reconstruct.statistics import Statistics, canonical_json, store_digest
+from lossmap.reconstruct.specs import canonical
+from lossmap.reconstruct.statistics import Statistics, store_digest
 from lossmap.store import open_store
 
 N = 300
@@ -21,7 +22,7 @@ def open_toy(index):
     statistics = Statistics(
         *(torch.zeros(6), torch.ones(6), torch.zeros(8), torch.ones(8)),
         store_digest=store_digest(index),
-        connector=canonical_json({"kind": "own"}),
+        connector=canonical({"kind": "own"}),
     )
     store = open_store(index)
     return Pairs(store, connector_of({"kind": "own"}, store, 0), statistics)

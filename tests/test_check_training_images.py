@@ -125,3 +125,15 @@ def test_equal_images_are_counted_and_said(tmp_path, capfd):
         "1 .txt files left out",
         "2 of 4 images equal an earlier one, pixel by pixel: a.png = b.bmp",
     ]
+
+
+def test_equal_images_of_two_classes_are_named(tmp_path):
+    image, other = crops(2)
+    for name, picture in (("cat/1.png", image), ("cat/2.png", image), ("dog/3.png", image), ("dog/4.png", other)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture.save(tmp_path / name)
+    assert read({"format": "image_folder", "images": str(tmp_path)}).notes() == [
+        "2 of 4 images equal an earlier one, pixel by pixel: cat/1.png = cat/2.png",
+        "of another class than the image that they equal: 1 of these, cat/1.png = dog/3.png; where equal images are "
+        "dropped, the first one's class counts",
+    ]

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import CONFIGS, PATCH, SIDE, TEXT_WIDTH, WIDTH, save_tiny
+from tiny_models import CONFIGS, PATCH, SIDE, TEXT_WIDTH, WIDTH, save_config, save_tiny
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES, is_vision_key, read_family
+from lossmap.vlm.input_size import embedding_shapes
 from lossmap.vlm.loading import load_vision_side
 
 torch.set_num_threads(1)
@@ -41,6 +42,16 @@ def pair(request, tmp_path_factory):
 def test_the_registry_holds_the_families_that_the_tiny_models_cover():
     assert set(FAMILIES) == set(CONFIGS)
     assert len(FAMILIES) == 14
+
+
+def test_shapes_are_known_by_the_configuration_alone(pair, tmp_path_factory):
+    _, vision = pair
+    folder = tmp_path_factory.mktemp("configuration")
+    save_config(vision.model_type, folder)
+    shapes = embedding_shapes(folder, SIDE if vision.model_type == "mistral3" else None)
+    assert (shapes.pre_grid, shapes.post_grid) == (vision.pre_grid, vision.post_grid)
+    assert shapes.pre_shape == (vision.pre_grid[0] * vision.pre_grid[1], vision.pre_dim)
+    assert shapes.post_shape == (vision.post_tokens, vision.post_dim)
 
 
 def with_each_cell_changed(image, cell):

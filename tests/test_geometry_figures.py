@@ -13,13 +13,13 @@ from test_geometry_steps import PRE, store
 from lossmap.data.formats import read
 from lossmap.figures.galleries import Row, gallery
 from lossmap.figures.margins import KINDS, closeness_by_k, fate_of_neighbours
-from lossmap.figures.planner import dimensions_by_k, overlap_by_dimension
 from lossmap.figures.probe import Probed, probe_maps
 from lossmap.figures.procrustes import alignment_planes
+from lossmap.figures.random_projection import dimensions_by_k, overlap_by_dimension
 from lossmap.figures.style import KEPT, LOST, legends_below, use_style
 from lossmap.measures.ranking import plain_ranking
 from lossmap.study.neighbour_lists import NeighbourLists, write_lists
-from lossmap.study.steps import draw_figure6, draw_galleries, draw_margins, draw_planner, draw_probe
+from lossmap.study.steps import draw_figure6, draw_galleries, draw_margins, draw_probe, draw_random_projection
 
 rng = np.random.default_rng(29)
 
@@ -77,7 +77,7 @@ def test_closeness_is_drawn_with_its_interval_and_chance():
     assert axes.collections[0].get_paths()[0].vertices[:, 1].min() == pytest.approx(0.4)
 
 
-def plan():
+def dimensions():
     rows = [
         {"dataset": "d", "n": 60, "model": model, "quantile": quantile, "k": k, "dimension": value, "low": value / 2}
         for model in ("first", "second")
@@ -100,7 +100,7 @@ def projections():
 
 def test_what_no_finite_dimension_keeps_is_not_drawn():
     _, axes = plt.subplots()
-    dimensions_by_k(axes, plan())
+    dimensions_by_k(axes, dimensions())
     lines = [line for line in axes.lines if len(line.get_xdata())]
     assert len(lines) == 4
     assert len({line.get_linestyle() for line in lines}) == 2
@@ -129,7 +129,7 @@ def test_a_connector_stands_at_its_width():
 @pytest.mark.parametrize("height", [1.5, 3, 6])
 def test_legends_below_panels_stay_clear_of_the_axis(height):
     figure, panels = plt.subplots(1, 2, figsize=(7.2, height))
-    dimensions_by_k(panels[0], plan())
+    dimensions_by_k(panels[0], dimensions())
     overlap_by_dimension(panels[1], projections(), {"first": 0.33, "second": 0.44})
     legends_below(panels)
     figure.tight_layout()
@@ -272,13 +272,17 @@ def test_margins_are_drawn_from_their_table(tmp_path):
     assert drawn(draw_margins.run, tmp_path, table=tmp_path / "table")[0] < 1600
 
 
-def test_the_planner_is_drawn_from_plans(tmp_path):
-    plan().to_parquet(tmp_path / "plan")
+def test_random_projections_are_drawn(tmp_path):
+    dimensions().to_parquet(tmp_path / "dimensions")
     projections().to_parquet(tmp_path / "projections")
     table = pd.DataFrame({"dataset": "d", "model": ["first", "second"], "k": 2, "overlap_connector": [0.3, 0.4]})
     table.to_csv(tmp_path / "table", index=False)
-    inputs = {"plans": [tmp_path / "plan"], "projections": [tmp_path / "projections"], "table": tmp_path / "table"}
-    assert drawn(draw_planner.run, tmp_path, **inputs)[0] < 1600
+    inputs = {
+        "dimensions": [tmp_path / "dimensions"],
+        "projections": [tmp_path / "projections"],
+        "table": tmp_path / "table",
+    }
+    assert drawn(draw_random_projection.run, tmp_path, **inputs)[0] < 1600
 
 
 @pytest.mark.parametrize("probed", [1, 5])

@@ -24,7 +24,7 @@ from lossmap.study.steps import (
     measure_geometry,
     probe_patches,
     tabulate_geometry,
-    tabulate_plan,
+    tabulate_random_projection,
     tabulate_table5,
     tabulate_table7,
 )
@@ -70,7 +70,7 @@ def results(tmp_path_factory):
             spec={"k": 8, "metrics": ["euclidean", "cosine"], "equal_images": "drop"},
         )
         spec = {"dataset": "d", "model": name, "k": KS, **RESAMPLING}
-        outputs = {key: out / key for key in ("alignment", "neighbours", "summary", "plan", "projections")}
+        outputs = {key: out / key for key in ("alignment", "neighbours", "summary", "dimensions", "projections")}
         more = {"quantiles": [0.2, 0.5], "delta": 0.05, "queries": 40}
         measure_geometry.run(embeddings=index, lists=out / "lists", **outputs, spec=spec | more)
         indexes = {"overlap": out / "indexes", "summary": out / "indexes_summary"}
@@ -129,21 +129,21 @@ def test_tables_per_image_hold_one_row_for_each(results):
     assert len(neighbours) == N * len(KS)
     assert (neighbours["overlap"] >= neighbours["sharper_bound"]).all()
     assert (neighbours["sharper_bound"] >= neighbours["bound"]).all()
-    plan = pd.read_parquet(results / "out/unrelated/plan")
-    assert plan.groupby("quantile")["k"].apply(list).tolist() == [list(range(1, 9))] * 2
+    needed = pd.read_parquet(results / "out/unrelated/dimensions")
+    assert needed.groupby("quantile")["k"].apply(list).tolist() == [list(range(1, 9))] * 2
 
 
-def test_planned_dimensions_keep_what_they_promise(results):
+def test_dimensions_that_are_enough_keep_what_they_promise(results):
     table = pd.read_parquet(results / "out/rotation/projections")
-    planned = table[table["purpose"] == "planned"]
-    assert len(planned) == 4
-    assert (planned["kept_all"] >= planned["promised"]).all()
+    enough = table[table["purpose"] == "enough"]
+    assert len(enough) == 4
+    assert (enough["kept_all"] >= enough["promised"]).all()
     assert sorted(table.loc[table["purpose"] == "width", "dimension"].unique()) == [2, 4, 6]
     assert (table["queries"] == 40).all()
 
 
 def test_two_runs_give_the_same_bytes(results, tmp_path):
-    out = {key: tmp_path / key for key in ("alignment", "neighbours", "summary", "plan", "projections")}
+    out = {key: tmp_path / key for key in ("alignment", "neighbours", "summary", "dimensions", "projections")}
     spec = {"dataset": "d", "model": "unrelated", "k": KS, **RESAMPLING, "quantiles": [0.2, 0.5], "delta": 0.05}
     lists = results / "out/unrelated/lists"
     measure_geometry.run(embeddings=results / "d/unrelated.json", lists=lists, **out, spec=spec | {"queries": 40})
@@ -240,9 +240,10 @@ def test_tables_of_geometry_show_what_their_summaries_hold(results, tmp_path, na
         np.testing.assert_allclose(near.to_numpy() + moved.to_numpy(), [np.nan, np.nan, 1, 1], rtol=1e-5)
 
 
-def test_the_planners_table_sets_plan_and_connector_side_by_side(results, tmp_path):
-    inputs = {name: paths(results, name) for name in ("projections",)} | {"plans": paths(results, "plan")}
-    tabulate_plan.run(summaries=paths(results, "summary"), **inputs, **outputs(tmp_path), spec={"confidence": 0.95})
+def test_the_table_of_random_projections_sets_them_beside_the_connector(results, tmp_path):
+    inputs = {name: paths(results, name) for name in ("dimensions", "projections")}
+    inputs["summaries"] = paths(results, "summary")
+    tabulate_random_projection.run(**inputs, **outputs(tmp_path), spec={"confidence": 0.95})
     table = pd.read_csv(tmp_path / "csv")
     assert len(table) == 2 * 2 * 2
     assert (table["dimension_low"] <= table["dimension"]).all()

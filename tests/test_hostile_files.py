@@ -7,13 +7,14 @@ import re
 import struct
 import unicodedata
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from test_formats import COCO, CONTENT, CUB, FILES, SEED, VIZWIZ, dataset, edited, fault, ids, mask, picture
 from test_images import BLUE, NOISE, RED, cut, encoded, pixels, png, written
+from tiny_datasets import COCO, CONTENT, CUB, FILES, SEED, VIZWIZ, dataset, edited, fault, ids, mask, picture
 
 from lossmap.data.formats import read
 from lossmap.data.images import check_images, check_masks
@@ -170,6 +171,18 @@ def test_what_stands_in_an_images_place_is_named(kind, form, place, tmp_path):
     stand_in(kind, tmp_path / place, tmp_path)
     text = fault(entry)
     assert re.search(f"{place}: (is not a file|is a link to|is a folder inside a class's)", text), text
+
+
+@pytest.mark.parametrize("between", [(), ("b",), ("b", "c.png")])
+def test_a_link_that_leads_back_to_itself_is_named_as_such(between, tmp_path):
+    entry = dataset(tmp_path, "coco")
+    chain = [FIRST, *between, FIRST]
+    (tmp_path / "images" / FIRST).unlink()
+    for name, next_one in pairwise(chain):
+        (tmp_path / "images" / name).symlink_to(next_one)
+    text = fault(entry)
+    assert f"images/{FIRST}: is a link to {chain[1]}, which leads back to itself. Mend the link." in text
+    assert "does not exist" not in text
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "loop", "device", "link to nothing"])

@@ -11,8 +11,9 @@ from toy_store import embeddings, write_store
 from lossmap.errors import LossmapError
 from lossmap.reconstruct import pairs as pairs_module
 from lossmap.reconstruct.pairs import Pairs, block_size, connector_of, pairs_of
+from lossmap.reconstruct.specs import canonical
 from lossmap.reconstruct.split import split_images
-from lossmap.reconstruct.statistics import Statistics, canonical_json, store_digest
+from lossmap.reconstruct.statistics import Statistics, store_digest
 from lossmap.store import open_store
 
 PRE, POST = embeddings(40)
@@ -33,7 +34,7 @@ def statistics(index, kind="own", **changes):
     pre, post = (torch.from_numpy(dataset[name].values).float().flatten(0, 1) for name in ("pre", "post"))
     values = {"pre_mean": pre.mean(0), "pre_std": pre.std(0), "post_mean": post.mean(0), "post_std": post.std(0)}
     return Statistics(
-        **(values | {"store_digest": store_digest(index), "connector": canonical_json({"kind": kind})} | changes)
+        **(values | {"store_digest": store_digest(index), "connector": canonical({"kind": kind})} | changes)
     )
 
 

@@ -17,6 +17,7 @@ from lossmap.errors import LossmapError
 from lossmap.study.cost.models import LanguageCost, VisionCost
 from lossmap.study.cost.networks import connector_cost, network_cost
 from lossmap.study.cost.plan import Rates, plan_extraction, plan_neighbours, plan_reconstruction, plan_speech
+from lossmap.study.cost.text import in_bytes
 from lossmap.study.settings import check_study, networks_of
 from lossmap.study.steps import plan
 
@@ -130,6 +131,19 @@ def test_it_does_not_fit(tmp_path, monkeypatch, capsys):
     status, out, _, err = printed(capsys, path)
     assert (status, err) == (0, "")
     assert f"free in {tmp_path}: 24.6 MB. It fits." in out
+
+
+def test_a_small_study_on_a_large_disk_is_told_in_units_that_suit_each(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, small(datasets={"photos": PHOTOS | {"limit": 60}}))
+    free(monkeypatch, 78.765994)
+    status, out, _, _ = printed(capsys, path)
+    assert status == 0
+    assert f"DISK: {60 * 64 * 192 * 2 / 1e6:.1f} MB; free in {tmp_path}: 78.8 GB. It fits." in out
+    sizes = (0, 999, 1000, 999_949, 1e6, 78_765_994_000, 5e12)
+    assert [in_bytes(size) for size in sizes] == [
+        *("0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB", "78.8 GB", "5,000.0 GB")
+    ]
 
 
 def test_what_is_already_there_needs_no_room(tmp_path, monkeypatch, capsys):

@@ -269,9 +269,10 @@ def test_margins_have_the_mean_colour_and_the_box_reaches_outside(tmp_path):
 
 @pytest.mark.parametrize("size", [(400_000, 1), (1, 70_000), (150_001, 2)])
 @pytest.mark.parametrize("processor", [{}, LLAVA])
-def test_a_long_thin_image_takes_no_more_than_its_window(tmp_path, size, processor):
+@pytest.mark.parametrize("resample", [3, 0])  # bicubic; the nearest pixel
+def test_a_long_thin_image_takes_no_more_than_its_window(tmp_path, size, processor, resample):
     """Whole, 400,000 x 1 would be made 25,600,000 x 64, or 400,000 x 400,000."""
-    save_config("llava", tmp_path, processor=processor)
+    save_config("llava", tmp_path, processor={**processor, "resample": resample})
     preprocessor = load("llava", tmp_path)
     colours = np.zeros((size[1], size[0], 3), dtype=np.uint8) + np.array([200, 10, 90], dtype=np.uint8)
     pixels = preprocessor.prepare([Image.fromarray(colours)])["pixels"][0]

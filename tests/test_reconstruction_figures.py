@@ -9,6 +9,7 @@ from lossmap.figures.history import training_history
 from lossmap.figures.ladder import best_by_connector, ladder_by_rung
 from lossmap.figures.patch_losses import loss_histogram
 from lossmap.figures.style import NOT_CONVERGED, use_style
+from lossmap.reconstruct.specs import LINEAR
 from lossmap.study.steps import draw_history, draw_ladder, draw_patch_losses
 
 
@@ -41,7 +42,7 @@ def drawn(axes, label):
 
 def test_the_ladder_is_a_line_for_the_connector_and_each_lossless_control_with_all_its_rungs():
     _, axes = plt.subplots()
-    ladder_by_rung(axes, ladder_table())
+    ladder_by_rung(axes, ladder_table(), LINEAR)
     assert [container.get_label() for container in axes.containers] == ["model's connector", "rotation (lossless)"]
     line, _, (bars,) = drawn(axes, "model's connector")
     assert line.get_ydata().tolist() == [0.4, 0.2, 0.1]
@@ -54,7 +55,7 @@ def test_the_ladder_is_a_line_for_the_connector_and_each_lossless_control_with_a
 
 def test_smaller_shares_are_hollow_and_the_best_is_ringed():
     _, axes = plt.subplots()
-    ladder_by_rung(axes, ladder_table())
+    ladder_by_rung(axes, ladder_table(), LINEAR)
     hollow = [line for line in axes.lines if line.get_fillstyle() == "none" and len(line.get_xdata()) == 3]
     np.testing.assert_allclose(hollow[0].get_ydata(), [0.48, 0.24, 0.12])
     rings = [line for line in axes.lines if line.get_fillstyle() == "none" and len(line.get_xdata()) == 1]
@@ -67,7 +68,7 @@ def crosses(axes):
 
 def test_a_network_that_has_not_converged_is_crossed_out():
     _, (ladder, learning) = plt.subplots(2)
-    ladder_by_rung(ladder, ladder_table())
+    ladder_by_rung(ladder, ladder_table(), LINEAR)
     assert (2, pytest.approx(0.12)) in crosses(ladder)
     tables = [history(converged=name == "mlp").assign(network=name, share=50) for name in ("mlp", "big")]
     training_history(learning, pd.concat(tables), ["mlp", "big"], [50])

@@ -3,14 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 from sklearn.neighbors import NearestNeighbors
 
+from lossmap.measures.influence import PerItem
 from lossmap.measures.neighbours import nearest_neighbours
 from lossmap.measures.ranking import plain_ranking
 from lossmap.measures.relations import partial_spearman
 from lossmap.measures.retrieval import recall_at
 from lossmap.study.neighbour_lists import NeighbourLists, write_lists
-from lossmap.study.steps import measure_retrieval
+from lossmap.study.steps import measure_retrieval, tabulate_retrieval
 
 LISTS = np.array([[1, 2, 3], [2, 0, 3], [0, 1, 3], [2, 1, 0]])
 
@@ -83,6 +85,56 @@ def test_what_the_size_of_classes_makes_of_recall_and_overlap_is_taken_out(tmp_p
     occurrence = np.bincount(before.ravel(), minlength=n)
     wanted = partial_spearman(queries["recall_at_5"], queries[f"overlap_k{k}"], [size, occurrence], 1)
     assert found["partial_r5_overlap"] == pytest.approx(wanted.rho)
+
+
+def test_where_no_query_changed_the_change_is_bounded_by_what_could_have_been_missed():
+    for n in (1, 10, 400):
+        same = PerItem(np.ones(n), np.zeros(n))
+        mean, low, high = (same - same).change_interval(0.95)
+        assert (mean, -low) == (0, high)
+        assert (1 - high) ** n == pytest.approx(0.05)  # as likely is it to see none of n where this share changes
+    assert high == pytest.approx(binomtest(0, n).proportion_ci(0.9, "exact").high)
+
+
+def test_where_a_query_changed_the_interval_is_that_of_any_mean():
+    rng = np.random.default_rng(3)
+    change = PerItem(rng.integers(0, 2, 50) * 1.0, rng.normal(size=50)) - PerItem(np.ones(50), np.zeros(50))
+    assert change.change_interval(0.9) == change.interval(0.9, bounds=(-1, 1))
+    moved = PerItem(np.zeros(50), rng.normal(size=50))  # no query, but what queries are found by
+    assert moved.change_interval() == moved.interval(bounds=(-1, 1))
+
+
+def retrieved(folder, lists, labels, copies):
+    """Summary and sentences where the second side has the lists of the first."""
+    ids = np.array([f"i{i}" for i in range(len(lists))])
+    rankings = {("euclidean", stage): plain_ranking(lists) for stage in ("pre", "post")}
+    write_lists(folder / "lists", NeighbourLists(ids, copies, rankings))
+    pd.DataFrame({"image_id": list(labels), "label": list(labels.values())}).to_parquet(folder / "images")
+    spec = {"dataset": "d", "model": "m", "recall": [1], "metrics": ["euclidean"], "overlap_k": 2}
+    spec |= {"confidence": 0.95, "seed": 0}
+    out = {name: folder / name for name in ("queries", "summary")}
+    measure_retrieval.run(lists=folder / "lists", images=folder / "images", **out, spec=spec)
+    tables = {name: folder / name for name in ("csv", "html", "finding")}
+    spec = {"metric": "euclidean", "recall": [1], "overlap_k": 2, "checkpoints": {"m": "x"}, "confidence": 0.95}
+    tabulate_retrieval.run(summaries=[out["summary"]], **tables, spec=spec)
+    return pd.read_csv(tables["csv"]), tables["finding"].read_text()
+
+
+def test_copies_of_another_class_are_counted_and_told(tmp_path):
+    rng = np.random.default_rng(4)
+    lists = nearest_neighbours(rng.normal(size=(40, 3)), 5)
+    labels = {f"i{i}": f"class {i % 4}" for i in range(40)} | {"a": "class 0", "b": "class 1", "c": "class 1"}
+    copies = {"a": "i0", "b": "i0", "c": "i4"}  # of class 0
+    table, finding = retrieved(tmp_path, lists, labels, copies)
+    assert table["copies_of_other_class"].tolist() == [2, 2]
+    assert "On d, 3 of 43 images are copies of another and left out." in finding
+    assert "On d, 2 of the copies left out are of another class than the image that is the same" in finding
+    most = 1 - 0.05 ** (1 / 40)
+    assert table["recall_at_1_change_high"].tolist() == pytest.approx([most] * 2, rel=1e-5)
+    assert f"a change of 0.000 [-{most:.3f}, {most:.3f}]." in finding
+    table, finding = retrieved(tmp_path, lists, labels, {"a": "i0", "i8": "i4", "i9": "i4"})  # the last two were ranked
+    assert table["copies_of_other_class"].tolist() == [0, 0]
+    assert "another class" not in finding
 
 
 @pytest.mark.parametrize(

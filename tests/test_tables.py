@@ -123,7 +123,7 @@ def test_the_papers_retrieval_stands_beside_the_whole_of_cub_only(tmp_path, data
     rows = []
     for stage in ("pre", "post"):
         row = {"dataset": dataset, "n": n, "classes": 2, "model": "llava", "metric": "euclidean", "stage": stage}
-        row |= {"images": n, "copies": 0}
+        row |= {"images": n, "copies": 0, "copies_of_other_class": 0}
         for name, value in (
             ("recall_at_1", 0.5),
             ("recall_at_5", 0.5),

@@ -17,8 +17,8 @@ from lossmap.measures.dimension import effective_rank, intrinsic_dimension
 from lossmap.measures.distortion import pair_changes, pair_quantiles, unit_rows
 from lossmap.measures.margins import neighbour_margins
 from lossmap.measures.neighbours import nearest_neighbours
-from lossmap.measures.planner import dimension_curve, draws, kept_by_projection
 from lossmap.measures.procrustes import align, shuffled_error, unexplained_shares
+from lossmap.measures.random_projection import dimension_curve, draws, kept_by_projection
 from lossmap.measures.similarity import debiased_cka, order_agreement, trustworthiness
 
 KS, QUANTILES, QUERIES = [10, 50, 100], [0.1, 0.5, 0.9], 500
@@ -62,7 +62,7 @@ def measure(before, after, cosine, euclidean, clock):
         clock("trust, order", order_agreement, found.ranks_after[:, :k])
     unit, queries = unit_rows(before, "before"), np.arange(min(QUERIES, n))
     for quantile in QUANTILES:
-        curve = clock("planner", dimension_curve, found.nearest, quantile)
+        curve = clock("random_projection", dimension_curve, found.nearest, quantile)
         for k in KS:
             clock("projections", kept_by_projection, unit, cosine[0], [k], curve.value[k - 1], queries, rng)
     for m in (2**i for i in range(1, after.shape[1].bit_length())):

@@ -19,7 +19,8 @@ from accelerate import Accelerator
 from lossmap.reconstruct.batches import Batches, HeldOut
 from lossmap.reconstruct.networks import build_network, parameters
 from lossmap.reconstruct.pairs import pairs_of
-from lossmap.reconstruct.statistics import Statistics, canonical_json, store_digest
+from lossmap.reconstruct.specs import canonical
+from lossmap.reconstruct.statistics import Statistics, store_digest
 from lossmap.reconstruct.training import Schedule, train
 from lossmap.store import PartWriter, open_store, write_index
 
@@ -68,7 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         index = write_store(Path(folder), n + BATCH)
         moments = [torch.full((SHAPE[1],), value) for value in (0.0, 1.0, 0.0, 1.0)]
-        pairs = pairs_of(open_store(index), Statistics(*moments, store_digest(index), canonical_json({"kind": "own"})))
+        pairs = pairs_of(open_store(index), Statistics(*moments, store_digest(index), canonical({"kind": "own"})))
         images, held_out = np.arange(n), HeldOut(pairs, np.arange(n, n + BATCH), BATCH)
         in_memory, from_store = (Batches(pairs, images, BATCH, 0, buffer, memory) for memory in (2**40, 0))
         for name, architecture in NETWORKS.items():

@@ -1,5 +1,6 @@
 """Image files -> pixels: the only place that decodes images and masks."""
 
+import errno
 import functools
 import hashlib
 import io
@@ -106,6 +107,15 @@ def outside(relative: str) -> bool:
     return pure.is_absolute() or ".." in pure.parts
 
 
+def leads_in_a_circle(path: str | Path) -> bool:
+    """Whether a link leads, over others or not, back to itself, so that there is no end of it."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
+
+
 def _check(look: Callable, paths: list[str], root: str | Path, workers: int, label: str) -> list:
     examine = functools.partial(_examine, look, os.fspath(root))
     bar = functools.partial(tqdm, total=len(paths), desc=label, unit="file", file=sys.stderr, mininterval=1)
@@ -161,6 +171,8 @@ def _read(path: str | Path) -> bytes:
     if not os.path.lexists(path):
         raise ImageError(f"{path}: does not exist. Complete the download, or correct the folder or the annotations.")
     if os.path.islink(path) and not os.path.exists(path):
+        if leads_in_a_circle(path):
+            raise ImageError(f"{path}: is a link to {os.readlink(path)}, which leads back to itself. Mend the link.")
         raise ImageError(f"{path}: is a link to {os.readlink(path)}, which does not exist. Mend the link.")
     if not os.path.isfile(path):
         raise ImageError(f"{path}: is not a file (a folder, a device). Put an image file there.")

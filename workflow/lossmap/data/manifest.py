@@ -106,6 +106,14 @@ class Manifest:
             first = ", ".join(f"{group[0]} = {group[1]}" for group in groups[:SHOWN])
             more = ", ..." if len(groups) > SHOWN else ""
             lines.append(f"{equal} of {len(self.images)} images equal an earlier one, pixel by pixel: {first}{more}")
+            label = dict(zip(self.images["image_id"], self.images["label"], strict=True))
+            others = [f"{group[0]} = {one}" for group in groups for one in group[1:] if label[one] != label[group[0]]]
+            if others and self.images["label"].notna().all():
+                lines.append(
+                    f"of another class than the image that they equal: {len(others)} of these, "
+                    f"{', '.join(others[:SHOWN])}{', ...' * (len(others) > SHOWN)}; where equal images are dropped, "
+                    "the first one's class counts"
+                )
         return lines
 
     def _long_shapes(self) -> list[list]:

@@ -6,7 +6,6 @@ from matplotlib.lines import Line2D
 
 from lossmap.figures.style import COLOURS, MARKERS, NOT_CONVERGED, points_with_intervals
 
-LINEAR = {"mean", "position_mean", "ridge"}
 KINDS = {
     "own": {"color": "black", "marker": "o"},
     "lossless": {"color": COLOURS[0], "marker": "s"},
@@ -22,20 +21,20 @@ def hollow_marks() -> dict[str, Line2D]:
     return hollow | {"not converged, no evidence": Line2D([], [], **NOT_CONVERGED)}
 
 
-def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame) -> None:
+def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame, linear: tuple[str, ...]) -> None:
     """FVU by rung at the largest share of images: the model's connector as a thick line, lossless controls as thin.
 
     Of lossless controls those are drawn on which networks were trained. Hollow marks: smaller shares.
     Bars: intervals over images. A ring marks the rung with the lowest held-out error.
     A cross marks a network that has not converged.
     table: one model of table ladder, with columns connector, kind, lossless, rung, share, fvu, fvu_low, fvu_high, best,
-    converged.
+    converged. linear: the rungs that no network was trained for.
     """
     rungs = list(table.loc[table["kind"] == "own", "rung"].unique())
     controls = 0
     for connector, rows in table.groupby("connector", sort=False):
         own = rows["kind"].iloc[0] == "own"
-        if not own and not (rows["lossless"].iloc[0] and set(rows["rung"]) - LINEAR):
+        if not own and not (rows["lossless"].iloc[0] and set(rows["rung"]) - set(linear)):
             continue
         label, how = "model's connector", {**KINDS["own"], "zorder": 3}
         if not own:

@@ -57,6 +57,18 @@ class PerItem(NamedTuple):
         half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * self.error if n > 1 else 0.0
         return MeanInterval(mean, max(mean - half, bounds[0]), min(mean + half, bounds[1]))
 
+    def change_interval(self, confidence=0.95):
+        """MeanInterval of the change of a share, a difference of values in [0, 1]: not empty where no item changed.
+
+        Then it is plus and minus the share of items that may change all the same, which no change of the mean exceeds.
+        Source: Clopper and Pearson 1934, the upper bound where none of n independent items has changed; about 3 / n.
+        """
+        found = self.interval(confidence, bounds=(-1, 1))
+        if self.values.any() or found.low < found.high:
+            return found
+        most = 1 - (1 - confidence) ** (1 / len(self.values))
+        return MeanInterval(found.mean, -most, most)
+
     def share_interval(self, confidence=0.95):
         """MeanInterval of a share of items, values in [0, 1]: not symmetric near 0 and 1, nor empty at them.
 

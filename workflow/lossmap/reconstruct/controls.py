@@ -4,7 +4,6 @@ A control takes the standardised pre of a model and gives as many tokens as the 
 Those made from pre cut the patch grid into equal blocks, one for each token: a token knows its own block and no other.
 """
 
-import math
 from abc import ABC, abstractmethod
 from itertools import pairwise
 
@@ -14,6 +13,7 @@ from torch import nn
 
 from lossmap.errors import LossmapError
 from lossmap.measures.seeds import seed_for
+from lossmap.reconstruct.grids import OF_STORE, components_per_patch, sides_of_blocks
 from lossmap.reconstruct.statistics import Statistics
 
 
@@ -207,21 +207,17 @@ def make_connector(
     """
     kind, settings = _settings(spec)
     rng_seed = seed_for(seed, "connector", kind)
-    if kind in ("own", "other_image", "other_image_and_patch"):
-        blocks = None if post_grid is None else _blocks(pre_grid, post_grid, kind)
-        if kind == "other_image_and_patch":
-            return OtherImageAndPatch(post_shape, blocks, rng_seed)
+    blocks = _blocks(kind, pre_grid, post_grid, post_shape[0])
+    if kind == "other_image_and_patch":
+        return OtherImageAndPatch(post_shape, blocks, rng_seed)
+    if kind in OF_STORE:
         return {"own": Own, "other_image": OtherImage}[kind](post_shape, blocks)
-    patches, features = pre_shape
+    features = pre_shape[1]
     if kind == "pooling":
-        blocks = _blocks(pre_grid, [side // 2 for side in pre_grid], kind)
         return Pooling((len(blocks), features), blocks)
-    blocks = _blocks(pre_grid, _token_grid(pre_grid, post_grid, post_shape[0], kind), kind)
     width = blocks.shape[1] * features
     if kind == "pca":
-        rank = settings["rank"] or min(features, post_shape[0] * post_shape[1] // patches)
-        if not 1 <= rank <= features:
-            raise LossmapError(f"Control pca: rank is {rank}; wanted 1 to {features}, the features of a patch.")
+        rank = components_per_patch(settings["rank"], pre_shape, post_shape)
         shape = (len(blocks), rank * blocks.shape[1])
         return PrincipalComponents(shape, blocks, width, statistics.extra if statistics else {})
     shape = (len(blocks), max(width, post_shape[1]))
@@ -246,31 +242,12 @@ def _settings(spec):
     return kind, SETTINGS[kind] | given
 
 
-def _token_grid(pre_grid, post_grid, tokens, kind):
-    """(rows, columns) of the tokens: the model's own, else such that blocks are as square as the grid allows."""
-    if post_grid is not None:
-        return post_grid
-    rows, columns = pre_grid
-    grids = [(r, tokens // r) for r in range(1, tokens + 1) if not (tokens % r or rows % r or columns % (tokens // r))]
-    if not grids:
-        raise LossmapError(
-            f"Control {kind}: {rows} x {columns} patches can't be cut into {tokens} equal blocks, one for each token "
-            "of the model's connector. Leave this control out for this model."
-        )
-    return min(grids, key=lambda grid: abs(math.log(rows / grid[0]) - math.log(columns / grid[1])))
-
-
-def _blocks(pre_grid, token_grid, kind):
-    """(tokens, patches per token) raster numbers of the patches, both in raster order."""
-    sides = []
-    for patches, tokens in zip(pre_grid, token_grid, strict=True):
-        if tokens < 1 or patches % tokens or (kind == "pooling" and patches != 2 * tokens):
-            wanted = "2 x 2" if kind == "pooling" else f"{' x '.join(map(str, token_grid))} equal"
-            raise LossmapError(
-                f"Connector {kind}: a grid of {' x '.join(map(str, pre_grid))} patches can't be cut into {wanted} "
-                "blocks. Leave this connector out for this model."
-            )
-        sides.append((tokens, patches // tokens))
+def _blocks(kind, pre_grid, post_grid, tokens):
+    """(tokens, patches per token) raster numbers of the patches, both in raster order; None where tokens have no
+    place."""
+    sides = sides_of_blocks(kind, pre_grid, post_grid, tokens)
+    if sides is None:
+        return None
     (rows, high), (columns, wide) = sides
     numbers = torch.arange(pre_grid[0] * pre_grid[1]).view(rows, high, columns, wide)
     return numbers.transpose(1, 2).reshape(rows * columns, high * wide)

@@ -11,9 +11,9 @@ from tqdm import tqdm
 from lossmap.errors import LossmapError
 from lossmap.measures.moments import ROWS_AT_ONCE, RunningCovariance
 from lossmap.reconstruct.pairs import Pairs
+from lossmap.reconstruct.specs import LINEAR
 from lossmap.reconstruct.split import Split
 
-LINEAR = ("mean", "position_mean", "ridge")
 # Times the mean of the diagonal of X^T X: from the mean, in effect, to least squares as far as float32 products carry.
 REGULARISERS = 10.0 ** np.arange(4, -7.25, -0.25)
 COLUMNS_AT_ONCE = 2**14

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, device, nn
 
 from lossmap.errors import LossmapError
-from lossmap.reconstruct.linear import LINEAR, build_linear
+from lossmap.reconstruct.linear import build_linear
 from lossmap.reconstruct.networks import BeyondRidge, build_network
+from lossmap.reconstruct.specs import LINEAR
 
 FORMAT = "lossmap-reconstructor/1"
 # Told beside what builds a network: what it begins from, and how its training went.

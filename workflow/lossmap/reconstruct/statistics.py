@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from lossmap.errors import LossmapError
+from lossmap.reconstruct.specs import canonical
 
 FORMAT = "lossmap-statistics/1"
 MOMENTS = ("pre_mean", "pre_std", "post_mean", "post_std")
@@ -22,8 +23,8 @@ class Statistics:
     """Of one connector's pre and post over a training set. They also say which connector it is: spec, seed, fit.
 
     pre_mean, pre_std (D',) and post_mean, post_std (D,): float32; a constant feature has standard deviation 0.
-    store_digest: SHA-256 of the training store's index. connector: the connector's spec as canonical JSON, and seed,
-    what its random parts are drawn with. extra: what a control has learned from the training set.
+    store_digest: SHA-256 of the training store's index. connector: the connector's spec, as `canonical` spells it,
+    and seed, what its random parts are drawn with. extra: what a control has learned from the training set.
     """
 
     pre_mean: torch.Tensor
@@ -89,18 +90,13 @@ class Statistics:
         tensors = {name: getattr(self, name) for name in MOMENTS} | self.extra
         told = {"format": FORMAT, "store_digest": self.store_digest, "connector": self.connector, "seed": self.seed}
         # One entry: safetensors writes several in no fixed order.
-        metadata = {"lossmap": json.dumps(told, sort_keys=True)}
+        metadata = {"lossmap": canonical(told)}
         return save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata)
 
 
 def store_digest(index: Path) -> str:
     """SHA-256 of a store's index, which names the digest of every part."""
     return hashlib.sha256(Path(index).read_bytes()).hexdigest()
-
-
-def canonical_json(spec: dict) -> str:
-    """The same text for the same settings, whatever their order."""
-    return json.dumps(spec, sort_keys=True)
 
 
 def _standardise(values: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:

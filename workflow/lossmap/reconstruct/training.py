@@ -131,7 +131,10 @@ class Training:
 class Run:
     """A network in training: its weights, the optimiser's moments, the best weights so far.
 
-    torch.optim's function is used, not its class, which imports a compiler: a second of every job.
+    AdamW is torch's own: its function, not its class, which imports a compiler, a second of every job, and whose state
+    would have to be taken apart to be saved by name. Torch's schedulers change a rate and nothing else; here a stage
+    also returns to the best weights with new moments, and may end the training, so `end_round` decides all of it, from
+    the progress that is saved anyway.
     """
 
     def __init__(self, network: nn.Module):

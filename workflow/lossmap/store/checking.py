@@ -1,13 +1,11 @@
 """Checking all of a store: every byte of every part, and nothing that does not belong."""
 
 import os
-from itertools import groupby
 from pathlib import Path
 
-from lossmap.store.files import changed_blocks
-from lossmap.store.format import StoreError, remedy
+from lossmap.store.format import ROOT, StoreError, remedy
 from lossmap.store.index import read_index
-from lossmap.store.parts import ROOT, Part
+from lossmap.store.parts import Part
 
 ENTRY = ("path", "digest", "first_image", "last_image")
 # Snakemake marks a folder that a rule has made with a file of its own.
@@ -30,19 +28,6 @@ def parts_of(index: Path) -> tuple[list[Part], list[str]]:
         except StoreError as error:
             problems.append(f"{error.found.rstrip('.')}; it holds images {first_image} to {last_image}.")
     return parts, problems
-
-
-def file_problems(part: Part, name: str) -> list[str]:
-    """What is wrong with one file of a part, after reading all of it."""
-    if misfit := part.misfit(name):
-        return [misfit]
-    try:
-        blocks = changed_blocks(part.path / name, part.files[name])
-    except OSError as error:
-        return [f"{part.path / name}: can't be read ({error.strerror}); it holds {part.held(name)}."]
-    runs = [[block for _, block in run] for _, run in groupby(enumerate(blocks), lambda pair: pair[1] - pair[0])]
-    held = " and ".join(part.held(name, range(run[0], run[-1] + 1)) for run in runs)
-    return [part.changed(name, held)] if blocks else []
 
 
 def strangers(part: Part) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the writer and the readers of embedding stores share."""
+"""What the writers and the readers of stores share."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 from lossmap.errors import LossmapError
 
 FORMAT = "lossmap-embeddings/2"
+ROOT = "zarr.json"  # describes a Zarr group
 DIMENSIONS = {
     "pre": ("image", "patch", "feature"),
     "post": ("image", "token", "feature_out"),
@@ -18,7 +19,7 @@ DIMENSIONS = {
 
 
 class StoreError(LossmapError):
-    """An embedding store that can't be trusted, or can't be written. found: what is wrong; remedy: what to do."""
+    """A store that can't be trusted, or can't be written. found: what is wrong; remedy: what to do."""
 
     def __init__(self, found: str, remedy: str = ""):
         super().__init__(f"{found} {remedy}".rstrip())
@@ -47,3 +48,9 @@ def write_json(path: Path, content: dict) -> None:
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def description_digest(content: dict) -> str:
+    """Digest of what a group's zarr.json says but for this digest."""
+    attributes = {key: value for key, value in content["attributes"].items() if key != "digest"}
+    return sha256(json.dumps({**content, "attributes": attributes}, sort_keys=True).encode())

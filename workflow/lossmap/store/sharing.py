@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lossmap.store.checking import parts_of
-from lossmap.store.files import changed_blocks
 from lossmap.store.format import StoreError
 from lossmap.store.parts import Part
 
@@ -52,8 +51,8 @@ def _linked(source: Part, target: Part, name: str) -> bool:
     kept, doubled = source.path / name, target.path / name
     if kept.samefile(doubled):
         return True
-    if changed_blocks(kept, source.files[name]):
-        raise StoreError(source.changed(name, source.held(name)), source.remedy)
+    if problem := source.problem(name):
+        raise StoreError(problem, source.remedy)
     partial = doubled.with_name(f".{doubled.name}.partial")
     partial.unlink(missing_ok=True)
     try:

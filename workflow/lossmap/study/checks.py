@@ -14,9 +14,9 @@ from lossmap.data.sources import input_paths
 from lossmap.errors import LossmapError, study_file
 from lossmap.measures.vqa_accuracy import ENOUGH
 from lossmap.reconstruct.sizes import batch_size, share_sizes
+from lossmap.study.control_checks import configuration_here
 from lossmap.study.settings import measured_datasets, neighbours_wanted
 from lossmap.study.sources import is_made
-from lossmap.vlm.checkpoints import known_configuration, local_checkpoint
 from lossmap.vlm.foreign_formats import json_object
 from lossmap.vlm.input_size import shape_problems
 from lossmap.vlm.prompts import LETTERS
@@ -147,7 +147,7 @@ def _mark_problems(config: dict, dataset: str, found: dict) -> list[str]:
         return []
     problems = []
     for name, model in config["models"].items():
-        count, first = found["marks"].get(_image_token(_configuration_of(model)), (0, None))
+        count, first = found["marks"].get(_image_token(configuration_here(model)), (0, None))
         if count:
             problems.append(
                 f"models: {name}: {count} of {found['questions']} questions, the first {first}, hold the mark that "
@@ -163,12 +163,6 @@ def _image_token(folder: Path | None) -> str | None:
         if token is not None:
             return token["content"] if isinstance(token, dict) else token
     return None
-
-
-def _configuration_of(model: dict) -> Path | None:
-    """The folder with a model's configuration, where it is here."""
-    folder = local_checkpoint(model["checkpoint"])
-    return folder if folder.is_dir() else known_configuration(model["checkpoint"], model.get("revision"))
 
 
 def _mask_problems(config: dict, dataset: str, found: dict) -> list[str]:
@@ -247,6 +241,6 @@ def _shape_problems(config: dict, dataset: str, found: dict) -> list[str]:
     """Images that a model's own processor refuses for their shape. Annotations don't tell it, manifests do."""
     problems = []
     for name, model in config["models"].items():
-        if folder := _configuration_of(model):
+        if folder := configuration_here(model):
             problems += [f"models: {name}: {line}" for line in shape_problems(folder, found.get("long_shapes", []))]
     return problems

@@ -78,7 +78,7 @@ COLUMNS = {
         "share of their mean", "less even", "standard deviation of response over an image's patches"
     ),
     "patches not seen": Column(SHARE, UNSEEN, "patches with less than a tenth of their image's mean response"),
-    # the planner
+    # random projections
     "margins given up": Column("share of images", "", "images with the smallest margins, which are near-ties"),
     "dimension": Column("dimensions", "", "of a random projection that is guaranteed to be enough"),
     "images that keep all": Column(SHARE, KEPT, "images that keep all k neighbours"),

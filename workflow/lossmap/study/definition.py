@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from lossmap.reconstruct.specs import LINEAR
+
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of what files and folders are named after
 TAKEN = ("miniature", "zoo", "slurm-logs")  # folders of results/
-LINEAR = ("mean", "position_mean", "ridge")
 OWN = "own"  # the model's connector, among the controls
 ALL = "all"  # networks, of a control
 

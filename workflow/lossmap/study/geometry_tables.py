@@ -132,18 +132,18 @@ def sentences(summary: pd.DataFrame, table: str) -> list[str]:
     return lines
 
 
-def planner_table(summary: pd.DataFrame, plans: pd.DataFrame, projections: pd.DataFrame) -> pd.DataFrame:
-    """One row per dataset, model, k and margin quantile: planned dimension with band, what it promised and kept.
+def random_projection_table(summary: pd.DataFrame, dimensions: pd.DataFrame, projections: pd.DataFrame) -> pd.DataFrame:
+    """One row per dataset, model, k and margin quantile: dimension that is enough, its band, what it promised and kept.
 
     Beside it, the same in all rows of a k: what the connector keeps (overlap_connector), what a random projection to
     its width keeps (overlap_width), and the width to which a random projection keeps as much as the connector
     (equivalent; interpolated on a logarithmic scale, nan where it lies outside 2 to the width).
     """
     keys = ["dataset", "model", "k"]
-    planned = projections[projections["purpose"] == "planned"].drop(columns="purpose")
-    bands = plans[["dataset", "model", "k", "quantile", "low", "high"]]
+    enough = projections[projections["purpose"] == "enough"].drop(columns="purpose")
+    bands = dimensions[["dataset", "model", "k", "quantile", "low", "high"]]
     bands = bands.rename(columns={"low": "dimension_low", "high": "dimension_high"})
-    table = planned.merge(bands, on=[*keys, "quantile"], how="left", validate="one_to_one")
+    table = enough.merge(bands, on=[*keys, "quantile"], how="left", validate="one_to_one")
     kept = summary[summary["measure"] == "mutual_neighbours"].set_index(keys)["value"]
     guaranteed = summary[summary["measure"] == "margin_guaranteed"].set_index(keys)["value"]
     beside = []
@@ -165,8 +165,8 @@ def equivalent_dimension(dimensions: np.ndarray, overlaps: np.ndarray, wanted: f
     return float(2 ** np.interp(wanted, rising, np.log2(dimensions)))
 
 
-def readable_plan(table: pd.DataFrame) -> pd.DataFrame:
-    """The planner's table with dimensions as people write them."""
+def readable_random_projection(table: pd.DataFrame) -> pd.DataFrame:
+    """The same table with dimensions as people write them."""
     columns = {"dataset": table["dataset"], "images": table["n"], "model": table["model"], "k": table["k"]}
     columns["margins given up"] = table["quantile"]
     columns["dimension"] = [
@@ -184,7 +184,7 @@ def readable_plan(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def plan_sentences(table: pd.DataFrame) -> list[str]:
+def random_projection_sentences(table: pd.DataFrame) -> list[str]:
     """One line per model and dataset, at the smallest k and the quantile nearest to one half."""
     rows = table[table["k"] == table["k"].min()]
     nearest = (rows["quantile"] - 0.5).abs().min()

@@ -1,12 +1,12 @@
 """A study's configuration: checked in full before anything runs, with every fault in one error."""
 
-import json
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from lossmap.data.sources import entry_problems, input_paths
 from lossmap.errors import LossmapError, study_file
+from lossmap.study.control_checks import control_problems
 from lossmap.study.definition import ALL, OWN, Study
 from lossmap.study.reading import placed
 from lossmap.study.sources import MADE, is_made
@@ -32,7 +32,8 @@ def check_study(
     source, what messages call the file, if not what the workflow was given; places, where each key stands (`lines_of`).
     Returns: a new dict with every key present.
     Raises: LossmapError listing every fault: unknown, missing or ill-typed keys (with the nearest known key), unknown
-    datasets, models, formats and families, checkpoints without revision, paths that don't exist.
+    datasets, models, formats and families, checkpoints without revision, paths that don't exist, controls that
+    don't fit a model.
     """
     try:
         config, problems = Study.model_validate(config).model_dump(by_alias=True), []
@@ -53,7 +54,7 @@ def check_study(
             *_reference_problems(config),
         ]
     if not problems and paths:
-        problems = _missing_paths(config)
+        problems = _missing_paths(config) + control_problems(config)
     if problems:
         raise LossmapError.listing(
             f"The configuration of this study has {len(problems)} fault{'s' * (len(problems) > 1)}:",
@@ -139,11 +140,6 @@ def neighbours_wanted(config: dict, dataset: str) -> list[tuple[str, int]]:
 def is_hub_like(checkpoint: str) -> bool:
     """Whether what is no folder here can be a hub id, owner/name."""
     return checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~", SHIPPED, MADE))
-
-
-def canonical(value) -> str:
-    """One spelling for equal settings: JSON with sorted keys."""
-    return json.dumps(value, sort_keys=True)
 
 
 def _brace_problems(config: dict) -> list[str]:

@@ -21,6 +21,11 @@ th small{display:block;font-weight:normal;color:#666}th[title]{cursor:help}
 .number{text-align:right}tbody tr:nth-child(even){background:#f4f4f4}"""
 
 
+def read_all(paths: list[Path]) -> pd.DataFrame:
+    """Parquet tables of all models and datasets, one below the other."""
+    return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+
+
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write a table with six significant digits: the same bytes for the same numbers."""
     frame.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lossmap.errors import LossmapError
-from lossmap.vlm.checkpoints import INDEX, check_configuration, missing_weights, weight_files
+from lossmap.vlm.checkpoints import INDEX, check_configuration, missing_weights, weight_files, weight_map
 from lossmap.vlm.families import SEES_MORE, Family, is_connector_key, is_vision_key
 from lossmap.vlm.foreign_formats import ORIGINAL_LLAVA, json_object
 from lossmap.vlm.input_size import size_problem
@@ -118,7 +118,7 @@ def _weight_problems(folder: Path, family: Family, vision_only: bool) -> list[st
     if any("mm_projector." in key for key in names):
         return [ORIGINAL_LLAVA.format(folder=folder)]
     if (folder / INDEX).is_file():
-        mapped = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        mapped = weight_map(folder)
         lost = [key for key, name in mapped.items() if name in held and key not in held[name]]
         if lost:
             return [

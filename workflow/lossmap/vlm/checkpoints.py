@@ -111,7 +111,7 @@ def weight_files(folder: Path, vision_only: bool = True) -> list[str]:
     """
     _, family = check_configuration(folder)
     if (folder / INDEX).is_file():
-        return sorted(set(_weight_map(folder / INDEX, family, vision_only).values()))
+        return sorted(set(_needed_weights(folder, family, vision_only).values()))
     if (folder / SINGLE).is_file():
         return [SINGLE]
     if any(folder.glob("*.gguf")):
@@ -152,12 +152,21 @@ def check_configuration(folder: Path) -> tuple[str, Family]:
     return found
 
 
-def _weight_map(index: Path, family: Family, vision_only: bool) -> dict[str, str]:
+def weight_map(folder: Path) -> dict[str, str]:
+    """Name of each tensor -> name of its file, by a checkpoint's index of weights.
+
+    Raises: LossmapError if the index can't be read, or is none.
+    """
+    index = folder / INDEX
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        needed = {key: name for key, name in weight_map.items() if not vision_only or is_vision_key(family, key)}
+        return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"].items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise LossmapError(f"{index}: can't be read as an index of weights ({error!r}). Get the file again.") from None
+
+
+def _needed_weights(folder: Path, family: Family, vision_only: bool) -> dict[str, str]:
+    index, mapped = folder / INDEX, weight_map(folder)
+    needed = {key: name for key, name in mapped.items() if not vision_only or is_vision_key(family, key)}
     if not needed:
         raise LossmapError(
             f"{index}: maps no tensor whose name begins with {' or '.join(family.vision_keys)}, the vision side of this"

@@ -119,6 +119,10 @@ def _spatial_merge(config) -> int:
     return config.vision_config.spatial_merge_size
 
 
+def _resampled(config) -> int:
+    return config.perceiver_config.resampler_n_latents
+
+
 def _gemma3_pool(config) -> int:
     patches_per_side = config.vision_config.image_size // config.vision_config.patch_size
     return patches_per_side // round(config.mm_tokens_per_image**0.5)
@@ -139,6 +143,7 @@ class Family:
     arguments: pre (images, patches, features) in raster order -> what the connector takes, for tokens in post's order.
     pre_dim: from the config, the features of a patch.
     newline: tokens that follow the grid in post (the learned `image_newline`).
+    latents: from the config, the tokens of post where it has no grid.
     """
 
     connector: str
@@ -150,6 +155,7 @@ class Family:
     arguments: Callable = _as_it_is
     pre_dim: Callable[[Any], int] = _vision_width
     newline: int = 0
+    latents: Callable[[Any], int] | None = None
 
 
 _TOWER = ("vision_tower.", "multi_modal_projector.")
@@ -171,7 +177,7 @@ FAMILIES: dict[str, Family] = {
     "internvl": Family(
         "multi_modal_projector", _PIXELS, _inverse_ratio, "whole", _TOWER, _pixel_shuffled, _squares_joined
     ),
-    "idefics2": Family("connector", _MASK, None, "any", _IDEFICS, arguments=_with_mask),
+    "idefics2": Family("connector", _MASK, None, "any", _IDEFICS, arguments=_with_mask, latents=_resampled),
     "idefics3": Family("connector", _MASK, lambda c: c.scale_factor, "longest", _IDEFICS),
     "smolvlm": Family("connector", _MASK, lambda c: c.scale_factor, "longest", _IDEFICS),
     "qwen2_vl": Family(*_QWEN, _merge_blocks, _squares_listed, lambda c: c.vision_config.embed_dim),

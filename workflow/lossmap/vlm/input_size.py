@@ -19,7 +19,10 @@ ASPECT_OF_QWEN = 200  # the longest shape that Qwen's image processors take: lon
 FIXED_POSITIONS = ("clip_vision_model", "siglip_vision_model")  # towers that take images of one size
 # What transformers takes where a config.json of a family without a size of its own is silent.
 DEFAULTS = {
-    "idefics2": {"vision_config": {"patch_size": 32, "image_size": 224}},
+    "idefics2": {
+        "vision_config": {"patch_size": 32, "image_size": 224},
+        "perceiver_config": {"resampler_n_latents": 64},
+    },
     "idefics3": {"scale_factor": 2, "vision_config": {"patch_size": 32, "image_size": 224}},
     "smolvlm": {"scale_factor": 2, "vision_config": {"patch_size": 32, "image_size": 224}},
     "qwen2_vl": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
@@ -40,6 +43,20 @@ class InputSize:
     pad: bool
     patch: int
     merge: int
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Of one image's embeddings.
+
+    pre_grid: (rows, columns) of patches; pre_shape: (patches, features). post_grid: of the tokens, None where they have
+    no place; post_shape: (tokens, features).
+    """
+
+    pre_grid: tuple[int, int]
+    pre_shape: tuple[int, int]
+    post_grid: tuple[int, int] | None
+    post_shape: tuple[int, int]
 
 
 def input_size(where: str, family: Family, config: Any, settings: dict, image_size: int | None = None) -> InputSize:
@@ -119,6 +136,27 @@ def usual_image_size(folder: Path) -> int | None:
     """
     sides = (None, *range(USUAL, 0, -1))
     return next((side for side in sides if size_problem(folder, side) is None), None)
+
+
+def embedding_shapes(folder: Path, image_size: int | None = None) -> Shapes | None:
+    """Shapes of the embeddings of one image; None if they can't be known by the checkpoint's JSON files alone.
+
+    Parameters: as `size_problem`.
+    """
+    content, settings = json_object(folder / "config.json"), read_settings(folder)
+    family = FAMILIES.get(content.get("model_type"))
+    if family is None:
+        return None
+    try:
+        config = _configuration(content)
+        found = input_size(str(folder), family, config, settings, image_size)
+        rows, columns = (side // found.patch for side in found.crop or found.size)
+        post_grid = (rows // found.merge, columns // found.merge) if family.merge else None
+        tokens = post_grid[0] * post_grid[1] + family.newline if post_grid else family.latents(config)
+        pre_shape, post_shape = (rows * columns, family.pre_dim(config)), (tokens, config.text_config.hidden_size)
+        return Shapes((rows, columns), pre_shape, post_grid, post_shape)
+    except (LossmapError, AttributeError, TypeError, KeyError, ValueError, ZeroDivisionError):
+        return None  # another check names it; what a file leaves to transformers' defaults, loading tells
 
 
 def shape_problems(folder: Path, shapes: Iterable[tuple[str, int, int]]) -> list[str]:
@@ -226,5 +264,8 @@ def _square(size) -> int:
 def _configuration(content: dict) -> SimpleNamespace:
     """config.json as an object, with what transformers would fill in."""
     defaults = DEFAULTS.get(content["model_type"], {})
-    vision = {**defaults.get("vision_config", {}), **(content.get("vision_config") or {})}
-    return SimpleNamespace(**{**defaults, **content, "vision_config": SimpleNamespace(**vision)})
+    parts = {
+        name: SimpleNamespace(**{**defaults.get(name, {}), **(content.get(name) or {})})
+        for name in ("vision_config", "text_config", "perceiver_config")
+    }
+    return SimpleNamespace(**{**defaults, **content, **parts})

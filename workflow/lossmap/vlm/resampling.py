@@ -7,6 +7,8 @@ window alone is computed, by Pillow's arithmetic, which gives the same bytes: co
 where both sides grow, and for squares), 8 bits between, coefficients rounded to 22 bits.
 """
 
+import functools
+
 import numpy as np
 from PIL import Image
 
@@ -32,7 +34,8 @@ def resized_window(
     square = canvas[0] == canvas[1] and size[0] == size[1]
     most = max(SMALL, min(TIMES * image.width * image.height, MAX_PIXELS))
     small = max(canvas[0] * canvas[1], size[0] * size[1]) <= most
-    if small or not (grows or square) or resample not in KERNELS:
+    nearest = resample == Image.Resampling.NEAREST
+    if small or not (nearest or (resample in KERNELS and (grows or square))):
         if canvas != image.size:
             whole = Image.new("RGB", canvas, fill)
             whole.paste(image, corner)
@@ -40,9 +43,10 @@ def resized_window(
         return image.resize(size, resample).crop(window)
     left, top, right, bottom = window
     inside = max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1])
+    of_lines = _nearest_lines if nearest else functools.partial(_resized_lines, resample=resample)
     pixels = np.asarray(image).transpose(1, 0, 2)
-    pixels = _resized_lines(pixels, corner[0], canvas[0], size[0], inside[0::2], resample, fill)
-    pixels = _resized_lines(pixels.transpose(1, 0, 2), corner[1], canvas[1], size[1], inside[1::2], resample, fill)
+    pixels = of_lines(pixels, corner[0], canvas[0], size[0], inside[0::2], fill=fill)
+    pixels = of_lines(pixels.transpose(1, 0, 2), corner[1], canvas[1], size[1], inside[1::2], fill=fill)
     result = Image.new("RGB", (right - left, bottom - top))
     result.paste(Image.fromarray(pixels), (inside[0] - left, inside[1] - top))
     return result
@@ -72,6 +76,18 @@ def _resized_lines(lines: np.ndarray, first: int, before: int, after: int, wante
     return result
 
 
+def _nearest_lines(lines: np.ndarray, first: int, before: int, after: int, wanted, fill) -> np.ndarray:
+    """As `_resized_lines`, by the nearest line."""
+    steps = np.full(wanted[1], before / after)
+    steps[0] *= 0.5
+    found = np.cumsum(steps).astype(np.int64)[wanted[0] :] - first  # summed one after another, as Pillow does
+    result = np.empty((len(found), *lines.shape[1:]), dtype=np.uint8)
+    result[:] = fill
+    held = (found >= 0) & (found < len(lines))
+    result[held] = lines[found[held]]
+    return result
+
+
 def _box(x):
     return ((x > -0.5) & (x <= 0.5)).astype(float)
 
@@ -95,7 +111,7 @@ def _lanczos(x):
     return np.where((x >= -3.0) & (x < 3.0), np.sinc(x) * np.sinc(x / 3), 0.0)
 
 
-# Pillow's filters, with how far they reach on either side; all but the nearest pixel, which needs no neighbours.
+# Pillow's filters, with how far they reach on either side; all but the nearest pixel.
 KERNELS = {
     Image.Resampling.BOX: (_box, 0.5),
     Image.Resampling.BILINEAR: (_bilinear, 1.0),

@@ -7,8 +7,9 @@ import torch
 from torch.nn.functional import mse_loss
 
 from lossmap.reconstruct.controls import SETTINGS, OfBlocks, make_connector
-from lossmap.reconstruct.linear import LINEAR, build_linear, outputs_of
+from lossmap.reconstruct.linear import build_linear, outputs_of
 from lossmap.reconstruct.networks import build_network, parameters
+from lossmap.reconstruct.specs import LINEAR
 from lossmap.study.cost.dry_run import META, DryRun
 
 FLOAT, DOUBLE = 4, 8  # bytes

@@ -5,8 +5,8 @@ from math import prod
 
 from lossmap.data.counts import Count
 from lossmap.errors import LossmapError
-from lossmap.reconstruct.linear import LINEAR as LINEAR_RUNGS
 from lossmap.reconstruct.sizes import batch_size, round_steps, share_sizes, step_limit
+from lossmap.reconstruct.specs import LINEAR as LINEAR_RUNGS
 from lossmap.study.cost.models import LanguageCost, VisionCost
 from lossmap.study.cost.networks import ConnectorCost, NetworkCost, connector_cost, network_cost
 from lossmap.study.settings import OWN, connectors_of, measured_datasets, networks_of, part_ranges

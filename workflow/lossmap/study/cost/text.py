@@ -143,17 +143,17 @@ def describe_disk(works: list[Work], missing: int, folder: str, free: int, whole
     """Whether what is missing fits. missing: bytes of outputs that are not there yet; free: bytes, where folder is;
     whole: whether all of the study could be planned."""
     total = sum(sum(work.outputs.values()) for work in works)
-    wanted, there, room, lacking = in_one_unit(total, total - missing, free, max(missing - free, 0))
+    wanted, there, room, lacking = map(in_bytes, (total, total - missing, free, max(missing - free, 0)))
     done = f", {there} of it already there" if missing < total else ""
     fits = "It fits." if whole else "What could be planned fits, but see the notes."
     verdict = fits if missing <= free else f"IT DOES NOT FIT: {lacking} are lacking."
     return [f"DISK: {wanted}{done}; free in {folder}: {room}. {verdict}"]
 
 
-def in_one_unit(first: float, *others: float) -> list[str]:
-    """Bytes for people, in a unit that suits the first."""
-    prefix = _scaled([first])[1] if first else "G"
-    return [f"{size / PREFIXES[prefix]:,.1f} {prefix}B" for size in (first, *others)]
+def in_bytes(size: float) -> str:
+    """Bytes for people: 12 B, 24.6 MB, 1,252.8 GB; disks are compared in GB, however large."""
+    prefix = next((prefix for prefix in "GMk" if size >= PREFIXES[prefix]), "")
+    return f"{size / PREFIXES[prefix]:,.{1 if prefix else 0}f} {prefix}B"
 
 
 def _table(columns: dict[str, list[str]], left: tuple[str, ...] = ("model",)) -> list[str]:

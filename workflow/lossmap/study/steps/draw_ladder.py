@@ -7,6 +7,7 @@ import pandas as pd
 
 from lossmap.figures.ladder import best_by_connector, hollow_marks, ladder_by_rung
 from lossmap.figures.style import save, use_style
+from lossmap.reconstruct.specs import LINEAR
 
 
 def run(*, table: Path, pdf: Path, png: Path) -> None:
@@ -21,7 +22,7 @@ def run(*, table: Path, pdf: Path, png: Path) -> None:
     )  # fmt: skip
     labelled = {}
     for (above, below), (model, rows) in zip(axes.T, models, strict=True):
-        ladder_by_rung(above, rows)
+        ladder_by_rung(above, rows, LINEAR)
         best_by_connector(below, rows)
         above.set_title(f"{model} (n = {rows['n'].iloc[0]:,})")
         below.set_xlabel("variance unexplained by the best")

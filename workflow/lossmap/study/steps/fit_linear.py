@@ -8,8 +8,9 @@ from lossmap.errors import LossmapError
 from lossmap.reconstruct.linear import fit_linear_rungs
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.saving import save_reconstructor
+from lossmap.reconstruct.specs import canonical
 from lossmap.reconstruct.split import split_images
-from lossmap.reconstruct.statistics import Statistics, canonical_json
+from lossmap.reconstruct.statistics import Statistics
 from lossmap.vlm.stored import open_embeddings
 
 
@@ -27,10 +28,10 @@ def run(*, embeddings: Path, reconstructors: Path, spec: dict, threads: int = 1)
         path = reconstructors / name / "statistics.safetensors"
         statistics = Statistics.load(path)
         statistics.check_store(embeddings)
-        if (statistics.connector, statistics.seed) != (canonical_json(connector), spec["seed"]):
+        if (statistics.connector, statistics.seed) != (canonical(connector), spec["seed"]):
             raise LossmapError(
                 f"{path}: the statistics are of connector {statistics.connector} with seed {statistics.seed}; wanted "
-                f"{canonical_json(connector)} with seed {spec['seed']}. Delete it and run again."
+                f"{canonical(connector)} with seed {spec['seed']}. Delete it and run again."
             )
         pairs = pairs_of(store, statistics, device)
         split = split_images(len(pairs), spec["held_out"], spec["shares"], spec["seed"])

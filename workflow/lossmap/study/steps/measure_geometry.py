@@ -11,8 +11,8 @@ from lossmap.measures.distortion import pair_changes, pair_quantiles, unit_rows
 from lossmap.measures.margin_means import margin_intervals
 from lossmap.measures.margins import Margins, neighbour_margins
 from lossmap.measures.overlap import chance_overlap, ranking_overlap
-from lossmap.measures.planner import dimension_curve, draws, kept_by_projection, sampling_margin
 from lossmap.measures.procrustes import align, first_components, shuffled_error, unexplained_shares
+from lossmap.measures.random_projection import dimension_curve, draws, kept_by_projection, sampling_margin
 from lossmap.measures.ranking import Ranking
 from lossmap.measures.resampling import ratio_interval
 from lossmap.measures.seeds import seed_for
@@ -35,7 +35,7 @@ def run(
     alignment: Path,
     neighbours: Path,
     summary: Path,
-    plan: Path,
+    dimensions: Path,
     projections: Path,
     spec: dict,
     threads: int = 1,
@@ -43,7 +43,7 @@ def run(
     """Measure alignment, similarity, margins and the dimension that a random projection would need.
 
     alignment: per image, its error and its place in Figure 6. neighbours: per image and k, margins and ranks. summary:
-    one row per measure and k, with interval and chance level. plan: dimension needed, per margin quantile and k.
+    one row per measure and k, with interval and chance level. dimensions: those needed, per margin quantile and k.
     projections: what random projections keep.
     spec: dataset, model, k, quantiles (of margins), delta, queries (images on which projections are checked),
     confidence, resamples, seed.
@@ -68,7 +68,7 @@ def run(
     means = margin_intervals(before, after, margins, spec["k"], spec["confidence"], measured.seed("halves"))
     _neighbours(measured, margins, by_cosine, units, means, image_ids).to_parquet(neighbours, index=False)
 
-    _plan(measured, margins).to_parquet(plan, index=False)
+    _dimensions(measured, margins).to_parquet(dimensions, index=False)
     _projections(measured, margins, units[0], cosine_lists[0], after.shape[1]).to_parquet(projections, index=False)
     pd.DataFrame(measured.rows).astype({"k": "Int64"}).to_parquet(summary, index=False)
 
@@ -203,7 +203,7 @@ def _neighbours(
     return pd.concat(frames)
 
 
-def _plan(measured: _Summary, margins: Margins) -> pd.DataFrame:
+def _dimensions(measured: _Summary, margins: Margins) -> pd.DataFrame:
     """Dimension that a random projection needs, for every k up to the largest and each margin quantile."""
     frames = []
     for quantile in measured.spec["quantiles"]:
@@ -215,14 +215,14 @@ def _plan(measured: _Summary, margins: Margins) -> pd.DataFrame:
 
 
 def _projections(measured: _Summary, margins: Margins, unit: np.ndarray, lists: np.ndarray, width: int) -> pd.DataFrame:
-    """What random projections keep: one to each planned dimension; the mean of some to the output width and fewer."""
+    """What random projections keep: one to each dimension that is enough, the mean of some to output width or less."""
     rng = np.random.default_rng(measured.seed("projections"))
     queries = np.sort(rng.permutation(measured.n)[: measured.spec["queries"]])
     ks, powers = measured.spec["k"], [2**i for i in range(1, width.bit_length()) if 2**i < width]
     wanted = [("width", np.nan, ks, m, draws(m)) for m in (*powers, width)]
     for quantile in measured.spec["quantiles"]:
         dimensions = dimension_curve(margins.nearest, quantile, measured.spec["confidence"]).value
-        wanted += [("planned", quantile, [k], dimensions[k - 1], 1) for k in ks]
+        wanted += [("enough", quantile, [k], dimensions[k - 1], 1) for k in ks]
     rows = []
     for purpose, quantile, own_ks, m, count in wanted:
         shares = np.stack([kept_by_projection(unit, lists, own_ks, m, queries, rng) for _ in range(count)])

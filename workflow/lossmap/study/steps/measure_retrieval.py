@@ -8,7 +8,7 @@ import pandas as pd
 from lossmap.measures.correlation import neighbour_spearman
 from lossmap.measures.overlap import overlap_including_self, ranking_overlap
 from lossmap.measures.retrieval import recall_at
-from lossmap.study.neighbour_lists import STAGES, read_lists
+from lossmap.study.neighbour_lists import STAGES, NeighbourLists, read_lists
 
 
 def run(*, lists: Path, images: Path, queries: Path, summary: Path, spec: dict) -> None:
@@ -18,21 +18,32 @@ def run(*, lists: Path, images: Path, queries: Path, summary: Path, spec: dict) 
     often the query is among others' neighbours before the connector (its k-occurrence: an outlier finds few, and keeps
     few).
 
+    Of equal images of which one is ranked, the first one's class counts; copies_of_other_class says how many copies had
+    another.
+
     spec: dataset, model, recall, metrics, overlap_k, confidence, seed.
     """
     neighbours = read_lists(lists)
-    labels = pd.read_parquet(images).set_index("image_id")["label"].loc[neighbours.image_ids].to_numpy()
+    classes = pd.read_parquet(images).set_index("image_id")["label"]
+    labels = classes.loc[neighbours.image_ids].to_numpy()
     per_query, means = [], []
     for metric in spec["metrics"]:
         rankings = {stage: neighbours.rankings[metric, stage] for stage in STAGES}
         queries_of_metric, rows = _both_sides(rankings, labels, spec)
         place = {"dataset": spec["dataset"], **neighbours.counts(), "classes": len(set(labels))}
+        place["copies_of_other_class"] = _relabelled(neighbours, classes)
         for stage in STAGES:
             columns = {"image_id": neighbours.image_ids, "metric": metric, "stage": stage}
             per_query.append(pd.DataFrame(columns | queries_of_metric[stage]))
             means.append({**place, "model": spec["model"], "metric": metric, "stage": stage, **rows[stage]})
     pd.concat(per_query).to_parquet(queries, index=False)
     pd.DataFrame(means).to_parquet(summary, index=False)
+
+
+def _relabelled(neighbours: NeighbourLists, classes: pd.Series) -> int:
+    """How many copies were left out that have another class than the image that they equal, whose class counts."""
+    left_out = set(neighbours.copies) - set(neighbours.image_ids)
+    return sum(classes[copy] != classes[neighbours.copies[copy]] for copy in left_out)
 
 
 def _both_sides(rankings: dict, labels: np.ndarray, spec: dict) -> tuple[dict, dict]:
@@ -51,7 +62,7 @@ def _both_sides(rankings: dict, labels: np.ndarray, spec: dict) -> tuple[dict, d
         for r, hit in hits[stage].items():
             row |= _named(f"recall_at_{r}", hit.share_interval(confidence))
             change = hits["post"][r] - hits["pre"][r]
-            row |= _named(f"recall_at_{r}_change", change.interval(confidence, bounds=(-1, 1)))
+            row |= _named(f"recall_at_{r}_change", change.change_interval(confidence))
         row |= _named(f"overlap_k{k}", overlap.interval(confidence, bounds=(0, 1)))
         row["overlap_paper_convention"] = with_self.mean()
         for name, given in ((f"partial_r{largest}_overlap", controls), (f"spearman_r{largest}_overlap", [])):

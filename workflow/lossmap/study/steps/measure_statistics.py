@@ -10,7 +10,8 @@ from lossmap.errors import LossmapError
 from lossmap.measures.moments import RunningCovariance, RunningMoments
 from lossmap.reconstruct.controls import OfBlocks, PrincipalComponents
 from lossmap.reconstruct.pairs import block_size, connector_of
-from lossmap.reconstruct.statistics import Statistics, canonical_json, store_digest
+from lossmap.reconstruct.specs import canonical
+from lossmap.reconstruct.statistics import Statistics, store_digest
 from lossmap.vlm.stored import open_embeddings
 
 
@@ -40,7 +41,7 @@ def run(*, embeddings: Path, reconstructors: Path, spec: dict, threads: int = 1)
     for name in connectors:
         # A control that takes post of another image takes each once: its statistics are those of post.
         *of_post, extra = measured[name] if name in of_blocks else (*post, {})
-        made = canonical_json(spec["connectors"][name])
+        made = canonical(spec["connectors"][name])
         folder = reconstructors / name
         folder.mkdir(parents=True, exist_ok=True)
         Statistics(*pre, *of_post, connector=made, extra=extra, **fixed).save(folder / "statistics.safetensors")

@@ -16,7 +16,7 @@ from lossmap.study.cost.text import (
     describe_notes,
     describe_rates,
     describe_work,
-    in_one_unit,
+    in_bytes,
 )
 from lossmap.study.reading import default_study, lines_of, read_study
 from lossmap.study.settings import check_study
@@ -80,10 +80,10 @@ def run(*, configfile: Path | None = None, rate: float = 125.0, bandwidth: float
             "Mend these entries of the study.",
         )
     if missing > free:
-        needed, room = in_one_unit(missing, free)
         raise LossmapError(
-            f"{folder.resolve()} has {room} free, and this study needs {needed} more. Free space, make results/ a link"
-            " to a larger disk, set extraction: store_post: false, or take fewer images (limit, sample)."
+            f"{folder.resolve()} has {in_bytes(free)} free, and this study needs {in_bytes(missing)} more. Free space,"
+            " make results/ a link to a larger disk, set extraction: store_post: false, or take fewer images (limit,"
+            " sample)."
         )
 
 

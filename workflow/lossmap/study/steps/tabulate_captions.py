@@ -6,7 +6,7 @@ import pandas as pd
 
 from lossmap.study.paper import beside
 from lossmap.study.relation_tables import correlations, differences, reasons, with_adjusted_p
-from lossmap.study.tables import interval_text, p_value, with_interval, write_csv, write_html
+from lossmap.study.tables import interval_text, p_value, read_all, with_interval, write_csv, write_html
 
 # Images of the splits on which the paper reports: its numbers stand beside ours of a whole split only.
 PAPER_IMAGES = {"coco-karpathy": 5000, "flickr30k": 1000}
@@ -36,7 +36,7 @@ def run(*, relations: list[Path], csv: Path, html: Path, finding: Path, spec: di
 
     spec: table ("table3_cider" or "table4"), checkpoints (model -> checkpoint), confidence.
     """
-    rows = pd.concat([pd.read_parquet(path) for path in relations], ignore_index=True).rename(columns={"n": "images"})
+    rows = read_all(relations).rename(columns={"n": "images"})
     if spec["table"] == "table3_cider":
         table = _cider(rows, spec["checkpoints"])
         write_html(_readable_cider(table), html, "CIDEr of the generated captions", CIDER_NOTE)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from lossmap.study.columns import METRICS
 from lossmap.study.scoring import SCORE_NAMES
-from lossmap.study.tables import interval_text, with_interval, write_csv, write_html
+from lossmap.study.tables import interval_text, read_all, with_interval, write_csv, write_html
 
 MEASURES = {"overlap": "overlap", "FVU": "FVU of patches", **SCORE_NAMES}
 NOTE = (
@@ -21,7 +21,7 @@ NOTE = (
 
 def run(*, comparisons: list[Path], csv: Path, html: Path, finding: Path, spec: dict) -> None:
     """Gather the comparisons of step compare_models. spec: confidence."""
-    table = pd.concat([pd.read_parquet(path) for path in comparisons], ignore_index=True)
+    table = read_all(comparisons)
     write_csv(table, csv)
     note = NOTE.format(confidence=spec["confidence"])
     write_html(_readable(table), html, "Fine-tuned models and their bases: paired differences", note)

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from lossmap.study.geometry_tables import MEASURES, readable, sentences, with_moved
-from lossmap.study.tables import about_copies, write_csv, write_html
+from lossmap.study.tables import about_copies, read_all, write_csv, write_html
 
 INTERVAL = (
     " In brackets: interval for the population of which the images are a sample. "
@@ -61,7 +59,7 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
     spec: table (similarity, margins or probe), confidence.
     """
     name = spec["table"]
-    summary = with_moved(pd.concat([pd.read_parquet(path) for path in summaries], ignore_index=True))
+    summary = with_moved(read_all(summaries))
     write_csv(summary[summary["measure"].isin(MEASURES[name])], csv)
     write_html(readable(summary, name), html, TITLES[name], NOTES[name] + INTERVAL)
     interval = f"In brackets: {spec['confidence']:.0%} interval for the population of which the images are a sample."

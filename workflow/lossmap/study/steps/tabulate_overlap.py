@@ -6,7 +6,7 @@ import pandas as pd
 
 from lossmap.study.columns import METRICS
 from lossmap.study.paper import beside
-from lossmap.study.tables import about_copies, p_value, with_interval, write_csv, write_html
+from lossmap.study.tables import about_copies, p_value, read_all, with_interval, write_csv, write_html
 
 NOTE = (
     "Share of an image's k nearest neighbours (mean-pooled embeddings, by Euclidean distance or cosine) "
@@ -26,7 +26,7 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
 
     spec: checkpoints (model -> checkpoint), permutations, confidence.
     """
-    table = pd.concat([pd.read_parquet(path) for path in summaries], ignore_index=True)
+    table = read_all(summaries)
     measured = table["n"]
     table["n"] = table["images"]  # the paper counts all
     table = beside(table, "figure3", ["dataset", "n", "k"], ["overlap"], spec["checkpoints"])

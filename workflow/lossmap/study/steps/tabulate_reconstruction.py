@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from lossmap.study.paper import beside
-from lossmap.study.tables import marked, with_interval, write_csv, write_html
+from lossmap.study.tables import marked, read_all, with_interval, write_csv, write_html
 
 TITLES = {
     "table3": "Table 3: reconstruction loss on captioned images",
@@ -37,7 +37,7 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
     spec: table (table3, table9: each model's best reconstructor; table6: every network), networks (their names),
     checkpoints (model -> checkpoint), confidence.
     """
-    table = pd.concat([pd.read_parquet(path) for path in summaries], ignore_index=True)
+    table = read_all(summaries)
     ablation = spec["table"] == "table6"
     table = table[table["reconstructor"].isin(spec["networks"]) if ablation else table["best"]].reset_index(drop=True)
     source, keys = ("table6", ["reconstructor", "dataset"]) if ablation else ("table3_table9", ["dataset"])

@@ -7,7 +7,7 @@ import pandas as pd
 from lossmap.measures.relations import WITHIN
 from lossmap.study.relation_tables import correlations, differences, reasons, with_adjusted_p
 from lossmap.study.scoring import SCORE_NAMES
-from lossmap.study.tables import interval_text, p_value, with_interval, write_csv, write_html
+from lossmap.study.tables import interval_text, p_value, read_all, with_interval, write_csv, write_html
 
 REASONS = ("reason", "difference_reason", "partial_difference_reason")
 COUNTS = {
@@ -46,7 +46,7 @@ def run(*, relations: list[Path], csv: Path, html: Path, finding: Path, spec: di
 
     spec: table ("figure5": relevant and irrelevant patches, or "within_image": their difference), confidence.
     """
-    rows = pd.concat([pd.read_parquet(path) for path in relations], ignore_index=True)
+    rows = read_all(relations)
     within = spec["table"] == "within_image"
     table = rows[(rows["region"] == WITHIN) == within].reset_index(drop=True)
     table = with_adjusted_p(table)

@@ -7,7 +7,7 @@ import pandas as pd
 from lossmap.study.columns import METRICS
 from lossmap.study.neighbour_lists import STAGES
 from lossmap.study.paper import beside
-from lossmap.study.tables import about_copies, interval_text, with_interval, write_csv, write_html
+from lossmap.study.tables import about_copies, interval_text, read_all, with_interval, write_csv, write_html
 
 CUB_TEST = 5794  # images of the test split of CUB-200-2011, on which the paper reports
 NOTE = (
@@ -17,9 +17,11 @@ NOTE = (
     "with its overlap; partial, and the finding: given the size of its class, and how often it is itself among the {k} "
     "nearest of others before the connector; raw: without that, as in the paper. In brackets: interval for the "
     "population of which the images are a sample (each counts as a query and as a neighbour of others). Copies: images "
-    "with the pixels or the embedding of another. Equally near neighbours share their places: expected value over "
-    "random orders. Reported: the paper's value, where the study has its model and dataset; its overlap counts the "
-    "query among its own neighbours, as overlap_paper_convention in the CSV file does."
+    "with the pixels or the embedding of another. Where no query changed, the interval of post - pre is the exact "
+    "upper bound on the share of queries that may change (Clopper-Pearson, queries as if independent). Equally near "
+    "neighbours share their places: expected value over random orders. Reported: the paper's value, where the study "
+    "has its model and dataset; its overlap counts the query among its own neighbours, as overlap_paper_convention in "
+    "the CSV file does."
 )
 
 
@@ -28,7 +30,7 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
 
     spec: metric (euclidean: Table 2, cosine: 8), recall, overlap_k, checkpoints (model -> checkpoint), confidence.
     """
-    table = pd.concat([pd.read_parquet(path) for path in summaries], ignore_index=True)
+    table = read_all(summaries)
     table = table[table["metric"] == spec["metric"]].reset_index(drop=True)
     values = [f"recall_at_{r}" for r in spec["recall"] if r in (1, 5)]
     if spec["overlap_k"] == 100 and max(spec["recall"]) == 5:
@@ -80,6 +82,17 @@ def _sentences(table: pd.DataFrame, spec: dict) -> str:
             f"- **{model}** on {dataset}: R@{r} by {metric} goes from {each} across the connector, a change of "
             f"{interval_text(*change, 3)}."
         )
-    copies = [f"- {line}" for line in about_copies(table)]
+    copies = [f"- {line}" for line in [*about_copies(table), *_about_other_classes(table)]]
     brackets = f"In brackets: {spec['confidence']:.0%} interval for the population of which the images are a sample."
     return "\n".join([*lines, *copies, "", brackets, ""])
+
+
+def _about_other_classes(table: pd.DataFrame) -> list[str]:
+    """A sentence for each dataset of which a class was left out with a copy."""
+    counts = table.groupby("dataset", sort=False)["copies_of_other_class"].max()
+    return [
+        f"On {dataset}, {count} of the copies left out {'is' if count == 1 else 'are'} of another class than the image "
+        "that is the same, whose class counts; classes contradict each other there."
+        for dataset, count in counts.items()
+        if count
+    ]

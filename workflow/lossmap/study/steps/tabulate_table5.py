@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from lossmap.study.paper import beside
-from lossmap.study.tables import interval_text, with_interval, write_csv, write_html
+from lossmap.study.tables import interval_text, read_all, with_interval, write_csv, write_html
 
 SEEDBENCH = 5624  # images of SEED-Bench, on which the paper reports
 NOTE = (
@@ -38,7 +38,7 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
 
     spec: checkpoints (model -> checkpoint), confidence.
     """
-    table = _wide(pd.concat([pd.read_parquet(path) for path in summaries], ignore_index=True))
+    table = _wide(read_all(summaries))
     table = beside(table, "table5", [], list(RESIDUALS), spec["checkpoints"])
     theirs = (table["dataset"] == "seedbench") & (table["n"] == SEEDBENCH)
     table.loc[~theirs, [f"{name}_reported" for name in RESIDUALS]] = float("nan")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from lossmap.study.paper import beside
-from lossmap.study.tables import about_copies, with_interval, write_csv, write_html
+from lossmap.study.tables import about_copies, read_all, with_interval, write_csv, write_html
 
 INDEXES = {
     "flat_euclidean": "all patches, Euclidean distance",
@@ -34,7 +34,7 @@ def run(*, summaries: list[Path], csv: Path, html: Path, finding: Path, spec: di
 
     spec: sink_ratio, checkpoints (model -> checkpoint), confidence.
     """
-    table = pd.concat([pd.read_parquet(path) for path in summaries], ignore_index=True)
+    table = read_all(summaries)
     table = beside(table, "table7", ["index", "k"], ["overlap_mean", "overlap_std"], spec["checkpoints"])
     write_csv(table, csv)
     note = NOTE.format(ratio=spec["sink_ratio"])

@@ -7,7 +7,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lossmap.store import StoreError, open_store
-from lossmap.store.checking import file_problems, parts_of, strangers
+from lossmap.store.checking import parts_of, strangers
+from lossmap.store.parts import Part
 
 
 def run(index: Path, /, *, threads: int = 4) -> None:
@@ -24,8 +25,8 @@ def run(index: Path, /, *, threads: int = 4) -> None:
         tqdm(total=total, unit="B", unit_scale=True, desc="verify") as progress,
         ThreadPoolExecutor(threads) as pool,
     ):
-        for (part, name), found in zip(files, pool.map(lambda file: file_problems(*file), files), strict=True):
-            problems += found
+        for (part, name), found in zip(files, pool.map(lambda file: Part.problem(*file), files), strict=True):
+            problems += [found] if found else []
             progress.update(part.files[name].size)
     problems += [problem for part in parts for problem in strangers(part)]
     if problems:

@@ -1,4 +1,4 @@
-"""The planner: dimensions that a random projection needs, and what it keeps with fewer."""
+"""Dimensions that a random projection needs, and what it keeps with fewer."""
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -1,12 +1,15 @@
-"""Summaries, plans, projections -> the planner's table."""
+"""Summaries, dimensions needed, projections -> what a random projection needs and keeps."""
 
 from pathlib import Path
 
-import pandas as pd
+from lossmap.study.geometry_tables import (
+    random_projection_sentences,
+    random_projection_table,
+    readable_random_projection,
+)
+from lossmap.study.tables import read_all, write_csv, write_html
 
-from lossmap.study.geometry_tables import plan_sentences, planner_table, readable_plan
-from lossmap.study.tables import write_csv, write_html
-
+TITLE = "Dimensions that a random projection needs to keep the neighbours"
 NOTE = (
     "A random projection to the dimension given (Johnson-Lindenstrauss, with the constant of Dasgupta and Gupta) keeps "
     "every distance well enough for all k neighbours of the images whose margin is clear enough; the share of images "
@@ -23,7 +26,7 @@ NOTE = (
 def run(
     *,
     summaries: list[Path],
-    plans: list[Path],
+    dimensions: list[Path],
     projections: list[Path],
     csv: Path,
     html: Path,
@@ -34,12 +37,13 @@ def run(
 
     spec: confidence.
     """
-    table = planner_table(_read(summaries), _read(plans), _read(projections))
+    table = random_projection_table(read_all(summaries), read_all(dimensions), read_all(projections))
     write_csv(table, csv)
-    write_html(readable_plan(table), html, "Dimensions that a random projection needs to keep the neighbours", NOTE)
+    write_html(
+        readable_random_projection(table),
+        html,
+        "Dimensions that a random projection needs to keep the neighbours",
+        NOTE,
+    )
     interval = f"In brackets: {spec['confidence']:.0%} bootstrap interval over queries, among the given images only."
-    finding.write_text("\n".join([*plan_sentences(table), "", interval, ""]))
-
-
-def _read(paths: list[Path]) -> pd.DataFrame:
-    return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+    finding.write_text("\n".join([*random_projection_sentences(table), "", interval, ""]))

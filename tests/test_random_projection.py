@@ -1,4 +1,4 @@
-"""The planner: the formula, promises that random projections keep, intervals, and where nothing is guaranteed."""
+"""Random projections: the formula, promises that they keep, intervals, and where nothing is guaranteed."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from scipy.stats import ks_2samp
 from lossmap.measures.margins import neighbour_margins
 from lossmap.measures.neighbours import nearest_neighbours
 from lossmap.measures.overlap import list_overlap
-from lossmap.measures.planner import (
+from lossmap.measures.random_projection import (
     dimension_curve,
     dimension_needed,
     distance_margin,
@@ -49,7 +49,7 @@ def test_a_margin_is_the_distortion_that_would_close_it():
 
 @pytest.mark.parametrize("quantile", [0.2, 0.5, 0.9])
 @pytest.mark.parametrize("k", [3, 5, 10])
-def test_the_planned_dimension_keeps_the_promised_share(quantile, k):
+def test_the_dimension_that_is_enough_keeps_the_promised_share(quantile, k):
     m = dimension_curve(FOUND.nearest, quantile).value[k - 1]
     kept = kept_by_projection(UNIT, LISTS, [k], m, np.arange(N), np.random.default_rng(k))
     assert (kept == 1).mean() >= (1 - quantile) * (1 - 2 / N)

@@ -3,9 +3,8 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
 
-from lossmap.figures.style import COLOURS, MARKERS, NOT_CONVERGED, points_with_intervals
+from lossmap.figures.style import COLOURS, MARKERS, NOT_CONVERGED, log_ticks, points_with_intervals
 
 KINDS = {
     "own": {"color": "black", "marker": "o"},
@@ -78,7 +77,7 @@ def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame, linear: tuple[str, ...])
     axes.set_xticks(range(len(rungs)), names, rotation=40, ha="right")
     axes.axhline(1, color="grey", linewidth=0.8, linestyle="--", zorder=1)
     axes.set_yscale("log")
-    _plain_numbers(axes.yaxis)
+    log_ticks(axes.yaxis)
 
 
 def best_by_connector(axes: plt.Axes, table: pd.DataFrame) -> None:
@@ -110,7 +109,7 @@ def best_by_connector(axes: plt.Axes, table: pd.DataFrame) -> None:
         axes.plot([], [], linestyle="none", label=f"{which} control, by its best", **KINDS[which])
     axes.set_yticks(rows.index, names, fontsize=7.5, linespacing=1)
     axes.set(xscale="log", xlim=(0.7 * FLOOR, 1.6), ylim=(len(rows) - 0.5, -0.5))
-    _plain_numbers(axes.xaxis)
+    log_ticks(axes.xaxis)
     axes.axvline(1, color="grey", linewidth=0.8, linestyle="--", zorder=1)
 
 
@@ -118,14 +117,6 @@ def at_the_floor(table: pd.DataFrame) -> pd.DataFrame:
     """The table with nothing below FLOOR, for logarithmic axes."""
     columns = [name for name in ("fvu", "fvu_low", "fvu_high", "known_fvu") if name in table]
     return table.assign(**{name: table[name].clip(lower=FLOOR) for name in columns})
-
-
-def _plain_numbers(axis) -> None:
-    """Ticks at 1, 2 and 5 of each power of ten, where there is room, written as plain numbers."""
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 50 else (1,)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_locator(NullLocator())
 
 
 def _short(count: int) -> str:

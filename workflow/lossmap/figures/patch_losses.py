@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from lossmap.figures.style import COLOURS, MARKERS
+from lossmap.figures.style import COLOURS, MARKERS, log_ticks
 
 LEAST = 1e-4  # losses below it are drawn at it: nothing lost has no logarithm
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---")  # so that colour is never the only sign
@@ -49,5 +49,5 @@ def loss_boxes(axes: plt.Axes, table: pd.DataFrame) -> None:
         range(len(datasets)), [f"{name}\nn = {count:,}" for name, count in zip(datasets, counts, strict=True)]
     )
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
+    log_ticks(axes.yaxis)
     axes.set_ylabel("squared error of an image's patches\n(1: predicting the mean)")

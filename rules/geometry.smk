@@ -239,9 +239,8 @@ rule draw_margins:
 
 
 rule draw_random_projection:
-    """Dimensions that a random projection needs, and what it keeps."""
+    """What random projections keep, beside the connectors."""
     input:
-        dimensions=of_geometry("geometry/{dataset}/{model}/dimensions.parquet"),
         projections=of_geometry("geometry/{dataset}/{model}/projections.parquet"),
         table="results/{study}/tables/random_projection.csv",
         finding="results/{study}/tables/random_projection.rst",
@@ -251,7 +250,7 @@ rule draw_random_projection:
             "results/{study}/figures/random_projection.png",
             caption="../workflow/report/random_projection.rst",
             category="Geometry",
-            labels={"result": "Dimensions needed", "kind": "figure"},
+            labels={"result": "Random projections", "kind": "figure"},
         ),
     log:
         "results/{study}/logs/draw_random_projection.log",
@@ -260,8 +259,7 @@ rule draw_random_projection:
     params:
         code=code_hash("draw_random_projection"),
     shell:
-        "python -m lossmap draw_random_projection --dimensions {input.dimensions:q} --projections {input.projections:q}"
-        " --table {input.table:q} --pdf {output.pdf:q}"
+        "python -m lossmap draw_random_projection --projections {input.projections:q} --table {input.table:q} --pdf {output.pdf:q}"
         " --png {output.png:q} 2> {log:q}"
 
 

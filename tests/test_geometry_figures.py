@@ -15,7 +15,7 @@ from lossmap.figures.galleries import Row, gallery
 from lossmap.figures.margins import KINDS, closeness_by_k, fate_of_neighbours
 from lossmap.figures.probe import Probed, probe_maps
 from lossmap.figures.procrustes import alignment_planes
-from lossmap.figures.random_projection import dimensions_by_k, overlap_by_dimension
+from lossmap.figures.random_projection import overlap_by_dimension
 from lossmap.figures.style import KEPT, LOST, legends_below, use_style
 from lossmap.measures.ranking import plain_ranking
 from lossmap.study.neighbour_lists import NeighbourLists, write_lists
@@ -77,16 +77,6 @@ def test_closeness_is_drawn_with_its_interval_and_chance():
     assert axes.collections[0].get_paths()[0].vertices[:, 1].min() == pytest.approx(0.4)
 
 
-def dimensions():
-    rows = [
-        {"dataset": "d", "n": 60, "model": model, "quantile": quantile, "k": k, "dimension": value, "low": value / 2}
-        for model in ("first", "second")
-        for quantile in (0.1, 0.5)
-        for k, value in ((1, 1e3), (2, np.inf if quantile == 0.1 else 1e5))
-    ]
-    return pd.DataFrame(rows).assign(high=lambda table: 2 * table["dimension"])
-
-
 def projections():
     rows = [
         {"dataset": "d", "model": model, "purpose": "width", "k": 2, "dimension": m, "overlap": m / 10}
@@ -96,22 +86,6 @@ def projections():
     return pd.DataFrame(rows).assign(
         overlap_low=lambda table: table["overlap"] - 0.1, overlap_high=lambda table: table["overlap"] + 0.1
     )
-
-
-def test_what_no_finite_dimension_keeps_is_not_drawn():
-    _, axes = plt.subplots()
-    dimensions_by_k(axes, dimensions())
-    lines = [line for line in axes.lines if len(line.get_xdata())]
-    assert len(lines) == 4
-    assert len({line.get_linestyle() for line in lines}) == 2
-    assert len({line.get_color() for line in lines}) == 2
-    drawn_values = [line.get_ydata() for line in lines]
-    assert sum(np.isnan(values).any() for values in drawn_values) == 2
-    assert np.nanmax(np.concatenate(drawn_values)) == 1e5
-    assert {label for _, label in zip(*axes.get_legend_handles_labels(), strict=True)} == {
-        "for 90% of images",
-        "for 50% of images",
-    }
 
 
 def test_a_connector_stands_at_its_width():
@@ -129,8 +103,8 @@ def test_a_connector_stands_at_its_width():
 @pytest.mark.parametrize("height", [1.5, 3, 6])
 def test_legends_below_panels_stay_clear_of_the_axis(height):
     figure, panels = plt.subplots(1, 2, figsize=(7.2, height))
-    dimensions_by_k(panels[0], dimensions())
-    overlap_by_dimension(panels[1], projections(), {"first": 0.33, "second": 0.44})
+    for panel in panels:
+        overlap_by_dimension(panel, projections(), {"first": 0.33, "second": 0.44})
     legends_below(panels)
     figure.tight_layout()
     figure.draw_without_rendering()
@@ -273,12 +247,10 @@ def test_margins_are_drawn_from_their_table(tmp_path):
 
 
 def test_random_projections_are_drawn(tmp_path):
-    dimensions().to_parquet(tmp_path / "dimensions")
     projections().to_parquet(tmp_path / "projections")
     table = pd.DataFrame({"dataset": "d", "model": ["first", "second"], "k": 2, "overlap_connector": [0.3, 0.4]})
     table.to_csv(tmp_path / "table", index=False)
     inputs = {
-        "dimensions": [tmp_path / "dimensions"],
         "projections": [tmp_path / "projections"],
         "table": tmp_path / "table",
     }

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from lossmap.figures.history import training_history
-from lossmap.figures.ladder import best_by_connector, ladder_by_rung
-from lossmap.figures.patch_losses import loss_histogram
+from lossmap.figures.ladder import FLOOR, best_by_connector, ladder_by_rung
+from lossmap.figures.patch_losses import LEAST, loss_boxes
 from lossmap.figures.style import NOT_CONVERGED, use_style
 from lossmap.reconstruct.specs import LINEAR
 from lossmap.study.steps import draw_history, draw_ladder, draw_patch_losses
@@ -29,6 +29,7 @@ def ladder_table(model="toy"):
                 value = factor * fvu * (1.2 if share == 50 else 1)
                 row = {"model": model, "n": 9, "connector": connector, "kind": connector, "lossless": lossless}
                 row |= {"converged": not (connector == "own" and rung == "mlp" and share == 50)}
+                row |= {"parameters": {"mlp": 12_300}.get(rung, 0)}
                 row |= {"rung": rung, "share": share, "fvu": value, "fvu_low": value - 0.01, "fvu_high": value + 0.01}
                 best = rung == ("mlp" if rungs == 3 else "ridge") and share == 100
                 rows.append(row | {"best": best, "known_fvu": 0 if lossless else np.nan})
@@ -47,7 +48,7 @@ def test_the_ladder_is_a_line_for_the_connector_and_each_lossless_control_with_a
     line, _, (bars,) = drawn(axes, "model's connector")
     assert line.get_ydata().tolist() == [0.4, 0.2, 0.1]
     np.testing.assert_allclose(bars.get_segments()[2], [[2, 0.09], [2, 0.11]])
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["mean", "ridge", "mlp"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["mean", "ridge", "mlp (12.3k)"]
     other = drawn(axes, "rotation (lossless)")[0]
     assert line.get_linewidth() > other.get_linewidth()
     assert line.get_marker() != other.get_marker()
@@ -79,23 +80,42 @@ def test_the_best_of_each_connector_is_told_in_numbers():
     _, axes = plt.subplots()
     best_by_connector(axes, ladder_table())
     names = [label.get_text() for label in axes.get_yticklabels()]
-    assert names == ["model's connector", "rotation", "identity", "pooling"]
-    assert [text.get_text() for text in axes.texts] == ["0.100, mlp", "0.010, mlp", "0.000, ridge", "0.400, ridge"]
+    assert names == [
+        "model's connector",
+        "rotation\na random rotation",
+        "identity\nnothing is changed",
+        "pooling\nthe mean of each 2x2 patches",
+    ]
+    assert [text.get_text() for text in axes.texts] == [
+        "0.100, mlp",
+        "0.010, mlp",
+        "under 0.001, ridge",
+        "0.400, ridge",
+    ]
     marks = [container[0] for container in axes.containers]
-    assert [mark.get_xdata()[0] for mark in marks] == pytest.approx([0.1, 0.01, 0, 0.4])
+    assert [mark.get_xdata()[0] for mark in marks] == pytest.approx([0.1, 0.01, FLOOR, 0.4])
     assert [mark.get_marker() for mark in marks] == ["o", "s", "s", "D"]
     known = next(line for line in axes.lines if line.get_label() == "linear, by theory")
-    np.testing.assert_array_equal(known.get_xdata(), [np.nan, 0, 0, np.nan])
+    np.testing.assert_array_equal(known.get_xdata(), [np.nan, FLOOR, FLOOR, np.nan])
 
 
-def test_a_histogram_holds_all_images_of_each_model():
+def test_a_box_shows_quartiles_and_mean_of_the_images_of_a_model_and_dataset():
     _, axes = plt.subplots()
-    table = pd.DataFrame({"model": ["a"] * 4 + ["b"] * 2, "squared_error": [0.1, 0.1, 0.3, 0.7, 0.9, 0.9]})
-    loss_histogram(axes, table, np.array([0, 0.5, 1.0]))
-    filled, outline, *other = [patch.get_data().values for patch in axes.patches]
-    assert filled.tolist() == outline.tolist() == [0.75, 0.25]
-    assert other[0].tolist() == [0, 1]
-    assert [line.get_xdata()[0] for line in axes.lines][:2] == [pytest.approx(0.3), pytest.approx(0.9)]
+    table = pd.DataFrame(
+        {
+            "dataset": ["one"] * 9 + ["two"] * 5,
+            "model": ["a"] * 5 + ["b"] * 4 + ["a"] * 5,
+            "squared_error": [0.1, 0.2, 0.3, 0.4, 0.9, 0.5, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 0.2, 0.2],
+        }
+    )
+    loss_boxes(axes, table)
+    boxes = [box.get_path().get_extents() for box in axes.patches]
+    assert [y for box in boxes[:2] for y in (box.y0, box.y1)] == pytest.approx([0.2, 0.4, LEAST, 0.2])
+    means = [line for line in axes.lines if line.get_marker() == "o"]
+    assert means[0].get_ydata() == pytest.approx([0.38, (3 * LEAST + 0.4) / 5])
+    assert means[1].get_ydata()[0] == pytest.approx(0.5)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["one\nn = 5", "two\nn = 5"]
+    assert axes.get_legend_handles_labels()[1] == ["a", "b"]
 
 
 def history(best=2, converged=True):
@@ -141,9 +161,9 @@ def test_steps_draw_a_panel_for_each_model_and_data_set(tmp_path, monkeypatch):
             histories[-1].parent.mkdir(parents=True, exist_ok=True)
             history().to_csv(histories[-1])
     draw_patch_losses.run(images=images, **out)
-    panels = shown[draw_patch_losses].axes
-    assert [axes.get_title() for axes in panels[:5]] == [f"{name} (n = 2)" for name in "abcde"]
-    assert panels[0].get_xlim()[1] == pytest.approx(1.02)  # reconstructors that are not the best are not shown
+    [panel] = shown[draw_patch_losses].axes
+    assert [label.get_text() for label in panel.get_xticklabels()] == [f"{name}\nn = 2" for name in "abcde"]
+    assert panel.get_ylim()[1] < 9  # reconstructors that are not the best are not shown
     labels = [text.get_text() for text in shown[draw_patch_losses].legends[0].get_texts()]
     assert labels == ["one", "two", "mean of the images", "predicting the mean patch"]
     draw_history.run(histories=histories, **out)

@@ -41,11 +41,12 @@ def test_a_header_says_unit_direction_and_meaning(tmp_path):
     frame = pd.DataFrame({"overlap, k = 100": [0.5], "model": ["m"], "R@5, pre": [0.1], "something else": [1]})
     write_html(frame, tmp_path / "t.html", "Title", "Note.")
     page = (tmp_path / "t.html").read_text()
-    definition = "k-NN overlap ratio (KNOR): share of an image&#x27;s k nearest neighbours that are kept"
-    assert f'title="{definition}; higher: more is kept">overlap, k = 100<small>share, 0 to 1</small></th>' in page
-    assert '<th title="model of the study">model</th>' in page
-    assert 'among the r nearest; higher: more is found">R@5, pre<small>share, 0 to 1</small></th>' in page
-    assert '<th class="number">something else</th>' in page
+    definition = "k-NN overlap ratio (KNOR): share of an image&#39;s k nearest neighbours that are kept"
+    button, unit = '<button type="button">{}</button>', "<small>share, 0 to 1</small></th>"
+    assert f'title="{definition}; higher: more is kept">{button.format("overlap, k = 100")}{unit}' in page
+    assert f'<th scope="col" title="model of the study">{button.format("model")}</th>' in page
+    assert f'among the r nearest; higher: more is found">{button.format("R@5, pre")}{unit}' in page
+    assert f'<th scope="col" class="number">{button.format("something else")}</th>' in page
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_adjusted_p_values_are_bounds_where_what_they_adjust_is(tmp_path):
     frame = pd.DataFrame({"p": [0.01, 0.4, np.nan], "p_at_floor": [True, False, False], "q": [0.02, 0.4, np.nan]})
     assert p_values(frame, "p").tolist() == ["<= 0.01", "0.4", None]
     assert p_values(frame, "q", "p_at_floor").tolist() == ["<= 0.02", "0.4", None]
-    write_html(pd.DataFrame({"p": p_values(frame, "p")}), tmp_path / "t.html", "Title", "Note.")
+    write_html(pd.DataFrame({"n": [1, 2, 3], "p": p_values(frame, "p")}), tmp_path / "t.html", "Title", "Note.")
     assert "<td>&lt;= 0.01</td>" in (tmp_path / "t.html").read_text()
 
 

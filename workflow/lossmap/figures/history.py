@@ -3,7 +3,6 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
 
 from lossmap.figures.style import COLOURS, MARKERS, NOT_CONVERGED
 
@@ -40,7 +39,4 @@ def training_history(axes: plt.Axes, table: pd.DataFrame, networks: list[str], s
         # For the legend: line and mark say which it is, where colours can't be told apart.
         axes.plot([], [], color=colour, linestyle=line, marker=marker, label=f"{network}, {share}%")
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda images, _: f"{images / 1000:g}k" if images else "0")

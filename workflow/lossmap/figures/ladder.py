@@ -4,12 +4,25 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from lossmap.figures.style import COLOURS, MARKERS, NOT_CONVERGED, points_with_intervals
+from lossmap.figures.style import COLOURS, MARKERS, NOT_CONVERGED, log_ticks, points_with_intervals
 
 KINDS = {
     "own": {"color": "black", "marker": "o"},
     "lossless": {"color": COLOURS[0], "marker": "s"},
     "lossy": {"color": COLOURS[1], "marker": "D"},
+}
+
+
+FLOOR = 1e-3  # FVU below it is drawn at it, and written as such: a lossless control may leave 1e-9
+# What a control does to the embeddings before the connector, by its kind.
+DOES = {
+    "identity": "nothing is changed",
+    "rotation": "a random rotation",
+    "invertible_mlp": "a random invertible network",
+    "pca": "leading principal components",
+    "pooling": "the mean of each 2x2 patches",
+    "other_image": "the output of another image",
+    "other_image_and_patch": "of another image, at another place",
 }
 
 
@@ -22,15 +35,20 @@ def hollow_marks() -> dict[str, Line2D]:
 
 
 def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame, linear: tuple[str, ...]) -> None:
-    """FVU by rung at the largest share of images: the model's connector as a thick line, lossless controls as thin.
+    """FVU by decoder at the largest share of images, on a logarithmic axis: the model's connector as a thick line,
+    lossless controls as thin. Decoders: those that need no training, then networks by their number of parameters.
 
     Of lossless controls those are drawn on which networks were trained. Hollow marks: smaller shares.
     Bars: intervals over images. A ring marks the rung with the lowest held-out error.
     A cross marks a network that has not converged.
-    table: one model of table ladder, with columns connector, kind, lossless, rung, share, fvu, fvu_low, fvu_high, best,
+    table: one model of table ladder, with columns connector, kind, lossless, rung, share, parameters, fvu, fvu_low,
+    fvu_high, best,
     converged. linear: the rungs that no network was trained for.
     """
-    rungs = list(table.loc[table["kind"] == "own", "rung"].unique())
+    table = at_the_floor(table)
+    own = table[table["kind"] == "own"].drop_duplicates("rung")
+    networks = own[~own["rung"].isin(linear)].sort_values("parameters", kind="stable")
+    rungs = [*own.loc[own["rung"].isin(linear), "rung"], *networks["rung"]]
     controls = 0
     for connector, rows in table.groupby("connector", sort=False):
         own = rows["kind"].iloc[0] == "own"
@@ -54,38 +72,59 @@ def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame, linear: tuple[str, ...])
         axes.plot(best["place"], best["fvu"], color=how["color"], **ring)
         unfinished = rows[~rows["converged"]]
         axes.plot(unfinished["place"], unfinished["fvu"], zorder=5, **NOT_CONVERGED)
-    axes.set_xticks(range(len(rungs)), [_words(rung) for rung in rungs], rotation=40, ha="right")
+    sizes = dict(zip(networks["rung"], networks["parameters"], strict=True))
+    names = [_words(rung) + (f" ({_short(sizes[rung])})" if rung in sizes else "") for rung in rungs]
+    axes.set_xticks(range(len(rungs)), names, rotation=40, ha="right")
     axes.axhline(1, color="grey", linewidth=0.8, linestyle="--", zorder=1)
-    axes.set_ylim(bottom=0)
+    axes.set_yscale("log")
+    log_ticks(axes.yaxis)
 
 
 def best_by_connector(axes: plt.Axes, table: pd.DataFrame) -> None:
     """FVU that the best rung leaves of each connector, with its value and the rung's name: the model's own first, then
     the controls in the table's order, the same for every model, for panels share their names.
 
-    A cross shows what theory says that the best linear reconstruction leaves, where it says so.
+    A cross shows what theory says that the best linear reconstruction leaves, where it says so. Names say what a
+    control does. Values below FLOOR are drawn at it.
     table: one model of table ladder, with columns connector, kind, lossless, rung, known_fvu, fvu, fvu_low, fvu_high,
     best.
     """
+    table = at_the_floor(table)
     rows = table[table["best"]].sort_values("kind", key=lambda kind: kind != "own", kind="stable")
     rows, names = rows.reset_index(drop=True), []
     for place, row in rows.iterrows():
         which = "own" if row["kind"] == "own" else "lossless" if row["lossless"] else "lossy"
-        names.append("model's connector" if which == "own" else _words(row["connector"]))
+        names.append("model's connector" if which == "own" else f"{_words(row['connector'])}\n{DOES[row['kind']]}")
         interval = row["fvu_low"], row["fvu_high"]
         points_with_intervals(axes, row["fvu"], place, *interval, "x", markersize=5.5, **KINDS[which])
-        side, align = (-1, "right") if row["fvu"] > 0.6 else (1, "left")
+        side, align = (-1, "right") if row["fvu"] > 0.01 else (1, "left")
+        value = f"under {FLOOR:g}" if row["fvu"] <= FLOOR else f"{row['fvu']:.3f}"
         axes.annotate(
-            f"{row['fvu']:.3f}, {_words(row['rung'])}", (row["fvu"], place), xytext=(7 * side, 0),
+            f"{value}, {_words(row['rung'])}", (row["fvu"], place), xytext=(7 * side, 0),
             textcoords="offset points", ha=align, va="center", fontsize=8,
         )  # fmt: skip
     known = {"linestyle": "none", "marker": "x", "color": "grey", "markersize": 5, "zorder": 4}
     axes.plot(rows["known_fvu"], rows.index, label="linear, by theory", **known)
     for which in ("lossless", "lossy"):
         axes.plot([], [], linestyle="none", label=f"{which} control, by its best", **KINDS[which])
-    axes.set_yticks(rows.index, names)
-    axes.set(xlim=(-0.03, 1.05), ylim=(len(rows) - 0.5, -0.5))
+    axes.set_yticks(rows.index, names, fontsize=7.5, linespacing=1)
+    axes.set(xscale="log", xlim=(0.7 * FLOOR, 1.6), ylim=(len(rows) - 0.5, -0.5))
+    log_ticks(axes.xaxis)
     axes.axvline(1, color="grey", linewidth=0.8, linestyle="--", zorder=1)
+
+
+def at_the_floor(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with nothing below FLOOR, for logarithmic axes."""
+    columns = [name for name in ("fvu", "fvu_low", "fvu_high", "known_fvu") if name in table]
+    return table.assign(**{name: table[name].clip(lower=FLOOR) for name in columns})
+
+
+def _short(count: int) -> str:
+    """1234567 -> 1.23M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return str(count)
 
 
 def _words(name: str) -> str:

@@ -1,34 +1,53 @@
-"""Histogram of the images' reconstruction losses."""
+"""Distributions of the images' reconstruction losses."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from lossmap.figures.style import COLOURS
+from lossmap.figures.style import COLOURS, MARKERS, log_ticks
 
-LINES = ("-", "--", "-.", ":")  # so that colour is never the only sign
+LEAST = 1e-4  # losses below it are drawn at it: nothing lost has no logarithm
+HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---")  # so that colour is never the only sign
 
 
 def references() -> dict[str, Line2D]:
-    """What the triangles and the upright line of `loss_histogram` mean, for a legend."""
+    """What the marks and the line of `loss_boxes` mean, for a legend."""
     return {
-        "mean of the images": Line2D([], [], color="grey", marker="^", markersize=6, linestyle="none"),
+        "mean of the images": Line2D(
+            [], [], color="grey", marker="o", markerfacecolor="w", markersize=5, linestyle="none"
+        ),
         "predicting the mean patch": Line2D([], [], color="black", linestyle="--", linewidth=0.8),
     }
 
 
-def loss_histogram(axes: plt.Axes, table: pd.DataFrame, bins: np.ndarray) -> None:
-    """Share of the images by loss, an outline per model; the mean of each as a tick at the bottom.
+def loss_boxes(axes: plt.Axes, table: pd.DataFrame) -> None:
+    """Losses of images on a logarithmic axis, a group per dataset, a box per model: quartiles, whiskers from 5 to 95%.
 
-    table: the images of one data set, with columns model and squared_error (of the model's best reconstructor). bins:
-    edges, the same in every panel that is to be compared.
+    table: columns dataset, model, squared_error (of the model's best reconstructor), a row per image.
     """
-    for i, (model, rows) in enumerate(table.groupby("model", sort=False)):
-        share, _ = np.histogram(rows["squared_error"], bins)
-        colour, line = COLOURS[i % len(COLOURS)], LINES[i % len(LINES)]
-        axes.stairs(share / len(rows), bins, color=colour, fill=True, alpha=0.25)
-        axes.stairs(share / len(rows), bins, color=colour, linestyle=line, linewidth=1.3, label=model)
-        axes.plot(rows["squared_error"].mean(), 0, marker="^", color=colour, markersize=6, clip_on=False, zorder=3)
-    axes.axvline(1, color="black", linestyle="--", linewidth=0.8)
-    axes.set_xlim(bins[0], bins[-1])
+    datasets, models = (list(dict.fromkeys(table[name])) for name in ("dataset", "model"))
+    width = 0.8 / len(models)
+    for i, model in enumerate(models):
+        own = [table[(table["model"] == model) & (table["dataset"] == name)]["squared_error"] for name in datasets]
+        losses = [np.maximum(values, LEAST) for values in own]
+        places = np.arange(len(datasets)) + (i - (len(models) - 1) / 2) * width
+        colour = COLOURS[i % len(COLOURS)]
+        drawn = axes.boxplot(
+            losses, positions=places, widths=0.85 * width, whis=(5, 95), showfliers=False, patch_artist=True,
+            medianprops={"color": "black"}, label=model,
+        )  # fmt: skip
+        for box in drawn["boxes"]:
+            box.set(facecolor=colour, alpha=0.6, hatch=HATCHES[i % len(HATCHES)], edgecolor="black", linewidth=0.8)
+        axes.plot(
+            places, [values.mean() for values in losses], linestyle="none", marker=MARKERS[0], color="black",
+            markerfacecolor="w", markersize=4, zorder=4,
+        )  # fmt: skip
+    axes.axhline(1, color="black", linestyle="--", linewidth=0.8)
+    counts = [table[table["dataset"] == name].groupby("model").size().iloc[0] for name in datasets]
+    axes.set_xticks(
+        range(len(datasets)), [f"{name}\nn = {count:,}" for name, count in zip(datasets, counts, strict=True)]
+    )
+    axes.set_yscale("log")
+    log_ticks(axes.yaxis)
+    axes.set_ylabel("squared error of an image's patches\n(1: predicting the mean)")

@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from lossmap.figures.patch_maps import draw_map, show_image
 
 RESPONSE, LOSS = "viridis", "magma"
-WIDTH = 7.2  # inches
+WIDTH, TEXT = 5.5, 7  # inches, points: to be read in print
 BRIGHTEST = 0.98  # quantile of all patches; beyond it a patch is as bright as can be
 
 
@@ -48,9 +48,9 @@ def probe_maps(groups: dict[str, list[Probed]], titles: list[str]) -> plt.Figure
             if found == kind
         ]
         norms[kind] = Normalize(0, np.quantile(np.concatenate(values), BRIGHTEST) or 1)
-    for row, (line, (model, own)) in enumerate(zip(axes, groups.items(), strict=True)):
+    for line, (model, own) in zip(axes, groups.items(), strict=True):
         line[0].annotate(
-            model, (-0.15, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center", fontsize=7
+            model, (-0.15, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center", fontsize=TEXT
         )
         for i, one in enumerate(own):
             panels = line[i * (width + 1) : (i + 1) * (width + 1) - 1]
@@ -58,14 +58,13 @@ def probe_maps(groups: dict[str, list[Probed]], titles: list[str]) -> plt.Figure
                 shown.set_axis_on()
                 show_image(shown, one.image, one.boxes)
                 shown.set_anchor("S")
-            panels[0].set_title(one.title, fontsize=6, pad=2)
+            panels[0].set_title(one.title, fontsize=TEXT, pad=2)
             for shown, title, values, kind in zip(panels[1:], titles, one.maps, kinds, strict=True):
                 draw_map(shown, values, one.boxes, kind, norms[kind])
-                if row == 0:
-                    shown.set_title(title, fontsize=6, pad=2)
+                shown.set_title(title, fontsize=TEXT, pad=2)
     for i, (kind, norm) in enumerate(norms.items()):
         bar = figure.add_axes((0.2 + 0.4 * i, 0.1, 0.25, 0.02))
         figure.colorbar(ScalarMappable(norm, kind), cax=bar, orientation="horizontal", extend="max")
-        bar.set_title("loss" if kind == LOSS else "response (1: a connector that only scales)", fontsize=6, pad=2)
-        bar.tick_params(labelsize=6, length=2, pad=1)
+        bar.set_title("loss" if kind == LOSS else "response (1: a connector that only scales)", fontsize=TEXT, pad=2)
+        bar.tick_params(labelsize=TEXT, length=2, pad=1)
     return figure

@@ -1,28 +1,9 @@
-"""Dimensions that a random projection needs, and what it keeps with fewer."""
+"""What random projections keep of the neighbours, by their number of dimensions."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
 from lossmap.figures.style import COLOURS, MARKERS
-
-STYLES = ("-", "--", ":", "-.")
-
-
-def dimensions_by_k(axes: plt.Axes, table: pd.DataFrame) -> None:
-    """Dimension that is guaranteed to be enough against k: a colour per model, a line style per margin quantile.
-
-    table: model, quantile, k, dimension, low, high; inf where no finite dimension is enough, which is not drawn.
-    """
-    models = list(table["model"].unique())
-    for i, quantile in enumerate(sorted(table["quantile"].unique())):
-        for model, rows in table[table["quantile"] == quantile].groupby("model", sort=False):
-            rows = rows.sort_values("k").replace(np.inf, np.nan)
-            colour = COLOURS[models.index(model) % len(COLOURS)]
-            axes.plot(rows["k"], rows["dimension"], color=colour, linestyle=STYLES[i % len(STYLES)], linewidth=1)
-            axes.fill_between(rows["k"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
-        axes.plot([], [], color="0.3", linestyle=STYLES[i % len(STYLES)], label=f"for {1 - quantile:.0%} of images")
-    axes.set(xscale="log", yscale="log", xlabel="neighbours k", ylabel="dimensions enough")
 
 
 def overlap_by_dimension(axes: plt.Axes, table: pd.DataFrame, kept: dict[str, float]) -> None:

@@ -8,11 +8,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.artist import Artist
+from matplotlib.axis import Axis
 from matplotlib.container import ErrorbarContainer
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 # Colours that stay apart for every common colour vision, and markers so that colour is never the only sign.
 COLOURS = sns.color_palette("colorblind").as_hex()
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX*<>phd"
 NOT_CONVERGED = {"linestyle": "none", "marker": "x", "color": COLOURS[3], "markersize": 9, "markeredgewidth": 1.5}
 KEPT, LOST = COLOURS[0], COLOURS[1]
 
@@ -41,6 +43,20 @@ def points_with_intervals(axes: plt.Axes, x, y, low, high, along: str, **how) ->
     axes.update_datalim(np.column_stack([x, y]))
     axes.autoscale_view()
     return drawn
+
+
+def log_ticks(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis, as many as there is room for: powers of ten, or between them too.
+
+    To be called when all is drawn, for it goes by what is in view.
+    """
+    low, high = sorted(axis.get_view_interval())
+    if high / low < 6:
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def legend_below(figure: plt.Figure, labelled: dict[str, Artist], columns: int, fontsize: str | None = None) -> None:

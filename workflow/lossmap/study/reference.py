@@ -1,8 +1,9 @@
-"""What a study's file may say, for editors (JSON Schema) and for readers (a page), made from its definition."""
+"""Pages of reference, made from definitions: what a study's file may say, and what tables' columns mean."""
 
 import json
 import re
 
+from lossmap.study.columns import COLUMNS
 from lossmap.study.definition import Study
 
 PREAMBLE = """# Settings of a study
@@ -16,13 +17,21 @@ Editors complete and check keys with [study.schema.json](study.schema.json): beg
 """
 
 
+COLUMNS_PREAMBLE = """# Columns of the tables
+
+What stands in the columns of the tables' pages, which show the same in their headings. A title may go on after a comma
+with what sets columns of one kind apart: "overlap, k = 100". Made by `python -m lossmap write_reference`; the
+definitions are in `workflow/lossmap/study/columns.py`.
+"""
+
+
 def json_schema() -> str:
     """The definition as JSON Schema (draft 2020-12)."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
-def page() -> str:
+def settings_page() -> str:
     """The definition as a page in Markdown: a table of keys for each section."""
     schema = Study.model_json_schema()
     sections, names = {"Study": schema}, ["Study"]
@@ -33,6 +42,13 @@ def page() -> str:
         after = names.index(name) + 1
         names[after:after] = new
     return "\n".join([PREAMBLE, *(_section(name, sections[name]) for name in names)])
+
+
+def columns_page() -> str:
+    """What each column of the tables' pages means, as a page in Markdown."""
+    entries = sorted(COLUMNS.items(), key=lambda entry: entry[0].lower())
+    rows = (f"| {name} | {about.unit} | {about.higher} | {about.help} |" for name, about in entries)
+    return "\n".join([COLUMNS_PREAMBLE, "| column | unit | higher | meaning |", "|---|---|---|---|", *rows, ""])
 
 
 def _section(name: str, content: dict) -> str:

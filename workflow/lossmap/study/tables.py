@@ -1,9 +1,9 @@
 """Tables as people get them: CSV to compute with, the same as HTML to look at, and the finding in a sentence."""
 
-import html
 from pathlib import Path
 
 import pandas as pd
+from jinja2 import Environment, StrictUndefined
 
 from lossmap.study.columns import column
 
@@ -14,11 +14,7 @@ VIEW = (
     "of 640 x 427 pixels, at image_size 336). LLaVA: the centre crop, or the whole image between margins, as its image "
     "processor says. The others: the whole image resized to a square, as they do themselves, without tiles."
 )
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222}h1{font-size:1.2rem}p{max-width:60rem}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}
-th,td{padding:.25rem .75rem;text-align:left}th{border-bottom:2px solid #222;vertical-align:bottom;white-space:normal}
-th small{display:block;font-weight:normal;color:#666}th[title]{cursor:help}
-.number{text-align:right}tbody tr:nth-child(even){background:#f4f4f4}"""
+PAGE = Path(__file__).with_suffix(".html")
 
 
 def read_all(paths: list[Path]) -> pd.DataFrame:
@@ -35,36 +31,31 @@ def write_html(frame: pd.DataFrame, path: Path, title: str, note: str, digits: i
     """Write a table as a page of its own, with what models see of an image. note: what the columns mean, in a sentence
     or two; digits: decimal places.
 
-    Headers say the unit, and more where the mouse rests on them: see `lossmap.study.columns`.
+    Headers say the unit, and more where the mouse rests on them: see `lossmap.study.columns`. They and the first column
+    stay in view; rows can be sorted and filtered. One file, without network.
     """
-    kinds = [' class="number"' * pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
-    columns = "".join(_header(str(name), kind) for kind, name in zip(kinds, frame.columns, strict=True))
-    rows = "".join(
-        f"<tr>{''.join(_cell(value, digits) for value in row)}</tr>\n" for row in frame.itertuples(index=False)
-    )
-    path.write_text(
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style>\n<h1>{html.escape(title)}</h1>\n<p>{html.escape(note)}</p>\n"
-        f"<table><thead><tr>{columns}</tr></thead><tbody>\n{rows}</tbody></table>\n<p>{VIEW}</p></html>\n"
-    )
+    numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
+    headers = [_header(str(name), kind) for name, kind in zip(frame.columns, numeric, strict=True)]
+    rows = [[_cell(value, digits) for value in row] for row in frame.itertuples(index=False)]
+    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(PAGE.read_text(encoding="utf-8"))
+    text = page.render(title=title, note=note, view=VIEW, headers=headers, rows=rows)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
-def _header(name: str, kind: str) -> str:
+def _header(name: str, numeric: bool) -> dict:
     meaning = column(name)
     if meaning is None:
-        return f"<th{kind}>{html.escape(name)}</th>"
+        return {"name": name, "numeric": numeric, "unit": "", "help": ""}
     text = meaning.help + (f"; higher: {meaning.higher}" if meaning.higher else "")
-    unit = f"<small>{html.escape(meaning.unit)}</small>" if meaning.unit else ""
-    return f'<th{kind} title="{html.escape(text)}">{html.escape(name)}{unit}</th>'
+    return {"name": name, "numeric": numeric, "unit": meaning.unit, "help": text}
 
 
-def _cell(value, digits: int) -> str:
+def _cell(value, digits: int) -> dict:
     if pd.isna(value):
-        return '<td class="number">–</td>'
+        return {"text": "–", "numeric": True}
     if isinstance(value, str):
-        return f"<td>{html.escape(value)}</td>"
-    text = f"{value:.{digits}f}" if isinstance(value, float) else str(value)
-    return f'<td class="number">{text}</td>'
+        return {"text": value, "numeric": False}
+    return {"text": f"{value:.{digits}f}" if isinstance(value, float) else str(value), "numeric": True}
 
 
 def with_interval(frame: pd.DataFrame, name: str, low: str, high: str, digits: int) -> pd.Series:

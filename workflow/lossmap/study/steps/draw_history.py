@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from lossmap.figures.history import kinds_of_lines, training_history
-from lossmap.figures.style import legend_below, save, use_style
+from lossmap.figures.style import legend_below, log_ticks, save, use_style
 
 
 def run(*, histories: list[Path], pdf: Path, png: Path) -> None:
@@ -32,6 +32,8 @@ def run(*, histories: list[Path], pdf: Path, png: Path) -> None:
             training_history(panel, rows, networks, shares)
             handles, labels = panel.get_legend_handles_labels()
             labelled |= dict(zip(labels, handles, strict=True))
+    for panel in axes.flat:
+        log_ticks(panel.yaxis)
     labelled |= kinds_of_lines()
     for panel, model in zip(axes[0], models, strict=True):
         panel.set_title(model)

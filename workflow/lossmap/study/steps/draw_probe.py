@@ -15,7 +15,7 @@ TITLES = {"random": "random", "towards": "to another", "loss": "loss"}
 
 
 def run(*, patches: list[Path], embeddings: list[Path], images: Path, pdf: Path, png: Path, spec: dict) -> None:
-    """Draw, for each model, the probed images whose responses are most, medium and least uneven, with their maps.
+    """Draw, for each model, the probed images whose responses are most and least uneven, with their maps.
 
     patches, embeddings: one per model, in one order. spec: models, in that order.
     """
@@ -32,9 +32,7 @@ def run(*, patches: list[Path], embeddings: list[Path], images: Path, pdf: Path,
 def _examples(table: pd.DataFrame, store, files: pd.DataFrame, shown: list[str]) -> list[Probed]:
     by_image = table.groupby("image_id", sort=False)["random"]
     spread = (by_image.std(ddof=0) / by_image.mean()).sort_values(ascending=False, kind="stable")
-    places = dict.fromkeys(
-        np.array([0, (len(spread) - 1) // 2, len(spread) - 1]).tolist()
-    )  # fewer where there are fewer
+    places = dict.fromkeys([0, len(spread) - 1])  # one where there is one
     rows, cols = store.attrs["pre_grid"]
     position = {image: i for i, image in enumerate(store["image_id"].values)}
     examples = []

@@ -1,29 +1,31 @@
-"""Dimensions needed, projections, table random_projection -> what a random projection needs and keeps."""
+"""Projections, table random_projection -> what random projections keep, beside the connectors."""
 
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from lossmap.figures.random_projection import dimensions_by_k, overlap_by_dimension
-from lossmap.figures.style import legends_below, save, use_style
+from lossmap.figures.random_projection import overlap_by_dimension
+from lossmap.figures.style import legend_below, save, use_style
 from lossmap.study.tables import read_all
 
 
-def run(*, dimensions: list[Path], projections: list[Path], table: Path, pdf: Path, png: Path) -> None:
-    """Draw the dimensions that a random projection needs, and what it keeps with fewer, a row per dataset."""
+def run(*, projections: list[Path], table: Path, pdf: Path, png: Path) -> None:
+    """Draw the overlap that random projections have by their number of dimensions, and the connectors', a panel per
+    dataset, at the smallest k. What is guaranteed, by the lemma of Johnson and Lindenstrauss, stands in the table."""
     use_style()
-    needed, kept, rows = read_all(dimensions), read_all(projections), pd.read_csv(table)
+    kept, rows = read_all(projections), pd.read_csv(table)
     k = kept["k"].min()
-    datasets = list(needed["dataset"].unique())
-    figure, axes = plt.subplots(len(datasets), 2, figsize=(7.2, 3 * len(datasets)), squeeze=False)
-    for (left, right), dataset in zip(axes, datasets, strict=True):
-        dimensions_by_k(left, needed[needed["dataset"] == dataset])
+    datasets = list(kept["dataset"].unique())
+    figure, axes = plt.subplots(
+        1, len(datasets), figsize=(3.2 * len(datasets) + 0.4, 3), sharey=True, squeeze=False, layout="constrained"
+    )
+    for panel, dataset in zip(axes[0], datasets, strict=True):
         at_k = kept[(kept["dataset"] == dataset) & (kept["purpose"] == "width") & (kept["k"] == k)]
         connectors = rows[(rows["dataset"] == dataset) & (rows["k"] == k)].groupby("model")["overlap_connector"].first()
-        overlap_by_dimension(right, at_k, connectors.to_dict())
-        left.set_title(f"{dataset} (n = {needed.loc[needed['dataset'] == dataset, 'n'].iloc[0]:,})")
-        right.set_title(f"k = {k}")
-    legends_below(axes[-1])
-    figure.tight_layout()
+        overlap_by_dimension(panel, at_k, connectors.to_dict())
+        panel.set_title(f"{dataset}, k = {k}")
+        panel.label_outer()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    legend_below(figure, dict(zip(labels, handles, strict=True)), 2, "small")
     save(figure, pdf, png)

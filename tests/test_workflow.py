@@ -79,7 +79,7 @@ def test_the_store_opens_as_an_xarray_dataset(study):
     assert store["pre"].dims == ("image", "patch", "feature")
     assert store.sizes["image"] == 24
     assert store.attrs["pre_grid"] == [8, 8]
-    assert store.attrs["provenance"]["checkpoint"] == "workflow/zoo/llava"
+    assert store.attrs["key"]["checkpoint"] == "workflow/zoo/llava"
     assert np.allclose(store["pre"].values.astype("float32").mean(1), store["pre_mean"].values, atol=2e-3)
 
 

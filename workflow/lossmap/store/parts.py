@@ -7,7 +7,7 @@ import numpy as np
 import zarr
 
 from lossmap.store.files import CheckedFiles, Digests, digests
-from lossmap.store.format import DIMENSIONS, FORMAT, StoreError, read_json, remedy, sha256
+from lossmap.store.format import DIMENSIONS, FORMAT, PROVENANCE, StoreError, read_json, remedy, sha256, with_key
 
 ROOT = "zarr.json"
 
@@ -39,7 +39,9 @@ class Part:
         self.files = {name: Digests(**entry) for name, entry in attributes.pop("files").items()}
         self.checked = CheckedFiles(path, {**self.files, ROOT: digests(data)}, self.fault)
         self.arrays = dict(zarr.open_group(self.checked, mode="r", zarr_format=3, use_consolidated=True).arrays())
+        self.made_with = attributes.get("provenance", {})  # in parts of earlier versions of Lossmap
         attributes = {key: value for key, value in attributes.items() if key not in ("coordinates", "format")}
+        attributes = with_key(attributes)
         arrays = {
             name: {"shape": list(self.arrays[name].shape[1:]), "dtype": str(self.arrays[name].dtype)}
             for name in DIMENSIONS
@@ -51,6 +53,14 @@ class Part:
     @cached_property
     def image_ids(self) -> np.ndarray:
         return np.array(self.arrays["image_id"][:].tolist(), dtype=str)
+
+    def provenance(self) -> dict:
+        """Which code and software made the part: for readers only, so that no digest covers it. Empty where unknown.
+
+        Raises: StoreError if the file that says so can't be read.
+        """
+        path = self.path / PROVENANCE
+        return read_json(path)[0] if path.exists() else self.made_with
 
     @property
     def stop(self) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 
 from lossmap.store.files import WrittenFiles
-from lossmap.store.format import DIMENSIONS, FORMAT, StoreError, read_json, write_json
+from lossmap.store.format import DIMENSIONS, FORMAT, PROVENANCE, StoreError, read_json, write_json
 
 # Chosen by tests/bench/bench_store.py, with 1.2 MB an image. Chunks of 1 MB read a whole part at 0.7 of the speed of
 # 4 MB, those of 16 MB read 32 random images at 0.65 of it. Shards keep the number of files low on a cluster's file
@@ -31,7 +31,8 @@ class PartWriter:
 
     Parameters: path, the part's folder, replaced if it is there; image_ids, its images in order; pre_shape (patches,
     features) and post_shape (tokens, features_out); dtype, "float16" or "float32", of pre and post; attributes, JSON
-    values that describe how the embeddings were made; store_post, whether post itself is stored (its means are).
+    values that describe how the embeddings were made, their "key" among them; store_post, whether post itself is stored
+    (its means are); provenance, JSON values for readers, by which parts are not compared.
     Raises: StoreError, here and in its methods, if the disk is full or the folder may not be written.
     """
 
@@ -44,7 +45,9 @@ class PartWriter:
         dtype: str,
         attributes: dict,
         store_post: bool = True,
+        provenance: dict | None = None,
     ):
+        self.provenance = provenance
         self.path, self.image_ids, self.written = Path(path), list(image_ids), 0
         self.partial = self.path.with_name(f".{self.path.name}.partial")
         n = len(self.image_ids)
@@ -154,6 +157,8 @@ class PartWriter:
             files = {name: entry._asdict() for name, entry in self.files.files.items() if name != root.name}
             content["attributes"]["files"] = files
             write_json(root, content)
+            if self.provenance is not None:
+                write_json(self.partial / PROVENANCE, self.provenance)
             _remove(self.path)
             os.replace(self.partial, self.path)
 

@@ -219,14 +219,6 @@ def test_editing_a_figure_reruns_that_figure(study, edited):
     assert planned(study) == {"draw_figure3", "make_report", "all"}
 
 
-def test_editing_a_network_trains_anew_and_extracts_nothing(study, edited):
-    path = edited("workflow/lossmap/reconstruct/networks.py")
-    path.write_text(path.read_text() + "\nADDED = 1\n")
-    again = planned(study)
-    assert {"train_reconstructor", "measure_ladder", "measure_patch_loss", "judge_connector", "make_browser"} <= again
-    assert not again & {"extract", "measure_statistics", "caption_images", "score_captions", "measure_geometry"}
-
-
 def test_editing_a_score_generates_nothing_anew(study, edited):
     path = edited("workflow/lossmap/measures/cider.py")
     path.write_text(path.read_text() + "\nADDED = 1\n")

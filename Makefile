@@ -4,7 +4,7 @@ BIN := .venv/bin
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint bench soak zoo clean
+.PHONY: demo test golden lint bench soak zoo clean
 
 demo: .venv/ready
 	snakemake --cores $(CORES)
@@ -12,6 +12,9 @@ demo: .venv/ready
 
 test: lint
 	python -m pytest
+
+golden: .venv/ready # records what costly products hold, where a version was raised or a family is new
+	python tests/golden_values.py
 
 lint: .venv/ready
 	ruff check .

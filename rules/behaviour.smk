@@ -25,7 +25,8 @@ rule caption_images:
     params:
         spec=generation_settings("captions"),
         checkpoint=digest_of(language_files),
-        code=code_hash("caption_images"),
+        version=product_version("captions"),
+        family=family_of("captions"),
     shell:
         "python -m lossmap caption_images --embeddings {input.embeddings:q} --captions {output.captions:q}"
         " --spec {params.spec:q} --threads {threads} 2> {log:q}"
@@ -49,7 +50,8 @@ rule answer_questions:
     params:
         spec=generation_settings("answers"),
         checkpoint=digest_of(language_files),
-        code=code_hash("answer_questions"),
+        version=product_version("answers"),
+        family=family_of("answers"),
     shell:
         "python -m lossmap answer_questions --embeddings {input.embeddings:q} --questions {input.questions:q}"
         " --answers {output.answers:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"
@@ -73,7 +75,8 @@ rule choose_options:
     params:
         spec=generation_settings("choices"),
         checkpoint=digest_of(language_files),
-        code=code_hash("choose_options"),
+        version=product_version("choices"),
+        family=family_of("choices"),
     shell:
         "python -m lossmap choose_options --embeddings {input.embeddings:q} --questions {input.questions:q}"
         " --choices {output.choices:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"

@@ -7,8 +7,6 @@ import shlex
 import sys
 from functools import lru_cache
 from hashlib import sha256
-from importlib.metadata import version
-from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from unittest.mock import patch
@@ -38,6 +36,7 @@ PACKAGE_FOLDER = folder_of_package()
 sys.path.insert(0, str(PACKAGE_FOLDER))
 
 from lossmap.study.codehash import code_hash
+from lossmap.study.products import family_key, product_version
 from lossmap.study.console import install as install_console
 from lossmap.study.reruns import plan_by_content
 from lossmap.miniature.files import ANNOTATIONS, FOLDERS, paths_in
@@ -58,7 +57,8 @@ from lossmap.study.settings import (
     part_ranges,
 )
 from lossmap.study.checks import check_annotations, check_contents
-from lossmap.vlm.checkpoints import local_checkpoint
+from lossmap.vlm.checkpoints import fetch_configuration, known_configuration, local_checkpoint
+from lossmap.vlm.families import read_family
 
 
 def report_command():
@@ -293,14 +293,24 @@ def image_digests(path):
     return digests_at(path, path.stat().st_mtime_ns)
 
 
-def versions(*packages):
-    """Versions of packages that a result depends on: those installed beside Snakemake, or what conda would install."""
-    environment = (Path(workflow.basedir) / "envs/torch.yaml").read_text()
-    found = {name.replace("pytorch", "torch"): number for name, number in re.findall(r"- ([\w-]+)=(.+)", environment)}
-    for name in packages:
-        if not uses_conda and find_spec(name):
-            found[name] = version(name).partition("+")[0]
-    return canonical({name: found[name] for name in packages})
+def family_of(product):
+    """What a product depends on of its model's family. A hub checkpoint's configuration says which that is: a run gets it
+    first, and a dry run does without."""
+    return lambda wildcards: _family_of(product, config["models"][wildcards.model])
+
+
+def _family_of(product, model):
+    source = model["checkpoint"], model.get("revision")
+    folder = local_checkpoint(model["checkpoint"])
+    if not folder.is_dir():
+        folder = known_configuration(*source)
+    if folder is None and workflow.dryrun:
+        return "known once the checkpoint's configuration is here"
+    try:
+        model_type, _ = read_family(folder or fetch_configuration(*source))
+    except LossmapError as error:
+        raise WorkflowError(error)
+    return canonical(family_key(product, model_type))
 
 
 def parts(wildcards):

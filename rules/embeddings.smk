@@ -23,9 +23,9 @@ rule extract:
         first=lambda wildcards: wildcards.first,
         stop=lambda wildcards: wildcards.stop,
         images=digest_of_images,
-        software=versions("torch", "transformers"),
         checkpoint=digest_of(checkpoint_files),
-        code=code_hash("extract"),
+        version=product_version("embeddings"),
+        family=family_of("embeddings"),
     shell:
         "python -m lossmap extract --images {input.images:q} --part {output.part:q} --first {params.first}"
         " --stop {params.stop} --spec {params.spec:q} --threads {threads} 2> {log:q}"
@@ -42,6 +42,6 @@ rule index_embeddings:
     conda:
         "../envs/analysis.yaml"
     params:
-        code=code_hash("index_embeddings"),
+        version=product_version("embeddings"),
     shell:
         "python -m lossmap index_embeddings --parts {input.parts:q} --index {output.index:q} 2> {log:q}"

@@ -72,7 +72,8 @@ rule probe_patches:
         patch_loss=lambda wildcards, input: ["--patch-loss", *input.patch_loss] if input.patch_loss else [],
         spec=probe_settings,
         checkpoint=digest_of(checkpoint_files),
-        code=code_hash("probe_patches"),
+        version=product_version("probe"),
+        family=family_of("probe"),
     shell:
         "python -m lossmap probe_patches --embeddings {input.embeddings:q} {params.patch_loss:q}"
         " --patches {output.patches:q} --summary {output.summary:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"

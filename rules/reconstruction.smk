@@ -55,7 +55,7 @@ rule measure_statistics:
         gpu=1,
     params:
         spec=statistics_settings(),
-        code=code_hash("measure_statistics"),
+        version=product_version("statistics"),
     shell:
         "python -m lossmap measure_statistics --embeddings {input.embeddings:q}"
         " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --spec {params.spec:q}"
@@ -83,7 +83,7 @@ rule fit_linear:
         gpu=1,
     params:
         spec=linear_settings(),
-        code=code_hash("fit_linear"),
+        version=product_version("linear"),
     shell:
         "python -m lossmap fit_linear --embeddings {input.embeddings:q}"
         " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --spec {params.spec:q}"
@@ -112,8 +112,7 @@ rule train_reconstructor:
         connector=lambda wildcards: wildcards.connector,
         spec=training_settings,
         launcher=training_launcher(),
-        software=versions("torch", "accelerate"),
-        code=code_hash("train_reconstructor"),
+        version=product_version("networks"),
     shell:
         "python -m {params.launcher}lossmap train_reconstructor --embeddings {input.embeddings:q} --statistics {input.statistics:q}"
         " --ridge {input.ridge:q} --reconstructor {output.reconstructor:q} --history {output.history:q} --spec {params.spec:q} 2> {log:q}"
@@ -138,7 +137,7 @@ rule measure_patch_loss:
         gpu=1,
     params:
         spec=patch_loss_settings,
-        code=code_hash("measure_patch_loss"),
+        version=product_version("patch_losses"),
     shell:
         "python -m lossmap measure_patch_loss --embeddings {input.embeddings:q} --near-copies {input.near_copies:q}"
         " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --losses {output.losses:q}"
@@ -161,7 +160,7 @@ rule measure_ladder:
         gpu=1,
     params:
         spec=ladder_settings,
-        code=code_hash("measure_ladder"),
+        version=product_version("ladder"),
     shell:
         "python -m lossmap measure_ladder --embeddings {input.embeddings:q}"
         " --reconstructors results/{wildcards.study}/reconstructors/{wildcards.model} --ladder {output.ladder:q}"

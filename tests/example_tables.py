@@ -96,7 +96,7 @@ def write_losses(path: Path, ids: list[str], losses: dict[str, np.ndarray]) -> N
 def write_store(folder: Path, ids: list[str], grid: tuple[int, int]) -> None:
     """Embeddings of which the geometry alone matters."""
     n, patches = len(ids), grid[0] * grid[1]
-    attributes = {"pre_grid": list(grid), "post_grid": None, "model": "toy", "provenance": {}, "preprocessing": {}}
+    attributes = {"pre_grid": list(grid), "post_grid": None, "model": "toy", "key": {}, "preprocessing": {}}
     part = folder / "toy/part-000000.zarr"
     writer = PartWriter(part, ids, (patches, 2), (2, 2), "float16", attributes)
     values, means = np.zeros((n, patches, 2)), np.zeros((n, 2))

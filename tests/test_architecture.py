@@ -45,6 +45,8 @@ LAYERS = {  # imports go down only: nothing of the library knows a study or the 
     "study/codehash.py": set(),
     "study/columns.py": set(),
     "study/console.py": set(),
+    "study/products.py": {"lossmap.vlm"},
+    "study/provenance.py": {"lossmap.study"},
     "study/sources.py": {"lossmap.data", "lossmap.miniature"},
     "study/cost/dry_run.py": {"torch"},
 }
@@ -79,13 +81,30 @@ def test_imports_go_down_only(layer):
 def test_the_snakefile_needs_nothing_heavy():
     """What is imported while the DAG is built must not load torch, transformers, pandas or zarr."""
     code = (
-        "import sys, lossmap.study.settings, lossmap.study.checks, lossmap.study.codehash, lossmap.study.console; "
+        "import sys, lossmap.study.settings, lossmap.study.checks, lossmap.study.codehash, lossmap.study.console, "
+        "lossmap.study.products; "
         "print([m for m in ('torch', 'transformers', 'pandas', 'zarr', 'numpy', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT / "workflow", capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+COSTLY = {  # step -> product: what is made anew for its version's sake, not for its code's
+    "extract": "embeddings",
+    "index_embeddings": "embeddings",
+    "measure_statistics": "statistics",
+    "fit_linear": "linear",
+    "train_reconstructor": "networks",
+    "measure_patch_loss": "patch_losses",
+    "measure_ladder": "ladder",
+    "caption_images": "captions",
+    "answer_questions": "answers",
+    "choose_options": "choices",
+    "probe_patches": "probe",
+}
+OF_A_FAMILY = ("extract", "caption_images", "answer_questions", "choose_options", "probe_patches")
 
 
 def rules():
@@ -99,7 +118,15 @@ def test_one_step_is_one_rule_one_module_one_command():
     for name, text in rules():
         if "python -m " in text:
             assert re.search(rf"python -m (\{{params.launcher\}})?lossmap {name} ", text)
-            assert f'code_hash("{name}")' in text, f"{name} would not rerun when its code changes"
+            if name in COSTLY:
+                assert f'product_version("{COSTLY[name]}")' in text, (
+                    f"{name} would not rerun when its version is raised"
+                )
+                assert (f'family_of("{COSTLY[name]}")' in text) == (name in OF_A_FAMILY)
+                assert "code_hash" not in text, f"{name} would rerun whenever its code is edited"
+            else:
+                assert f'code_hash("{name}")' in text, f"{name} would not rerun when its code changes"
+                assert "product_version" not in text
             assert name in step_names()
     in_rules = {name for name, _ in rules()}
     assert set(step_names()) - in_rules == set(COMMANDS)  # run by hand
@@ -239,6 +266,27 @@ def test_a_code_hash_follows_the_code_that_a_step_runs_and_no_other(tmp_path, mo
         *("measure_overlap", "measure_retrieval", "draw_figure2"),
         *("measure_geometry", "compare_indexes", "compare_models", "draw_galleries", "simulate_coverage"),
     }
+
+
+def test_a_new_family_changes_no_code_hash(tmp_path, monkeypatch):
+    package = copy_of_package(tmp_path, monkeypatch)
+    steps = [name for name, text in rules() if "code_hash" in text]
+    assert len(steps) > 30
+    before = {step: code_hash(step) for step in steps}
+    path = package / "vlm/families.py"
+    path.write_text(path.read_text() + "\nFAMILIES['another'] = FAMILIES['llava']\n")
+    codehash._read.cache_clear()
+    assert {step: code_hash(step) for step in steps} == before
+
+
+def test_who_reads_a_store_does_not_depend_on_how_it_is_written(tmp_path, monkeypatch):
+    package = copy_of_package(tmp_path, monkeypatch)
+    steps = [name for name, text in rules() if "code_hash" in text]
+    before = {step: code_hash(step) for step in steps}
+    path = package / "store/writer.py"
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    codehash._read.cache_clear()
+    assert {step: code_hash(step) for step in steps} == before
 
 
 MODULE = """'''What it does.'''

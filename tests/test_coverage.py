@@ -149,7 +149,7 @@ def test_means_of_what_is_not_finite_or_of_other_shapes_are_refused():
 def save_store(folder, ids, sizes, geometries):
     """A store that holds nothing but where the patches lie."""
     n, rows, cols = len(ids), geometries[0].rows, geometries[0].cols
-    how = {"pre_grid": [rows, cols], "post_grid": None, "provenance": {}}
+    how = {"pre_grid": [rows, cols], "post_grid": None, "key": {}}
     writer = PartWriter(folder / "model/part.zarr", ids, (rows * cols, 2), (1, 2), "float16", how)
     blank = {"pre": np.zeros((n, rows * cols, 2)), "post": np.zeros((n, 1, 2))}
     means = {"pre_mean": np.zeros((n, 2)), "post_mean": np.zeros((n, 2))}

@@ -15,7 +15,9 @@ from lossmap.__main__ import main
 from lossmap.data.formats import read
 from lossmap.errors import LossmapError
 from lossmap.store import open_store
+from lossmap.study.products import family_key, product_version
 from lossmap.study.steps import extract, index_embeddings
+from lossmap.vlm.stored import open_embeddings
 
 N = 7
 
@@ -73,6 +75,56 @@ def test_the_store_holds_what_the_whole_model_computes(material, tmp_path):
             assert store["size"][row].values.tolist() == list(image.size)
 
 
+def test_a_part_states_its_key_and_who_made_it(material, tmp_path):
+    folder, _ = material
+    part = extracted(folder, tmp_path)
+    key = json.loads((part / "zarr.json").read_text())["attributes"]["key"]
+    assert key["product"] == "embeddings"
+    assert key["version"] == product_version("embeddings")
+    assert key["family"] == family_key("embeddings", "llava")
+    assert spec(folder).items() <= key.items()
+    assert {"digest", "connector_digest", "model_type"} <= key.keys()
+    made = json.loads((part / "provenance.json").read_text())
+    assert set(made) == {"code", "commit", "torch", "transformers", "device"}
+    assert made["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+
+
+def as_before(part):
+    """A part as Lossmap wrote it before there were keys: all in one, with code and versions."""
+    path = part / "zarr.json"
+    content = json.loads(path.read_text())
+    made = json.loads((part / "provenance.json").read_text())
+    (part / "provenance.json").unlink()
+    key = content["attributes"].pop("key")
+    for name in ("product", "version", "family"):
+        del key[name]
+    del made["commit"]
+    content["attributes"]["provenance"] = {**key, **made}
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def test_a_store_of_before_there_were_keys_is_read(material, tmp_path, capsys):
+    folder, _ = material
+    parts = [extracted(folder, tmp_path, first, stop, store_post=False) for first, stop in ((0, 3), (3, N))]
+    index_embeddings.run(parts=parts, index=tmp_path / "now.json")
+    for part in parts:
+        as_before(part)
+    index = tmp_path / "before.json"
+    index_embeddings.run(parts=parts, index=index)
+    content = json.loads(index.read_text())
+    # Its index had it all in one, too.
+    content["provenance"] = content.pop("key") | {"code": "c", "device": "cpu", "torch": "2", "transformers": "5"}
+    index.write_text(json.dumps(content))
+    store = open_embeddings(index)
+    assert store.attrs["key"]["checkpoint"] == str(folder / "model")
+    assert store["post"].values.shape[0] == N
+    assert main(["verify", str(index)]) == 0
+    # It is never mixed with parts of today, which say more.
+    new = extracted(folder, tmp_path, 3, N, name="new", store_post=False)
+    with pytest.raises(LossmapError, match="key: family, key: product, key: version differ. Delete the older"):
+        index_embeddings.run(parts=[parts[0], new], index=tmp_path / "mixed.json")
+
+
 def test_the_box_is_the_centre_crop(material, tmp_path):
     folder, _ = material
     index_embeddings.run(parts=[extracted(folder, tmp_path)], index=tmp_path / "m.json")
@@ -97,7 +149,7 @@ def test_parts_and_threads_change_nothing(material, tmp_path):
     again = extracted(folder, tmp_path, name="again", threads=3)
     digests = [(part / "zarr.json").read_bytes() for part in (tmp_path / "whole-0.zarr", again)]
     assert digests[0] == digests[1]  # the same batches on more threads: the same bytes
-    assert split.attrs["provenance"]["digest"] == whole.attrs["provenance"]["digest"]
+    assert split.attrs["key"]["digest"] == whole.attrs["key"]["digest"]
 
 
 def test_half_precision_is_the_rounded_value(material, tmp_path):

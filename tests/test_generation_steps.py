@@ -15,7 +15,7 @@ from lossmap.data.manifest import Manifest, make_table, write_manifest
 from lossmap.errors import LossmapError
 from lossmap.miniature.datasets import write_miniature
 from lossmap.store import open_store
-from lossmap.study import predictions
+from lossmap.study import predictions, products, provenance
 from lossmap.study.steps import answer_questions, caption_images, choose_options, extract, index_embeddings
 from lossmap.vlm.choices import letter_log_probabilities
 from lossmap.vlm.generation import LanguageSide, load_language_side
@@ -149,7 +149,7 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_the_same(data, tmp_path,
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.parametrize("change", ["spec", "questions", "store", "code"])
+@pytest.mark.parametrize("change", ["spec", "questions", "store", "version"])
 def test_what_was_made_otherwise_is_not_taken(data, tmp_path, calls, change, monkeypatch):
     shutil.copytree(data / "vqav2", tmp_path / "vqav2")
     path = tmp_path / "a.parquet"
@@ -164,11 +164,28 @@ def test_what_was_made_otherwise_is_not_taken(data, tmp_path, calls, change, mon
     if change == "store":
         index = tmp_path / "vqav2/store.json"
         index.write_text(json.dumps(json.loads(index.read_text())))  # the same content in other bytes
-    if change == "code":
-        monkeypatch.setattr(predictions, "code_hash", lambda step: "another")
+    if change == "version":
+        monkeypatch.setitem(products.VERSIONS, "answers", {1: "first", 2: "another"})
     answer_questions.run(**inputs(tmp_path), answers=path, spec=spec)
     assert sum(calls[1:]) == len(pd.read_parquet(path))
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_what_other_code_made_is_taken_where_keys_agree(data, tmp_path, calls, monkeypatch):
+    """A killed run goes on with a code that was edited since, and the table says which key and which code."""
+    path = tmp_path / "a.parquet"
+    calls[0] = 5
+    with pytest.raises(Killed):
+        answer_questions.run(**inputs(data), answers=path, spec=ANSWERS)
+    calls[:] = [None]
+    monkeypatch.setattr(provenance, "code_hash", lambda step: "another")
+    answer_questions.run(**inputs(data), answers=path, spec=ANSWERS)
+    assert 0 < sum(calls[1:]) < len(pd.read_parquet(path))
+    about = json.loads(pq.read_schema(path).metadata[b"lossmap"])
+    assert about["provenance"]["code"] == "another"
+    assert about["key"]["product"] == "answers"
+    assert about["key"]["family"] == products.family_key("answers", "idefics2")
+    assert about["key"]["spec"] == ANSWERS
 
 
 # Refusals

@@ -42,7 +42,7 @@ def store(folder, name, pre, post, grid=(2, 2)):
     """An embedding store of one part."""
     (folder / "d").mkdir(parents=True, exist_ok=True)
     ids = [f"image-{i}" for i in range(len(pre))]
-    how = {"pre_grid": list(grid), "post_grid": None, "provenance": {}, "preprocessing": {}}
+    how = {"pre_grid": list(grid), "post_grid": None, "key": {}, "preprocessing": {}}
     part = folder / f"d/{name}/part-0.zarr"
     part.parent.mkdir()
     writer = PartWriter(part, ids, pre.shape[1:], post.shape[1:], "float32", how)

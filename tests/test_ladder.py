@@ -152,7 +152,7 @@ def embeddings(folder, n, seed, parts=1):
     post = pre @ matrix + 0.1 * drawn.normal(size=(n, 4, 5))
     box, size = np.tile([0.0, 0, 64, 64], (n, 1)), np.full((n, 2), 64)
     whole = {"pre": pre, "post": post, "pre_mean": pre.mean(1), "post_mean": post.mean(1), "box": box, "size": size}
-    how = {"pre_grid": GRID, "post_grid": GRID, "provenance": {"checkpoint": "toy"}}
+    how = {"pre_grid": GRID, "post_grid": GRID, "key": {"checkpoint": "toy"}}
     paths, index = [], folder / "toy.json"
     for rows in np.array_split(np.arange(n), parts):
         paths.append(folder / f"toy/part-{rows[0]}.zarr")

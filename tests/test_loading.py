@@ -79,7 +79,7 @@ def test_the_digest_is_of_the_weights_in_use(tmp_path):
     assert load_vision_side(tmp_path / "a").digest == digests[0]
 
 
-def test_provenance_names_model_revision_weights_and_versions(tmp_path):
+def test_provenance_names_model_revision_and_weights(tmp_path):
     save_tiny("llava", tmp_path)
     vision = load_vision_side(tmp_path)
     assert vision.provenance == {
@@ -87,8 +87,6 @@ def test_provenance_names_model_revision_weights_and_versions(tmp_path):
         "revision": None,
         "digest": vision.digest,
         "connector_digest": vision.connector_digest,
-        "transformers": __import__("transformers").__version__,
-        "torch": torch.__version__,
     }
 
 

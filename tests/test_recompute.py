@@ -175,7 +175,7 @@ def stored(scenes, checkpoint, folder, **changes):
 @pytest.mark.parametrize("model", MAIN)
 def test_a_stores_post_is_recomputed_from_its_pre(scenes, tmp_path, model, compute_dtype, record_property):
     store = stored(scenes, ZOO / model, tmp_path, compute_dtype=compute_dtype)
-    connector = connector_of(store.attrs["provenance"])
+    connector = connector_of(store.attrs["key"])
     assert connector.dtype == getattr(torch, compute_dtype)
     found = apart(connector(store["pre"].values), store["post"].values)
     record_property("apart", found)
@@ -184,7 +184,7 @@ def test_a_stores_post_is_recomputed_from_its_pre(scenes, tmp_path, model, compu
 
 def test_a_connector_of_other_weights_is_refused(scenes, tmp_path):
     shutil.copytree(ZOO / "llava", tmp_path / "model")
-    provenance = stored(scenes, tmp_path / "model", tmp_path).attrs["provenance"]
+    made = stored(scenes, tmp_path / "model", tmp_path).attrs["key"]
     path = tmp_path / "model/model.safetensors"
     tensors = load_file(path)
     assert any(key.startswith("vision_tower.") for key in tensors)
@@ -192,11 +192,11 @@ def test_a_connector_of_other_weights_is_refused(scenes, tmp_path):
         if key.startswith("vision_tower."):
             values += 1  # the tower has no part in post of a given pre
     save_file(tensors, path, metadata={"format": "pt"})
-    assert connector_of(provenance).digest == provenance["connector_digest"]
+    assert connector_of(made).digest == made["connector_digest"]
     tensors["multi_modal_projector.linear_2.bias"][0] += 1
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(LossmapError, match=f"{tmp_path}/model: the weights of its connector are not those .* of then"):
-        connector_of(provenance)
+        connector_of(made)
 
 
 # Faults

@@ -95,7 +95,7 @@ def toy_store(folder, preprocessing, tokens=2):
     rng, index = np.random.default_rng(0), folder / "toy.json"
     arrays = {"pre": rng.normal(size=(2, 4, 6)), "post": rng.normal(size=(2, tokens, 5))}
     arrays |= {f"{name}_mean": values.mean(1) for name, values in arrays.items()}
-    how = {"pre_grid": [2, 2], "post_grid": None, "preprocessing": preprocessing, "provenance": {}}
+    how = {"pre_grid": [2, 2], "post_grid": None, "preprocessing": preprocessing, "key": {}}
     writer = PartWriter(folder / "toy/part-0.zarr", ["a", "b"], (4, 6), (tokens, 5), "float16", how)
     writer.append(**arrays, box=np.zeros((2, 4)), size=np.ones((2, 2)))
     writer.close()

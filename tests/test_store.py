@@ -13,7 +13,7 @@ from lossmap.store import writer as writer_module
 from lossmap.store.files import CheckedFiles
 
 PRE, POST = (4, 6), (2, 5)
-HOW = {"model": "toy", "pre_grid": [2, 2], "post_grid": None, "provenance": {"checkpoint": "toy", "revision": None}}
+HOW = {"model": "toy", "pre_grid": [2, 2], "post_grid": None, "key": {"checkpoint": "toy", "revision": None}}
 
 
 def batch(rng, n):
@@ -172,6 +172,14 @@ def test_parts_made_in_different_ways_are_not_joined(tmp_path):
         )
 
 
+def test_what_differs_between_keys_is_named(tmp_path):
+    write(tmp_path / "a")
+    write(tmp_path / "b", how={**HOW, "key": {**HOW["key"], "version": 2}})
+    paths = [tmp_path / "a/toy/part-000000-000005.zarr", tmp_path / "b/toy/part-000005-000008.zarr"]
+    with pytest.raises(StoreError, match="not made in the same way: key: version differ.*Delete the older"):
+        write_index(paths, tmp_path / "both.json")
+
+
 def test_an_image_in_two_parts_is_named(tmp_path):
     write(tmp_path)
     part = tmp_path / "toy/part-000000-000005.zarr"
@@ -240,7 +248,7 @@ def test_an_unfinished_part_does_not_stand_in_its_place(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["p.zarr"]
 
 
-@pytest.mark.parametrize("change", [{"pre_grid": [1, 4]}, {"images": 7}, {"arrays": {}}, {"provenance": {}}])
+@pytest.mark.parametrize("change", [{"pre_grid": [1, 4]}, {"images": 7}, {"arrays": {}}, {"key": {}}])
 def test_an_edited_index_is_found(tmp_path, change):
     index, _ = write(tmp_path)
     index.write_text(json.dumps(json.loads(index.read_text()) | change))

@@ -50,6 +50,26 @@ def test_a_whole_store_is_one_line_that_counts_every_file_and_byte(index, tmp_pa
     assert len(out.splitlines()) == 1
 
 
+def test_parts_of_other_code_make_the_same_store(tmp_path, capsys):
+    """Equal keys: the same index, digests and all, whoever made the parts. Verifying tells, and finds no fault."""
+    pre, post = embeddings(12)
+    plain = write_store(tmp_path / "plain/toy.json", pre, post, parts=[5, 8])
+    made = [{"code": "a", "commit": None}, {"code": "b", "commit": "c"}, {"code": "b", "commit": "c"}]
+    told = write_store(tmp_path / "told/toy.json", pre, post, parts=[5, 8], made=made)
+    assert told.read_bytes() == plain.read_bytes()
+    assert verified(plain, capsys)[1].count("\n") == 1
+    status, out, problems = verified(told, capsys)
+    assert (status, problems) == (0, [])
+    assert out.splitlines()[1:] == [
+        "For information: its parts were made by different code or software, with equal keys.",
+        "  - code a, commit None: 1 parts, the first is part-000000-000005.zarr",
+        "  - code b, commit c: 2 parts, the first is part-000005-000008.zarr",
+    ]
+    (tmp_path / "told/toy/part-000005-000008.zarr/provenance.json").write_text("{")
+    assert main(["verify", str(told)]) == 1
+    assert "provenance.json: can't be read" in capsys.readouterr().err
+
+
 def test_every_byte_counts(index, tmp_path, capsys):
     """Bytes at five places of each file, changed one at a time."""
     part, changes = tmp_path / PARTS[0], 0

@@ -37,6 +37,7 @@ MARKS = {
     "idefics3": ["<image>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>"],
     "gemma3": ["<image_soft_token>", "<start_of_image>", "<end_of_image>"],
     "aya_vision": ["<|IMG_PATCH|>", "<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "TILE", "TILE_GLOBAL"],
+    "llava_onevision": ["<image>", "<video>"],
     "internvl": ["<IMG_CONTEXT>", "<img>", "</img>", "<video>"],
     "qwen2_vl": ["<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"],
     "qwen2_5_vl": ["<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"],

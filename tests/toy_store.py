@@ -18,14 +18,17 @@ def embeddings(n=600, seed=0):
     return pre, np.tanh(blocks @ rng.normal(size=(4 * FEATURES, WIDTH)) / 20) * 3 + 1
 
 
-def write_store(index, pre, post, parts=(), pre_grid=GRID, post_grid=(2, 2), dtype="float16", store_post=True):
-    """Write arrays as a store, cut into parts before the given images. Returns the index."""
-    how = {"model": "toy", "pre_grid": list(pre_grid), "post_grid": post_grid and list(post_grid), "provenance": {}}
+def write_store(index, pre, post, parts=(), pre_grid=GRID, post_grid=(2, 2), dtype="float16", store_post=True, made=()):
+    """Write arrays as a store, cut into parts before the given images; made, the provenance of each part, if any.
+    Returns the index."""
+    how = {"model": "toy", "pre_grid": list(pre_grid), "post_grid": post_grid and list(post_grid), "key": {}}
     paths = []
-    for rows in np.split(np.arange(len(pre)), list(parts)):
+    for number, rows in enumerate(np.split(np.arange(len(pre)), list(parts))):
         paths.append(index.parent / f"{index.stem}/part-{rows[0]:06d}-{rows[-1] + 1:06d}.zarr")
         ids = [f"image-{i}" for i in rows]
-        writer = PartWriter(paths[-1], ids, pre.shape[1:], post.shape[1:], dtype, how, store_post)
+        writer = PartWriter(
+            paths[-1], ids, pre.shape[1:], post.shape[1:], dtype, how, store_post, made[number] if made else None
+        )
         box, size = np.tile([0.0, 0, 8, 8], (len(rows), 1)), np.full((len(rows), 2), 8)
         means = {"pre_mean": pre[rows].mean(1), "post_mean": post[rows].mean(1)}
         writer.append(pre=pre[rows], post=post[rows], box=box, size=size, **means)

@@ -34,7 +34,7 @@ NETWORKS = {
 
 def write_store(folder: Path, n: int) -> Path:
     part, rng = folder / f"toy/part-000000-{n:06d}.zarr", np.random.default_rng(0)
-    how = {"model": "toy", "pre_grid": [8, 8], "post_grid": [8, 8], "provenance": {}}
+    how = {"model": "toy", "pre_grid": [8, 8], "post_grid": [8, 8], "key": {}}
     writer = PartWriter(part, [f"image-{i}" for i in range(n)], SHAPE, SHAPE, "float16", how)
     for first in range(0, n, 256):
         count = min(256, n - first)

@@ -1,15 +1,16 @@
 """Checking all of a store: every byte of every part, and nothing that does not belong."""
 
+import json
 import os
 from pathlib import Path
 
-from lossmap.store.format import ROOT, StoreError, remedy
+from lossmap.store.format import PROVENANCE, ROOT, StoreError, remedy
 from lossmap.store.index import read_index
 from lossmap.store.parts import Part
 
 ENTRY = ("path", "digest", "first_image", "last_image")
 # Snakemake marks a folder that a rule has made with a file of its own.
-STRANGERS_ALLOWED = {ROOT, ".snakemake_timestamp"}
+STRANGERS_ALLOWED = {ROOT, PROVENANCE, ".snakemake_timestamp"}
 
 
 def parts_of(index: Path) -> tuple[list[Part], list[str]]:
@@ -36,3 +37,15 @@ def strangers(part: Part) -> list[str]:
     names = sorted(place.relative_to(part.path).as_posix() for place in places)
     extra = [name for name in names if name not in part.files and name not in STRANGERS_ALLOWED]
     return [f"{part.path / name}: this file does not belong to the store." for name in extra]
+
+
+def makers(parts: list[Part]) -> list[tuple[dict, list[Part]]]:
+    """The parts by their provenance: which code and software made them.
+
+    Raises: StoreError if the provenance of one can't be read.
+    """
+    found: dict[str, tuple[dict, list[Part]]] = {}
+    for part in parts:
+        made = part.provenance()
+        found.setdefault(json.dumps(made, sort_keys=True), (made, []))[1].append(part)
+    return list(found.values())

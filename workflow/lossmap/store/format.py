@@ -8,6 +8,7 @@ from lossmap.errors import LossmapError
 
 FORMAT = "lossmap-embeddings/2"
 ROOT = "zarr.json"  # describes a Zarr group
+PROVENANCE = "provenance.json"  # of a part, beside its arrays
 DIMENSIONS = {
     "pre": ("image", "patch", "feature"),
     "post": ("image", "token", "feature_out"),
@@ -16,6 +17,9 @@ DIMENSIONS = {
     "box": ("image", "edge"),
     "size": ("image", "side"),
 }
+
+
+_FOR_READERS = ("code", "device", "torch", "transformers")
 
 
 class StoreError(LossmapError):
@@ -28,6 +32,15 @@ class StoreError(LossmapError):
 
 def remedy(*paths: Path) -> str:
     return f"Delete {' and '.join(map(str, paths))} and run again: what is missing is made anew, and nothing else."
+
+
+def with_key(described: dict) -> dict:
+    """What a part or an index says of itself, with its key. Earlier versions of Lossmap kept key and provenance as one,
+    in which the key is what is neither code nor software."""
+    if "key" in described or "provenance" not in described:
+        return described
+    key = {name: value for name, value in described["provenance"].items() if name not in _FOR_READERS}
+    return {name: value for name, value in described.items() if name != "provenance"} | {"key": key}
 
 
 def read_json(path: Path) -> tuple[dict, bytes]:

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 
 from lossmap.store.files import WrittenFiles
-from lossmap.store.format import ROOT, StoreError, description_digest, read_json, write_json
+from lossmap.store.format import PROVENANCE, ROOT, StoreError, description_digest, read_json, write_json
 
 
 class GroupWriter:
@@ -57,9 +57,12 @@ class GroupWriter:
             )
             array[:] = np.array(values, dtype=object)
 
-    def finish(self, sealed: bool = False) -> None:
-        """Write the digests, and move the group to its place. sealed: zarr.json holds a digest of itself, too, where no
-        index does."""
+    def finish(self, sealed: bool = False, provenance: dict | None = None) -> None:
+        """Write the digests, and move the group to its place.
+
+        Parameters: sealed, zarr.json holds a digest of itself, too, where no index does; provenance, JSON values for
+        readers, which no digest covers.
+        """
         with self.writing():
             with warnings.catch_warnings(action="ignore"):  # Zarr v3 has it, its specification not yet
                 zarr.consolidate_metadata(self.files)
@@ -69,6 +72,8 @@ class GroupWriter:
             if sealed:
                 content["attributes"]["digest"] = description_digest(content)
             write_json(self.partial / ROOT, content)
+            if provenance is not None:
+                write_json(self.partial / PROVENANCE, provenance)
             _remove(self.path)
             os.replace(self.partial, self.path)
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from lossmap.store.format import DIMENSIONS, FORMAT, StoreError, read_json, remedy, write_json
+from lossmap.store.format import DIMENSIONS, FORMAT, StoreError, read_json, remedy, with_key, write_json
 from lossmap.store.parts import Part
 from lossmap.store.rows import Recomputed, Rows
 
@@ -18,8 +18,8 @@ from lossmap.store.rows import Recomputed, Rows
 def write_index(parts: list[Path], index: Path) -> None:
     """Gather a store's parts, in order, into its index.
 
-    Raises StoreError if a part was never finished, an image occurs twice, or parts were made in different ways (model,
-    preprocessing, code, versions).
+    Raises StoreError if a part was never finished, an image occurs twice, or parts were made in different ways (their
+    keys, shapes or preprocessing differ). Their provenance may differ.
     """
     entries, holder, reference = [], {}, None
     for path in parts:
@@ -28,9 +28,9 @@ def write_index(parts: list[Path], index: Path) -> None:
         if reference is None:
             reference, reference_path = part.description, path
         elif part.description != reference:
-            changed = [key for key in reference if reference[key] != part.description.get(key)]
+            changed = ", ".join(_differing(reference, part.description))
             raise StoreError(
-                f"{path} and {reference_path} were not made in the same way: {', '.join(changed)} differ.",
+                f"{path} and {reference_path} were not made in the same way: {changed} differ.",
                 "Delete the older of the two and run again.",
             )
         place = path.relative_to(index.parent).as_posix()
@@ -59,7 +59,7 @@ def read_index(index: Path) -> dict:
         )
     if found != FORMAT:
         raise StoreError(f"{index}: this is not an index of embeddings ({FORMAT}).", "Give <dataset>/<model>.json.")
-    return content
+    return with_key(content)
 
 
 def open_store(index: str | Path, recompute: Callable[[np.ndarray], np.ndarray] | None = None) -> xr.Dataset:
@@ -73,7 +73,8 @@ def open_store(index: str | Path, recompute: Callable[[np.ndarray], np.ndarray] 
     pre_mean (image, feature) and post_mean (image, feature_out) in float32, box (image, edge): left, top, right, bottom
     of the model's input in pixels of the original image, size (image, side): width and height of the original, after
     EXIF orientation; coordinate image_id. Attributes: pre_grid and post_grid (rows, columns; null where tokens have no
-    place), post (shape, dtype, stored), model, provenance. encoding["source"]: the index. Patches are in raster order.
+    place), post (shape, dtype, stored), preprocessing, key: all that
+    the values depend on (see `lossmap.study.products`). encoding["source"]: the index. Patches are in raster order.
 
     Raises: StoreError if the index is damaged, or a part is missing, incomplete or not the one that was indexed; while
     reading, if a file is not the one that was written (the message names the file and its images), or if post is not
@@ -112,6 +113,15 @@ def iterate(dataset: xr.Dataset, name: str, rows: int = 1024) -> Iterator[np.nda
     """Values of one array in blocks of at most `rows` images, in order."""
     for start in range(0, dataset.sizes["image"], rows):
         yield dataset[name][start : start + rows].values
+
+
+def _differing(one: dict, other: dict) -> list[str]:
+    """Names of what differs between two descriptions; of keys, what differs in them."""
+    names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+    if "key" in names:
+        place = names.index("key")
+        names[place : place + 1] = [f"key: {name}" for name in _differing(one.get("key", {}), other.get("key", {}))]
+    return names
 
 
 def _ids_digest(image_ids: list[str]) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lossmap.store.format import DIMENSIONS, FORMAT, ROOT, StoreError, read_json, remedy, sha256
+from lossmap.store.format import DIMENSIONS, FORMAT, PROVENANCE, ROOT, StoreError, read_json, remedy, sha256, with_key
 from lossmap.store.group import Group
 
 
@@ -32,7 +32,9 @@ class Part(Group):
         if attributes.get("format") != FORMAT:
             raise StoreError(f"{path}: its format is {attributes.get('format')}, wanted {FORMAT}.", mended)
         super().__init__(path, content, data, mended, "the part")
+        self.made_with = attributes.get("provenance", {})  # in parts of earlier versions of Lossmap
         attributes = {key: value for key, value in attributes.items() if key not in ("coordinates", "format")}
+        attributes = with_key(attributes)
         arrays = {
             name: {"shape": list(self.arrays[name].shape[1:]), "dtype": str(self.arrays[name].dtype)}
             for name in DIMENSIONS
@@ -40,6 +42,14 @@ class Part(Group):
         }
         arrays.setdefault("post", {key: attributes["post"][key] for key in ("shape", "dtype")})
         self.description = {"arrays": arrays, **attributes}  # what all parts of a store share
+
+    def provenance(self) -> dict:
+        """Which code and software made the part: for readers only, so that no digest covers it. Empty where unknown.
+
+        Raises: StoreError if the file that says so can't be read.
+        """
+        path = self.path / PROVENANCE
+        return read_json(path)[0] if path.exists() else self.made_with
 
     @property
     def stop(self) -> int:

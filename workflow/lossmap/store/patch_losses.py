@@ -80,7 +80,8 @@ def open_patch_losses(path: str | Path) -> xr.Dataset:
 
     Returns: a Dataset with squared_error, norm_difference and cosine_error (reconstructor, image, row, col) and
     pre_norm (image, row, col), float32; coordinates reconstructor and image_id. Attributes: best, the reconstructor
-    with the lowest held-out error; pre_grid; provenance. Patches lie where they lie in the model's input image.
+    with the lowest held-out error; pre_grid; what else was given to the writer. Patches lie where they lie in the
+    model's input image.
 
     Raises: StoreError if a file is missing, or is not the one that was written (the message names it and its images),
     here and where values are read later.

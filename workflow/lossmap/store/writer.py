@@ -22,7 +22,8 @@ class PartWriter:
 
     Parameters: path, the part's folder, replaced if it is there; image_ids, its images in order; pre_shape (patches,
     features) and post_shape (tokens, features_out); dtype, "float16" or "float32", of pre and post; attributes, JSON
-    values that describe how the embeddings were made; store_post, whether post itself is stored (its means are).
+    values that describe how the embeddings were made, their "key" among them; store_post, whether post itself is stored
+    (its means are); provenance, JSON values for readers, by which parts are not compared.
     Raises: StoreError, here and in its methods, if the disk is full or the folder may not be written.
     """
 
@@ -35,8 +36,9 @@ class PartWriter:
         dtype: str,
         attributes: dict,
         store_post: bool = True,
+        provenance: dict | None = None,
     ):
-        self.image_ids, self.written = list(image_ids), 0
+        self.image_ids, self.written, self.provenance = list(image_ids), 0, provenance
         n = len(self.image_ids)
         post = {"shape": list(map(int, post_shape)), "dtype": str(np.dtype(dtype)), "stored": store_post}
         shapes = {
@@ -108,4 +110,4 @@ class PartWriter:
         with self.group.writing():
             for array in self.arrays.values():
                 array.flush(everything=True)
-        self.group.finish()
+        self.group.finish(provenance=self.provenance)

@@ -1,4 +1,7 @@
-"""Which code a step runs, as one hash: what Snakemake needs to rerun exactly the steps that an edit touches."""
+"""Which code a cheap step runs, as one hash: what Snakemake needs to rerun exactly the steps that an edit touches.
+
+Costly steps are rerun by the version of what they make instead (see `lossmap.study.products`).
+"""
 
 import ast
 import hashlib
@@ -6,10 +9,13 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
+# What these compute is known from the embeddings that a step reads: their key holds the family and its version.
+GUARDED = ("lossmap.vlm.families", "lossmap.vlm.recompute")
 
 
 def code_hash(step: str) -> str:
-    """Hash of a step's module and of every module and data file of this package that it imports, directly or not.
+    """Hash of a step's module and of every module and data file of this package that it imports, directly or not, up to
+    those that versions and golden values guard (`GUARDED`).
 
     Parameters: step, the name of a module in `lossmap.study.steps`.
     Returns: 16 hex digits. It depends on the content of files alone, not on times or places, and only on what is
@@ -24,7 +30,7 @@ def code_hash(step: str) -> str:
 
 def _collect(module: str, seen: dict[str, bytes]) -> None:
     path = _path(module)
-    if module in seen or path is None:
+    if module in seen or module in GUARDED or path is None:
         return
     seen[module], imports = _read(path)
     for name in imports:

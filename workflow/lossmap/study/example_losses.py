@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lossmap.errors import LossmapError
-from lossmap.store import open_store
+from lossmap.store.index import open_store
 from lossmap.store.patch_losses import LOSSES, open_patch_losses
 
 

@@ -16,7 +16,8 @@ import xarray as xr
 from tqdm import tqdm
 
 from lossmap.errors import LossmapError
-from lossmap.study.codehash import code_hash
+from lossmap.study.products import product_key
+from lossmap.study.provenance import provenance
 from lossmap.vlm.generation import LanguageSide, load_language_side
 from lossmap.vlm.stored import open_embeddings
 
@@ -35,24 +36,26 @@ SCHEMAS = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A model that is asked about the images of a store. identity: JSON values on which what it says depends."""
+    """A model that is asked about the images of a store. key: all that its words depend on, as JSON; provenance: what
+    readers are told (see `lossmap.study.provenance`)."""
 
     store: xr.Dataset
     language: LanguageSide
-    identity: dict
+    key: dict
+    provenance: dict
 
 
-def open_asked(embeddings: Path, spec: dict, step: str, threads: int) -> Asked:
+def open_asked(embeddings: Path, spec: dict, step: str, product: str, threads: int) -> Asked:
     """Open a store and load the language side of the model that made it, on the GPU where there is one.
 
-    Parameters: embeddings, the store's index; spec, with checkpoint, revision, image_size, compute_dtype; step, whose
-        code asks; threads, of torch.
+    Parameters: embeddings, the store's index; spec, with checkpoint, revision, image_size, compute_dtype; step, which
+        asks; product, a name in `lossmap.study.products`; threads, of torch.
     Raises: LossmapError if the store was made by another checkpoint, revision or image_size; as `load_language_side`.
     """
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     store = open_embeddings(embeddings, device)
-    made = store.attrs["provenance"]
+    made = store.attrs["key"]
     model = {key: spec[key] for key in ("checkpoint", "revision", "image_size")}
     other = [f"{key}: {made[key]!r} there, {value!r} here" for key, value in model.items() if made[key] != value]
     if other:
@@ -64,9 +67,9 @@ def open_asked(embeddings: Path, spec: dict, step: str, threads: int) -> Asked:
     language = load_language_side(**model, dtype=spec["compute_dtype"], device=device)
     # The index holds the digests of all parts.
     digest = hashlib.sha256(Path(embeddings).read_bytes()).hexdigest()
-    return Asked(
-        store, language, {"spec": spec, "revision": language.revision, "store": digest, "code": code_hash(step)}
-    )
+    told = {"spec": spec, "revision": language.revision, "store": digest}
+    key = product_key(product, language.model_type) | told
+    return Asked(store, language, key, provenance(step, device=device))
 
 
 def predict(
@@ -79,8 +82,8 @@ def predict(
 ) -> None:
     """Ask about every entry and write the table `kind` of SCHEMAS.
 
-    Chunks that are done lie in `<predictions>.partial` until all are; a run with another model, store, spec, code or
-    entries doesn't take them.
+    Chunks that are done lie in `<predictions>.partial` until all are; a run with another key or other entries
+    doesn't take them. The table's metadata, under "lossmap", hold key and provenance as JSON.
 
     Parameters: kind, a key of SCHEMAS; asked, in order, image_id, prompt and what else `ask` needs; model, that
         says it; ask, batch of `asked` and post (batch, tokens, features) -> the missing columns; predictions, the file
@@ -97,7 +100,7 @@ def predict(
         raise LossmapError.listing(
             f"{predictions}: these images have no embeddings:", lost, "Read the dataset and extract embeddings again."
         )
-    schema, folder = SCHEMAS[kind], _chunks_of(predictions, model.identity, asked)
+    schema, folder = SCHEMAS[kind], _chunks_of(predictions, model.key, asked)
     chunks = []
     with tqdm(total=len(asked), unit="prompt", desc=kind) as progress:
         for start in range(0, len(asked), CHUNK):
@@ -112,7 +115,9 @@ def predict(
                 rows = [{**entry, **answer} for entry, answer in zip(chunk, said, strict=True)]
                 _write(pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema), path)
             chunks.append(path)
-    _write(pa.concat_tables(pq.read_table(path, schema=schema) for path in chunks), predictions)
+    about = json.dumps({"key": model.key, "provenance": model.provenance}, sort_keys=True)
+    table = pa.concat_tables(pq.read_table(path, schema=schema) for path in chunks)
+    _write(table.replace_schema_metadata({"lossmap": about}), predictions)
     shutil.rmtree(folder.parent)
 
 
@@ -129,16 +134,16 @@ def say(language: LanguageSide, max_new_tokens: int) -> Callable[[list[dict], to
     return generate
 
 
-def _chunks_of(predictions: Path, identity: dict, asked: list[dict]) -> Path:
+def _chunks_of(predictions: Path, key: dict, asked: list[dict]) -> Path:
     """The folder of finished chunks of these very predictions; those of others are deleted."""
-    key = hashlib.sha256(json.dumps([identity, CHUNK, asked], sort_keys=True).encode()).hexdigest()[:32]
+    name = hashlib.sha256(json.dumps([key, CHUNK, asked], sort_keys=True).encode()).hexdigest()[:32]
     partial = predictions.with_name(f"{predictions.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     for folder in partial.iterdir():
-        if folder.name != key:
+        if folder.name != name:
             shutil.rmtree(folder)
-    (partial / key).mkdir(exist_ok=True)
-    return partial / key
+    (partial / name).mkdir(exist_ok=True)
+    return partial / name
 
 
 def _read_posts(store: xr.Dataset, rows: list[int]) -> torch.Tensor:

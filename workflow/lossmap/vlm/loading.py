@@ -10,7 +10,6 @@ from operator import attrgetter
 from pathlib import Path
 
 import torch
-import transformers
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -105,15 +104,12 @@ class VisionSide:
 
     @property
     def provenance(self) -> dict[str, str | None]:
-        """What embeddings came from: model_type, revision, digests of all weights and of the connector's, versions of
-        transformers and torch."""
+        """What embeddings came from: model_type, revision, digests of all weights and of the connector's."""
         return {
             "model_type": self.model_type,
             "revision": self.revision,
             "digest": self.digest,
             "connector_digest": self.connector_digest,
-            "transformers": transformers.__version__,
-            "torch": torch.__version__,
         }
 
 

@@ -92,24 +92,24 @@ def load_connector(
     return Connector(checkpoint, model_type, family, config, model.to(device).eval(), grid)
 
 
-def connector_of(provenance: dict, device: str = "cpu") -> Connector:
+def connector_of(key: dict, device: str = "cpu") -> Connector:
     """The connector that embeddings came through.
 
-    Parameters: provenance, the attribute of that name of their store; device, a torch device.
-    Raises: LossmapError if the provenance is of a Lossmap that didn't record connectors, or the checkpoint's connector
+    Parameters: key, the attribute of that name of their store; device, a torch device.
+    Raises: LossmapError if the key is of a Lossmap that didn't record connectors, or the checkpoint's connector
         is another one by now; as `load_connector`.
     """
-    if "connector_digest" not in provenance:
+    if "connector_digest" not in key:
         raise LossmapError(
-            f"{provenance.get('checkpoint')}: embeddings of this model don't say which connector made them: an earlier"
+            f"{key.get('checkpoint')}: embeddings of this model don't say which connector made them: an earlier"
             " version of Lossmap wrote them. Extract them again."
         )
-    how = {key: provenance[key] for key in ("checkpoint", "revision", "image_size")}
-    connector = load_connector(**how, dtype=provenance["compute_dtype"], device=device)
-    if connector.digest != provenance["connector_digest"]:
+    how = {name: key[name] for name in ("checkpoint", "revision", "image_size")}
+    connector = load_connector(**how, dtype=key["compute_dtype"], device=device)
+    if connector.digest != key["connector_digest"]:
         raise LossmapError(
             f"{connector.checkpoint}: the weights of its connector are not those that made the embeddings"
-            f" ({connector.digest[:12]}, not {provenance['connector_digest'][:12]}). Put the checkpoint of then back,"
+            f" ({connector.digest[:12]}, not {key['connector_digest'][:12]}). Put the checkpoint of then back,"
             " or extract the embeddings again."
         )
     return connector

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from lossmap.store import open_store
+from lossmap.store.index import open_store
 
 
 def open_embeddings(index: Path, device: str = "cpu") -> xr.Dataset:
@@ -18,4 +18,4 @@ def open_embeddings(index: Path, device: str = "cpu") -> xr.Dataset:
         return store
     from lossmap.vlm.recompute import connector_of  # transformers take seconds to import
 
-    return open_store(index, connector_of(store.attrs["provenance"], device))
+    return open_store(index, connector_of(store.attrs["key"], device))

@@ -22,6 +22,6 @@ def run(*, embeddings: Path, questions: Path, answers: Path, spec: dict, threads
         {"question_id": row.question_id, "image_id": row.image_id, "prompt": answer_prompt(row.question)}
         for row in table.itertuples()
     ]
-    model = open_asked(embeddings, spec, "answer_questions", threads)
+    model = open_asked(embeddings, spec, "answer_questions", "answers", threads)
     tokens = spec["max_new_tokens"] or ANSWER_TOKENS
     predict("answers", asked, model, say(model.language, tokens), answers, spec["batch_size"])

@@ -13,7 +13,7 @@ def run(*, embeddings: Path, captions: Path, spec: dict, threads: int = 1) -> No
     (null: as many as the prompt's wording has). Runs on the GPU where there is one (CUDA_VISIBLE_DEVICES= hides it).
     The vision tower is never loaded. A run that was killed goes on where it stopped.
     """
-    model = open_asked(embeddings, spec, "caption_images", threads)
+    model = open_asked(embeddings, spec, "caption_images", "captions", threads)
     prompt, tokens = caption_prompt(spec["prompts"], model.language.model_type)
     asked = [{"image_id": image, "prompt": prompt} for image in model.store["image_id"].values.tolist()]
     predict(

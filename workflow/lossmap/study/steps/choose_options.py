@@ -43,7 +43,7 @@ def run(*, embeddings: Path, questions: Path, choices: Path, spec: dict, threads
         }
         for row in table.itertuples()
     ]
-    model = open_asked(embeddings, spec, "choose_options", threads)
+    model = open_asked(embeddings, spec, "choose_options", "choices", threads)
 
     def choose(batch, post):
         prompts, options = [entry["prompt"] for entry in batch], [entry["options"] for entry in batch]

@@ -8,7 +8,7 @@ import pandas as pd
 from lossmap.data.images import load_image
 from lossmap.figures.probe import Probed, probe_maps
 from lossmap.figures.style import save, use_style
-from lossmap.store import open_store
+from lossmap.store.index import open_store
 from lossmap.vlm.geometry import ImageGeometry
 
 TITLES = {"random": "random", "towards": "to another", "loss": "loss"}

@@ -9,7 +9,8 @@ import torch
 from tqdm import tqdm
 
 from lossmap.store.writer import PartWriter
-from lossmap.study.codehash import code_hash
+from lossmap.study.products import product_key
+from lossmap.study.provenance import provenance
 from lossmap.vlm.embedding import Batches, embed_images
 from lossmap.vlm.loading import load_vision_side
 
@@ -35,11 +36,17 @@ def run(*, images: Path, part: Path, first: int, stop: int, spec: dict, threads:
                     "pre_grid": list(vision.pre_grid),
                     "post_grid": vision.post_grid and list(vision.post_grid),
                     "preprocessing": json.loads(json.dumps(asdict(vision.preprocessor))),
-                    "provenance": {**vision.provenance, **spec, "device": device, "code": code_hash("extract")},
+                    "key": {**product_key("embeddings", vision.model_type), **vision.provenance, **spec},
                 }
                 shapes = batch["pre"].shape[1:], batch["post"].shape[1:]
                 writer = PartWriter(
-                    part, rows["image_id"].tolist(), *shapes, spec["dtype"], how, store_post=spec["store_post"]
+                    part,
+                    rows["image_id"].tolist(),
+                    *shapes,
+                    spec["dtype"],
+                    how,
+                    store_post=spec["store_post"],
+                    provenance=provenance("extract", device=device),
                 )
             writer.append(**batch)
             progress.update(len(batch["pre"]))

@@ -9,7 +9,7 @@ import torch
 from lossmap.errors import LossmapError
 from lossmap.measures.equality import first_of_equals
 from lossmap.measures.neighbours import rank_neighbours
-from lossmap.store import open_store
+from lossmap.store.index import open_store
 from lossmap.study.neighbour_lists import STAGES, NeighbourLists, write_lists
 
 

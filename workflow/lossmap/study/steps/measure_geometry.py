@@ -24,7 +24,7 @@ from lossmap.measures.similarity import (
     trustworthiness_with_ties,
 )
 from lossmap.measures.statistics import bootstrap_mean
-from lossmap.store import open_store
+from lossmap.store.index import open_store
 from lossmap.study.neighbour_lists import STAGES, read_lists
 
 

@@ -15,7 +15,8 @@ from lossmap.reconstruct.evaluation import evaluate, load_rungs
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.statistics import Statistics
 from lossmap.store.patch_losses import LOSSES, PatchLossWriter
-from lossmap.study.codehash import code_hash
+from lossmap.study.products import product_key
+from lossmap.study.provenance import provenance
 from lossmap.vlm.stored import open_embeddings
 
 
@@ -45,10 +46,11 @@ def run(
     rungs = load_rungs(reconstructors / "own", spec["rungs"], [spec["share"]], statistics, device)
     best = min((rung for rung in rungs if rung.converged), key=lambda rung: rung.held_out_error).rung
     image_ids, about = pairs.store["image_id"].values.tolist(), pairs.store.attrs
-    how = {key: spec[key] for key in ("rungs", "share")} | {"statistics": statistics.digest, "device": device}
-    provenance = {"embeddings": about["provenance"], **how, "code": code_hash("measure_patch_loss")}
+    how = {name: spec[name] for name in ("rungs", "share")} | {"statistics": statistics.digest}
+    key = {**product_key("patch_losses"), "embeddings": about["key"], **how}
+    more = {"best": best, "key": key, "provenance": provenance("measure_patch_loss", device=device)}
     names = [rung.rung for rung in rungs]
-    writer = PatchLossWriter(losses, names, image_ids, about["pre_grid"], {"best": best, "provenance": provenance})
+    writer = PatchLossWriter(losses, names, image_ids, about["pre_grid"], more)
     blocks = []
     with tqdm(total=len(pairs), unit="image", desc="patch losses") as progress:
         for rows, found in evaluate(pairs, rungs, spec["batch_size"]):

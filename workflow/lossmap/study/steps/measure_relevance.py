@@ -9,7 +9,7 @@ from tqdm import tqdm
 from lossmap.data.images import ImageError, load_mask
 from lossmap.errors import LossmapError
 from lossmap.measures.coverage import patch_coverage
-from lossmap.store import open_store
+from lossmap.store.index import open_store
 
 
 def run(*, questions: Path, embeddings: Path, relevance: Path) -> None:

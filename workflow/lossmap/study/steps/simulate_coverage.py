@@ -10,7 +10,7 @@ from tqdm import tqdm
 from lossmap.errors import LossmapError
 from lossmap.measures.seeds import seed_for
 from lossmap.measures.simulation import clusters, coverage, finite_population, gaussian_channel, intervals_of
-from lossmap.store import open_store
+from lossmap.store.index import open_store
 from lossmap.study.tables import write_csv
 
 SHARES = (10 / 400, 50 / 400, 100 / 400)  # of the images: each k of the default study

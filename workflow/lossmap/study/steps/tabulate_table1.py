@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lossmap.store import open_store
+from lossmap.store.index import open_store
 from lossmap.study.paper import beside
 from lossmap.study.tables import write_csv, write_html
 from lossmap.vlm.checkpoints import resolve_checkpoint

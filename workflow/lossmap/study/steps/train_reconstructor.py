@@ -19,7 +19,8 @@ from lossmap.reconstruct.sizes import batch_size, round_steps, step_limit
 from lossmap.reconstruct.split import split_images
 from lossmap.reconstruct.statistics import Statistics
 from lossmap.reconstruct.training import Schedule, Training, train
-from lossmap.study.codehash import code_hash
+from lossmap.study.products import product_key
+from lossmap.study.provenance import provenance
 from lossmap.vlm.stored import open_embeddings
 
 
@@ -65,14 +66,15 @@ def run(*, embeddings: Path, statistics: Path, ridge: Path, reconstructor: Path,
     network = BeyondRidge(linear, build_network(spec["network"], **shapes), alone).silence()
     steps = step_limit((len(pairs) - len(split.held_out)) // batch, epochs)
     schedule = Schedule(steps=steps, round=round_steps(len(split.held_out), batch), **how)
-    binding = {"spec": spec, "statistics": measured.digest, "ridge": start, "code": code_hash("train_reconstructor")}
-    binding["torch"] = torch.__version__
+    key = {**product_key("networks"), "spec": spec, "statistics": measured.digest, "ridge": start}
     work = reconstructor.with_name(f"{reconstructor.name}.partial")
-    done = train(network, batches, held_out, schedule, seed, accelerator, work, binding, minutes)
+    done = train(network, batches, held_out, schedule, seed, accelerator, work, key, minutes)
     if accelerator.is_main_process:
         told = {name: getattr(done, name) for name in TOLD}
         architecture = {**spec["network"], **shapes, **told} | ({} if network.alone else {"ridge": start})
-        save_reconstructor(network, architecture, measured.digest, reconstructor)
+        device = "cuda" if gpu else "cpu"
+        made = {"key": key, "provenance": provenance("train_reconstructor", device=device)}
+        save_reconstructor(network, architecture, measured.digest, reconstructor, made)
         with history.open("w", newline="") as file:
             writer = csv.DictWriter(file, [*done.history[0], "converged"], lineterminator="\n")
             writer.writeheader()

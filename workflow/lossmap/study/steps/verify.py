@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lossmap.store import StoreError, open_store
-from lossmap.store.checking import parts_of, strangers
+from lossmap.store.checking import makers, parts_of, strangers
 from lossmap.store.parts import Part
 
 
@@ -15,7 +15,8 @@ def run(index: Path, /, *, threads: int = 4) -> None:
     """Compare every byte of an embedding store with the digests that were taken when it was written.
 
     index: embeddings/<dataset>/<model>.json. threads: files that are read at once. Prints what was read, or lists every
-    file that is damaged, missing or does not belong, with the images that it holds, and ends with status 1.
+    file that is damaged, missing or does not belong, with the images that it holds, and ends with status 1. Where parts
+    were made by different code or software, says which: they belong together all the same, for their keys agree.
     """
     start = time.perf_counter()
     parts, problems = parts_of(index)
@@ -37,6 +38,12 @@ def run(index: Path, /, *, threads: int = 4) -> None:
             "and nothing else. Delete a file that does not belong, or move it away.",
         )
     open_store(index)  # what the index says of its parts
+    by_maker = makers(parts)
     seconds = time.perf_counter() - start
     print(f"{index}: {len(parts)} parts, {len(files)} files, {total} bytes are what was written ", end="")
     print(f"({seconds:.1f} s, {total / 1e6 / seconds:.0f} MB/s).")
+    if len(by_maker) > 1:
+        print("For information: its parts were made by different code or software, with equal keys.")
+        for made, parts in by_maker:
+            how = ", ".join(f"{name} {value}" for name, value in sorted(made.items())) or "unknown"
+            print(f"  - {how}: {len(parts)} parts, the first is {parts[0].path.name}")

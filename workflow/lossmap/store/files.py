@@ -6,6 +6,8 @@ is given.
 """
 
 import asyncio
+import errno
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -52,11 +54,27 @@ class WrittenFiles(LocalStore):
         super().__init__(root)
         self.blocks: dict[str, int] = {}
         self.files: dict[str, Digests] = {}
+        self.stopped, self.under_way, self.change = False, 0, threading.Condition()
 
     async def set(self, key: str, value) -> None:
-        await super().set(key, value)
-        data = memoryview(value.as_buffer_like())
-        self.files[key] = await asyncio.to_thread(digests, data, self.blocks.get(key.split("/")[0]))
+        with self.change:
+            if self.stopped:
+                raise OSError(errno.ECANCELED, "another file could not be written", key)
+            self.under_way += 1
+        try:
+            await super().set(key, value)
+            data = memoryview(value.as_buffer_like())
+            self.files[key] = await asyncio.to_thread(digests, data, self.blocks.get(key.split("/")[0]))
+        finally:
+            with self.change:
+                self.under_way -= 1
+                self.change.notify_all()
+
+    def stop(self) -> None:
+        """Take no more files, and wait for those under way: where one can't be written, Zarr goes on with others."""
+        with self.change:
+            self.stopped = True
+            self.change.wait_for(lambda: not self.under_way)
 
 
 class CheckedFiles(LocalStore):

@@ -26,9 +26,9 @@ class GroupWriter:
     def __init__(self, path: Path, attributes: dict):
         self.path = Path(path)
         self.partial = self.path.with_name(f".{self.path.name}.partial")
+        self.files = WrittenFiles(self.partial)
         with self.writing():
             _remove(self.partial)
-            self.files = WrittenFiles(self.partial)
             attributes = {**attributes, "coordinates": "image_id"}
             self.group = zarr.create_group(self.files, zarr_format=3, attributes=attributes)
 
@@ -83,6 +83,7 @@ class GroupWriter:
         try:
             yield
         except OSError as error:
+            self.files.stop()
             _remove(self.partial, ignore_errors=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreError(

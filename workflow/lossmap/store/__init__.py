@@ -9,6 +9,18 @@ a missing chunk as zeros). What is read is compared with its digests, each time;
 
 from lossmap.store.format import StoreError
 from lossmap.store.index import iterate, open_store, write_index
-from lossmap.store.writer import CHUNK_BYTES, PartWriter
+from lossmap.store.memory import as_embeddings, from_arrays, in_memory
+from lossmap.store.writer import CHUNK_BYTES, PartWriter, write_part
 
-__all__ = ["CHUNK_BYTES", "PartWriter", "StoreError", "iterate", "open_store", "write_index"]
+__all__ = [
+    "CHUNK_BYTES",
+    "PartWriter",
+    "StoreError",
+    "as_embeddings",
+    "from_arrays",
+    "in_memory",
+    "iterate",
+    "open_store",
+    "write_index",
+    "write_part",
+]

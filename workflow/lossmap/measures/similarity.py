@@ -5,9 +5,17 @@ import torch
 
 from lossmap.measures.checks import check_k, checked_matrix
 from lossmap.measures.resampling import percentile_interval, resampled_means
+from lossmap.measures.result import Measured, sides
 
 BLOCK = 256  # rows of cosines held at once
 ROUNDING = 1e-12  # by which a computed cosine may be off
+
+
+def cka(before, after=None, *, resamples=2000, confidence=0.95, seed=0):
+    """`debiased_cka` of a Dataset of embeddings, or of before and after (see `sides`). Returns: Measured, chance 0."""
+    before, after = sides(before, after)
+    found = debiased_cka(before, after, resamples, confidence, seed)
+    return Measured(*found, chance=0.0, n=len(before))
 
 
 def debiased_cka(before, after, resamples=2000, confidence=0.95, seed=0):

@@ -28,7 +28,7 @@ from lossmap.reconstruct.networks import BeyondRidge, build_network, parameters
 from lossmap.reconstruct.saving import load_reconstructor, load_tensors
 from lossmap.reconstruct.sizes import batch_size, round_steps, step_limit
 from lossmap.reconstruct.statistics import Statistics
-from lossmap.reconstruct.training import Progress, Run, Schedule, train
+from lossmap.reconstruct.training import Progress, Run, Schedule, Workplace, train
 from lossmap.reconstruct.whitening import fold, measure_whitening, whiten
 from lossmap.study.steps import fit_linear, measure_statistics, train_reconstructor
 
@@ -69,7 +69,8 @@ def run_training(
     torch.manual_seed(0)
     network = build_network(architecture, pairs.pre_shape, pairs.post_shape, [[0], [1], [2], [3]])
     schedule = Schedule(**({"steps": 60, "round": 20, "patience": 9, "learning_rate": 0.01} | changes))
-    return network, train(network, batches, held_out, schedule, 7, accelerator, work, binding or {}, minutes)
+    where = Workplace(work, binding or {}, minutes)
+    return network, train(network, batches, held_out, schedule, 7, accelerator, where)
 
 
 def held_out_error_of(network, pairs=None):
@@ -141,7 +142,7 @@ def linear_start(pairs, alone=False):
 def train_from(network, pairs, work, **changes):
     batches, held_out = Batches(pairs, np.arange(320), 16, seed=5), HeldOut(pairs, np.arange(320, 400), 16)
     schedule = Schedule(**({"steps": 800, "round": 25} | changes))
-    return train(network, batches, held_out, schedule, 7, ACCELERATOR, work, {}, 1e9)
+    return train(network, batches, held_out, schedule, 7, ACCELERATOR, Workplace(work, {}, 1e9))
 
 
 def test_a_network_begins_as_ridge_and_ends_no_worse_whatever_the_rate(tmp_path):

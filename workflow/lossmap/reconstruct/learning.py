@@ -1,12 +1,13 @@
 """One network of the ladder: built to fit a connector, begun as ridge, trained on one share of the images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
+from lossmap.errors import LossmapError
 from lossmap.measures.seeds import seed_for
 from lossmap.reconstruct.batches import MEMORY, Batches, HeldOut
 from lossmap.reconstruct.linear import has_enough
@@ -36,6 +37,14 @@ class TrainingSettings:
     accumulate: int = 1
     buffer: int = 4096
     memory: int = MEMORY
+
+    @classmethod
+    def of(cls, given: dict | None) -> "TrainingSettings":
+        """Raises: LossmapError if a setting is not known."""
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(given or {}) - set(known)):
+            raise LossmapError(f"training: {', '.join(unknown)} is no setting of it; it has {', '.join(known)}.")
+        return cls(**(given or {}))
 
 
 class Learned(NamedTuple):

@@ -27,7 +27,7 @@ def run_ladder(
     shares: tuple[int, ...] = (25, 100),
     held_out: float = 0.2,
     seed: int = 0,
-    settings: TrainingSettings | None = None,
+    training: dict | None = None,
     resamples: int = 2000,
     confidence: float = 0.95,
     model: str = "the model",
@@ -43,15 +43,16 @@ def run_ladder(
         same of other images; by default a fifth of train, drawn by the seed, is kept for it. networks: name -> what
         `build_network` takes, see `NETWORKS`. controls: name -> {"kind", settings, networks: names or "all"}, see
         `CONTROLS` and `make_connector`; networks, those that are trained on it beside the linear rungs. shares: percent
-        of the training images, nested. held_out: part of them that says when to stop. resamples and confidence: of
-        bootstrap intervals over the test images. model: what sentences call it.
+        of the training images, nested. held_out: part of them that says when to stop. training: see
+        `TrainingSettings`. resamples and confidence: of bootstrap intervals over the test images. model: what sentences
+        call it.
     Returns: Ladder: table, a row per connector, rung and share with its FVU and interval; verdict(tolerance).
     Raises: LossmapError if images are in train and in test (equal means of pre), a control doesn't fit the model, or
         there are too few images.
     """
     networks = NETWORKS if networks is None else networks
     controls = CONTROLS if controls is None else controls
-    settings, device = settings or TrainingSettings(), usual_device(device)
+    settings, device = TrainingSettings.of(training), usual_device(device)
     train, test = _apart(as_embeddings(train), None if test is None else as_embeddings(test), seed)
     plain = {name: {key: v for key, v in one.items() if key != "networks"} for name, one in controls.items()}
     connectors = {"own": {"kind": "own"}, **plain}

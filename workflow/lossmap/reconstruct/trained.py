@@ -76,18 +76,18 @@ def train_reconstructor(
     *,
     held_out: float = 0.2,
     seed: int = 0,
-    settings: TrainingSettings | None = None,
+    training: dict | None = None,
     device: str | None = None,
 ) -> Trained:
     """Train a reconstructor of what enters a connector from what leaves it.
 
-    Parameters: embeddings, a Dataset of `embed` or `open_embeddings`, in memory or not, or a pair of arrays (pre, post),
-        see `from_arrays`. network: "mean", "position_mean" or "ridge", in closed form; "mlp-small" or "mlp-large", one
-        hidden layer of 64 or 512; or what `build_network` takes, such as {"kind": "transformer", "width": 256, "layers":
-        4, "heads": 8}. A network begins as ridge. held_out: part of the images that says when to stop. settings: of the
-        training. device: by default a GPU where there is one.
-    Returns: Trained.
-    Raises: LossmapError if the network is not known, or there are too few images.
+    Parameters: embeddings, a Dataset of `embed` or `open_embeddings`, in memory or not, or a pair of arrays (pre,
+        post), see `from_arrays`. network: "mean", "position_mean" or "ridge", in closed form; "mlp-small" or
+        "mlp-large", one hidden layer of 64 or 512; or what `build_network` takes, such as {"kind": "transformer",
+        "width": 256, "layers": 4, "heads": 8}. A network begins as ridge. held_out: part of the images that says when
+        to stop. training: see `TrainingSettings`, such as {"epochs": 50}. device: by default a GPU where there is one.
+    Returns: Trained: reconstruct(post), save(folder), history, and what `patch_losses` takes.
+    Raises: LossmapError if the network or a setting is not known, or there are too few images.
     """
     named = {"network": network} if isinstance(network, dict) else {network: NETWORKS.get(network)}
     name = next(iter(named))
@@ -99,9 +99,8 @@ def train_reconstructor(
     (statistics,) = measure_statistics(embeddings, connectors, seed, embeddings_digest(embeddings), device).values()
     pairs = pairs_of(embeddings, statistics, device)
     networks = {} if name in LINEAR else named
-    rungs = {rung.reconstructor.rung: rung for rung in climb(
-        pairs, networks, [100], held_out, seed, settings or TrainingSettings()
-    )}  # fmt: skip
+    climbed = climb(pairs, networks, [100], held_out, seed, TrainingSettings.of(training))
+    rungs = {rung.reconstructor.rung: rung for rung in climbed}
     rung = rungs[name]
     history = None if rung.history is None else pd.DataFrame(rung.history)
     kept = (rung,) if name in LINEAR else (rungs["ridge"], rung)

@@ -257,9 +257,9 @@ def train(
 ) -> Training:
     """Train a network in place, to least squared error on standardised pre; it ends with its best weights.
 
-    A run that was killed goes on from its workplace and ends in the same weights, bit by bit on the same kind of machine and
-    number of threads. Several processes (`accelerate launch`) do what one does, each on its slice of every batch; only
-    dropout draws other noise.
+    A run that was killed goes on from its workplace and ends in the same weights, bit by bit on the same kind of
+    machine and number of threads. Several processes (`accelerate launch`) do what one does, each on its slice of every
+    batch; only dropout draws other noise.
 
     Parameters: network, (b, tokens, width) -> (b, patches, features), a `BeyondRidge` or one of `build_network`; what
         needs no gradient is left as it is. batches and held_out, with the part of this process; seed, of dropout;

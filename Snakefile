@@ -29,6 +29,11 @@ if config["geometry"]["datasets"]:
     include: "rules/geometry.smk"
 
 
+if config["compare"]:
+
+    include: "rules/comparisons.smk"
+
+
 include: "rules/tables.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"

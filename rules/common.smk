@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import sys
+from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from math import prod
 from pathlib import Path
 from unittest.mock import patch
 
+from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.persistence import PersistenceBase
 from snakemake.settings.types import DeploymentMethod, ExecMode
@@ -20,6 +22,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from lossmap.study.codehash import code_hash
 from lossmap.study.console import install as install_console
+from lossmap.study.reruns import plan_by_content
 from lossmap.miniature.files import ANNOTATIONS, FOLDERS, paths_in
 from lossmap.data.sources import input_paths
 from lossmap.study.sources import files_digest, is_made, sources_digest
@@ -89,6 +92,7 @@ def note_in_the_job():
 if workflow.remote_exec:
     note_in_the_job()
 else:
+    plan_by_content(DAG)
     install_console(logger, workflow.output_settings)
 
 # A study given with --configfile replaces the default one; the two are never merged.
@@ -147,6 +151,9 @@ for figure in ("figure1", "figure7", "figure12"):
 if config["geometry"]["datasets"]:
     FIGURES += ["figure6", "margins", "planner", "probe"]
     TABLES += ["table5", "table7", "similarity", "margins", "planner", "probe"]
+if config["compare"]:
+    FIGURES.append("comparisons")
+    TABLES.append("comparisons")
 FIGURES += [f"galleries-{dataset}-{model}" for dataset in config["galleries"]["datasets"] for model in config["models"]]
 
 
@@ -154,6 +161,8 @@ wildcard_constraints:
     study=re.escape(config["study"]),
     dataset="|".join(re.escape(name) for name in config["datasets"]),
     model="|".join(re.escape(name) for name in config["models"]),
+    base="|".join(re.escape(name) for name in config["models"]),
+    tuned="|".join(re.escape(name) for name in config["models"]),
     first="[0-9]+",
     stop="[0-9]+",
 
@@ -248,10 +257,20 @@ def threads_of_store(wildcards, input):
     return min(8, 1 + 2 * store["images"] * values // 2**26)
 
 
-def manifest_digest(wildcards):
-    """Which images, in which order, with which content: for Snakemake's cache between workflows, which looks at what a
-    manifest was made from and not at what it says."""
-    return sha256(Path(f"results/{wildcards.study}/data/{wildcards.dataset}/images.parquet").read_bytes()).hexdigest()
+def digest_of_images(wildcards):
+    """Which images a part holds, in which order, with which content: an image that is added touches no part before."""
+    lines = image_digests(Path(f"results/{wildcards.study}/data/{wildcards.dataset}/images.sha256"))
+    return sha256("".join(lines[int(wildcards.first) : int(wildcards.stop)]).encode()).hexdigest()
+
+
+@lru_cache(maxsize=8)
+def digests_at(path, date):
+    return path.read_text().splitlines()
+
+
+def image_digests(path):
+    """A line for each image of a dataset, read once for all its parts."""
+    return digests_at(path, path.stat().st_mtime_ns)
 
 
 def versions(*packages):

@@ -11,6 +11,7 @@ checkpoint read_dataset:
         questions="results/{study}/data/{dataset}/questions.parquet",
         summary="results/{study}/data/{dataset}/manifest.json",
         thumbnails="results/{study}/data/{dataset}/thumbnails.parquet",
+        digests="results/{study}/data/{dataset}/images.sha256",
     log:
         "results/{study}/logs/read_dataset/{dataset}.log",
     conda:
@@ -23,4 +24,4 @@ checkpoint read_dataset:
     shell:
         "python -m lossmap read_dataset --images {output.images:q} --captions {output.captions:q}"
         " --questions {output.questions:q} --summary {output.summary:q} --thumbnails {output.thumbnails:q}"
-        " --spec {params.spec:q} --threads {threads} 2> {log:q}"
+        " --digests {output.digests:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"

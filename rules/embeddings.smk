@@ -4,7 +4,8 @@
 rule extract:
     """Embeddings before and after the connector, for one range of images."""
     input:
-        images="results/{study}/data/{dataset}/images.parquet",
+        # Not by its date or content: of all that it lists, a part reads its own images, which `images` below stands for.
+        images=ancient("results/{study}/data/{dataset}/images.parquet"),
         checkpoint=checkpoint_files,
     output:
         part=directory("results/{study}/embeddings/{dataset}/{model}/part-{first}-{stop}.zarr"),
@@ -21,7 +22,7 @@ rule extract:
         spec=extraction_settings,
         first=lambda wildcards: wildcards.first,
         stop=lambda wildcards: wildcards.stop,
-        manifest=manifest_digest,
+        images=digest_of_images,
         software=versions("torch", "transformers"),
         checkpoint=digest_of(checkpoint_files),
         code=code_hash("extract"),

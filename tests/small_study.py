@@ -51,6 +51,7 @@ def small_study() -> dict:
     config["figure7"] |= {"model": MODELS[1]}
     config["geometry"] |= {"k": K, "queries": 10}
     config["probe"] |= {"images": 3, "directions": 1}
+    config["compare"] = [MODELS]
     config["galleries"] |= {"k": 4, "shown": 3}
     config["statistics"] |= {"resamples": 200}
     return config

@@ -205,7 +205,7 @@ def test_a_code_hash_follows_the_code_that_a_step_runs_and_no_other(tmp_path, mo
     changed = {step for step in steps if code_hash(step) != before[step]}
     assert changed == {
         *("measure_overlap", "measure_retrieval", "draw_figure2"),
-        *("measure_geometry", "compare_indexes", "draw_galleries", "simulate_coverage"),
+        *("measure_geometry", "compare_indexes", "compare_models", "draw_galleries", "simulate_coverage"),
     }
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lossmap.study.console import Console, install
+from lossmap.study.console import CHECKPOINTS, Console, install
 
 TABLE = "results/s/a.csv"
 
@@ -134,6 +134,12 @@ def test_a_dry_run_lists_each_job_with_its_output_and_the_kinds_of_its_reasons(l
         "total 1",
         f"extract  {TABLE} and 1 more  (Missing output files; Input files updated by another job)",
     ]
+
+
+def test_a_dry_run_that_reads_a_dataset_says_that_it_lists_more_than_may_run(logger):
+    install(logger, settings(dryrun=True))
+    logger.info("The run involves checkpoint jobs, which will result in alteration of the DAG of jobs.")
+    assert console_of(logger).stream.getvalue() == CHECKPOINTS + "\n"
 
 
 @pytest.mark.parametrize("asked", ["printshellcmds", "verbose", "debug_dag"])

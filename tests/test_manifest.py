@@ -256,7 +256,13 @@ def test_the_step_writes_the_manifest(tmp_path):
     (tmp_path / "photos").mkdir()
     Image.fromarray(np.zeros((2, 3, 3), dtype=np.uint8)).save(tmp_path / "photos" / "a.png")
     spec = {"format": "image_folder", "images": str(tmp_path / "photos")}
-    read_dataset.run(**files(tmp_path / "out"), thumbnails=tmp_path / "out/thumbnails.parquet", spec=spec, threads=2)
+    read_dataset.run(
+        **files(tmp_path / "out"),
+        thumbnails=tmp_path / "out/thumbnails.parquet",
+        digests=tmp_path / "out/images.sha256",
+        spec=spec,
+        threads=2,
+    )
     read = read_manifest(tmp_path / "out")
     found = read.images.drop(columns=["sha256", "pixels_sha256"])
     assert found.values.tolist() == [["a.png", f"{tmp_path}/photos/a.png", np.nan, 3, 2]]
@@ -269,5 +275,10 @@ def test_the_step_writes_nothing_if_anything_is_wrong(tmp_path):
     (tmp_path / "photos" / "b.png").write_bytes(b"")
     spec = {"format": "image_folder", "images": str(tmp_path / "photos")}
     with pytest.raises(LossmapError, match=r"b\.png: is empty"):
-        read_dataset.run(**files(tmp_path / "out"), thumbnails=tmp_path / "out/thumbnails.parquet", spec=spec)
+        read_dataset.run(
+            **files(tmp_path / "out"),
+            thumbnails=tmp_path / "out/thumbnails.parquet",
+            digests=tmp_path / "out/images.sha256",
+            spec=spec,
+        )
     assert not (tmp_path / "out").exists()

@@ -46,7 +46,7 @@ def test_every_result_of_the_study_is_there(study):
         *("figure3", "table2", "table8"),
         *("table1", "table3", "table6", "table9", "ladder", "verdict"),
         *("table3_cider", "table4", "scores", "figure5", "within_image"),
-        *("table5", "table7", "similarity", "margins", "planner", "probe"),
+        *("table5", "table7", "similarity", "margins", "planner", "probe", "comparisons"),
     }
     for table in tables:
         assert len(pd.read_csv(results / f"tables/{table}.csv")) > 0
@@ -57,7 +57,7 @@ def test_every_result_of_the_study_is_there(study):
     figures = {path.stem for path in (results / "figures").glob("*.pdf")}
     assert figures == {
         *("figure1", "figure2", "figure3", "figure5", "figure6", "figure7", "figure12"),
-        *("ladder", "patch_losses", "history", "margins", "planner", "probe"),
+        *("ladder", "patch_losses", "history", "margins", "planner", "probe", "comparisons"),
         *(f"galleries-{dataset}-{model}" for dataset in ("seedbench", "cub") for model in MODELS),
         *(f"loss_maps-{name}-{model}" for name in ("coco-karpathy", "vizwiz", "seedbench") for model in MODELS),
     }
@@ -206,10 +206,10 @@ def test_editing_the_overlap_reruns_what_uses_it(study, edited):
     path = edited("workflow/lossmap/measures/overlap.py")
     path.write_text(path.read_text() + "\nADDED = 1\n")
     uses = {"measure_overlap", "measure_retrieval", "draw_figure2"}
-    uses |= {"measure_geometry", "compare_indexes", "draw_galleries"}
+    uses |= {"measure_geometry", "compare_indexes", "compare_models", "draw_galleries"}
     follows = {"tabulate_overlap", "tabulate_retrieval", "draw_figure3", "make_report", "all"}
     follows |= {"tabulate_table5", "tabulate_table7", "tabulate_geometry", "tabulate_plan"}
-    follows |= {"draw_figure6", "draw_margins", "draw_planner"}
+    follows |= {"draw_figure6", "draw_margins", "draw_planner", "tabulate_comparisons", "draw_comparisons"}
     assert planned(study) == uses | follows
 
 

@@ -132,6 +132,15 @@ def write_manifest(manifest: Manifest, *, images: Path, captions: Path, question
     summary.write_text(json.dumps(manifest.summary(), indent=2) + "\n", encoding="utf-8")
 
 
+def write_digests(manifest: Manifest, path: Path) -> None:
+    """Write a line for each image in order: a SHA-256 of its id and its file's bytes. Whoever reads some of the images
+    learns from their lines alone whether they are the same as before."""
+    rows = manifest.images[["image_id", "sha256"]].itertuples(index=False, name=None)
+    lines = [hashlib.sha256(json.dumps(row).encode()).hexdigest() + "\n" for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest in a dataset's results folder.
 

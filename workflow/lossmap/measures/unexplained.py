@@ -34,14 +34,18 @@ def unexplained(errors, variances, resamples=2000, confidence=0.95, seed=0) -> I
     return Intervals(ratios.value, *np.quantile(resampled, interval_tails(confidence), axis=0))
 
 
-def unexplained_difference(errors, others, variances, resamples=2000, confidence=0.95, seed=0) -> Intervals:
+def unexplained_difference(
+    errors, others, variances, resamples=2000, confidence=0.95, seed=0, other_variances=None
+) -> Intervals:
     """Difference of two FVUs on the same images, errors minus others, with paired bootstrap interval over images.
 
     Paired: each resample draws the same images for both, so that what makes an image hard for both cancels.
-    Parameters: errors, others and variances (n,) or (n, k), as for `unexplained`. Returns: Intervals.
+    Parameters: errors, others and variances (n,) or (n, k), as for `unexplained`; other_variances, of the same shape,
+        those of `others` where they are not the same. Returns: Intervals.
     Raises: ValueError as `unexplained`.
     """
-    ratios, rest = _Ratios(errors, variances, "errors"), _Ratios(others, variances, "others")
+    ratios = _Ratios(errors, variances, "errors")
+    rest = _Ratios(others, variances if other_variances is None else other_variances, "others")
     resampled = ratios.resampled(resamples, seed) - rest.resampled(resamples, seed)
     return Intervals(ratios.value - rest.value, *np.quantile(resampled, interval_tails(confidence), axis=0))
 

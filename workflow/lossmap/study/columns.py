@@ -23,6 +23,12 @@ KEPT, LOST, UNSEEN = "more is kept", "more is lost", "less is seen"
 NAME = ""
 COLUMNS = {
     # which row it is
+    "base": Column(NAME, "", "the model that the other was tuned from"),
+    "tuned": Column(NAME, "", "the model that was tuned"),
+    "measure": Column(NAME, "", "what is compared"),
+    "value": Column("as the measure", "", "of all images"),
+    "tuned - base": Column("as the measure", "", "paired difference, of the same images"),
+    "equal before": Column(SHARE, "", "of the bytes before the connector; 1: tower and preprocessing are the same"),
     "dataset": Column(NAME, "", "data set of the study"),
     "model": Column(NAME, "", "model of the study"),
     "images": Column("count", "", "images that the row is about"),

@@ -17,6 +17,11 @@ ITS_OWN = (
     *("DAG of jobs will be updated", "Provided ", "Rules claiming more threads", "Select jobs to execute"),
     *("Updating checkpoint dependencies", "Using shell: ", "Workflow defines that rule"),
 )
+ITS_CHECKPOINTS = "The run involves checkpoint jobs"
+CHECKPOINTS = (
+    "A dataset has to be read first. Its parts are known then, and of what is listed above only that runs whose inputs "
+    "turn out to have changed."
+)
 COMMAND_FAILED = "RuleException:\nCalledProcessError"  # the whole command; the job's own error follows
 UNSHOWN = {"workflow_started", "job_started", "resources_info", "rulegraph"}
 SHOWN_JOBS = 8  # on a terminal, of those that run
@@ -101,6 +106,8 @@ class Console(logging.Handler):
                 return record.getMessage() if self.dry and told != self.stats else None
             case "" | "error":
                 message = record.getMessage()
+                if message.startswith(ITS_CHECKPOINTS):
+                    return CHECKPOINTS
                 if message.startswith(COMMAND_FAILED):
                     return None
                 if message.startswith("Exiting because a job execution failed") and self.failed:

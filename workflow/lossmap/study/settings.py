@@ -281,6 +281,7 @@ def _reference_problems(config: dict) -> list[str]:
     problems += _head_problems(config)
     problems += _behaviour_problems(config)
     problems += _browser_problems(config)
+    problems += _comparison_problems(config)
     figure2 = config.get("figure2")
     if figure2:
         for key in ("dataset", "model"):
@@ -291,6 +292,23 @@ def _reference_problems(config: dict) -> list[str]:
             problems.append(f"figure2: dataset: {figure2['dataset']!r} is not among overlap: datasets")
         if "euclidean" not in config["overlap"]["metrics"]:
             problems.append("figure2: it shows Euclidean neighbours, so overlap: metrics must hold euclidean")
+    return problems
+
+
+def _comparison_problems(config: dict) -> list[str]:
+    problems = []
+    for base, tuned in config["compare"]:
+        known = list(config["models"])
+        problems += [
+            f"compare: {name!r} is not among models{_nearest(name, known)}"
+            for name in dict.fromkeys((base, tuned))
+            if name not in known
+        ]
+        if base == tuned:
+            problems.append(f"compare: {base!r} is compared with itself")
+    measured = [*config["overlap"]["datasets"], *config.get("reconstruction", {}).get("evaluate", [])]
+    if config["compare"] and not measured and not any(config[section]["datasets"] for section in BEHAVIOUR):
+        problems.append("compare: needs overlap, reconstruction, captions, answers or choices to compare")
     return problems
 
 

@@ -12,7 +12,13 @@ ROUNDING = 1e-12  # by which a computed cosine may be off
 
 
 def cka(before, after=None, *, resamples=2000, confidence=0.95, seed=0):
-    """`debiased_cka` of a Dataset of embeddings, or of before and after (see `sides`). Returns: Measured, chance 0."""
+    """Debiased linear centred kernel alignment, with bootstrap interval over images.
+
+    Parameters: before and after, see `sides`: a Dataset of embeddings, or (n, d1) and (n, d2), real, n >= 4. resamples,
+        confidence and seed: of the interval.
+    Returns: Measured; 1 = the same up to rotation, shift and scale; chance 0, on average.
+    Raises and source: as `debiased_cka`.
+    """
     before, after = sides(before, after)
     found = debiased_cka(before, after, resamples, confidence, seed)
     return Measured(*found, chance=0.0, n=len(before))

@@ -82,7 +82,7 @@ def embed(
     Raises: LossmapError if there are no images, an id occurs twice, an image can't be read (it is named), or a value
         is not finite.
     """
-    images = [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
+    images = [images] if _is_one(images) else list(images)
     image_ids = [str(name) for name in image_ids] if image_ids is not None else _names(images)
     if dtype not in ("float32", "float16"):
         raise LossmapError(f"dtype is {dtype!r}. Choose float32 or float16.")
@@ -117,6 +117,13 @@ def describe(model: VisionSide, provenance: dict) -> dict:
         "preprocessing": json.loads(json.dumps(asdict(model.preprocessor))),
         "provenance": {**model.provenance, **provenance},
     }
+
+
+def _is_one(images) -> bool:
+    """Whether it is one image, not several."""
+    if isinstance(images, np.ndarray):
+        return images.ndim == 2 or (images.ndim == 3 and images.shape[2] == 3)
+    return isinstance(images, str | os.PathLike | Image.Image)
 
 
 def _names(images: Sequence[Picture]) -> list[str]:

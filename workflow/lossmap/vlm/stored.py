@@ -11,9 +11,10 @@ from lossmap.vlm.geometry import patch_boxes
 
 
 def open_embeddings(index: str | Path, device: str = "cpu") -> xr.Dataset:
-    """`open_store`, and where each patch lies; where post is not stored, it is computed from pre when it is read, by
-    the model's own connector on this device.
+    """Open a store of embeddings that `embed` or a study wrote; nothing is read before values are asked for.
 
+    Parameters: index, of the store, such as results/mini/embeddings/seedbench/llava-mini.json. device: where post is
+        computed from pre when it is read, by the model's own connector, if it is not stored.
     Returns: the Dataset of `open_store`, and patch_box (image, patch, edge): left, top, right, bottom in pixels of the
         original image.
     Raises: as `open_store`; LossmapError if the connector can't be loaded or is not the one that made the store.

@@ -357,8 +357,9 @@ class _Trainer:
         """Train to the end; the network is left with its best weights."""
         schedule, progress = self.schedule, self.run.progress
         self.network.train()
-        quiet = not self.accelerator.is_main_process
-        with tqdm(total=schedule.steps, initial=progress.step, unit="step", disable=quiet) as bar:
+        # Only where it is so: TQDM_DISABLE, the environment's, holds where the argument is not given.
+        quiet = {} if self.accelerator.is_main_process else {"disable": True}
+        with tqdm(total=schedule.steps, initial=progress.step, unit="step", **quiet) as bar:
             for inputs, targets in self.batches.steps(progress.step, 0 if progress.ended else schedule.steps):
                 rate = schedule.rate(progress)
                 loss, norm = self.gradient(inputs, targets)

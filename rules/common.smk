@@ -27,19 +27,18 @@ from lossmap.miniature.files import ANNOTATIONS, FOLDERS, paths_in
 from lossmap.data.sources import input_paths
 from lossmap.study.sources import files_digest, is_made, sources_digest
 from lossmap.errors import STUDY_FILE, LossmapError
+from lossmap.study.reading import default_study, lines_of, read_study
 from lossmap.study.settings import (
     EXAMPLES,
     OWN,
     canonical,
     check_study,
     connectors_of,
-    default_study,
     examples_of,
     measured_datasets,
     most_neighbours,
     networks_of,
     part_ranges,
-    read_study,
 )
 from lossmap.study.checks import check_annotations, check_contents
 from lossmap.vlm.checkpoints import local_checkpoint
@@ -66,14 +65,16 @@ prefix = (
 shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
 
 
+def study_files():
+    """The study's files as a person calls them from here."""
+    here = Path.cwd()
+    return [path.relative_to(here) if path.is_relative_to(here) else path for path in map(Path, workflow.configfiles)]
+
+
 def name_study():
     """Let every message name what a person edits to change a setting; jobs inherit it."""
-    files = [
-        path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        for path in map(Path, workflow.configfiles)
-    ]
     given = ["what --config gives"] if workflow.config_settings.config else []
-    os.environ[STUDY_FILE] = " or ".join(map(str, [*files, *given]))
+    os.environ[STUDY_FILE] = " or ".join(map(str, [*study_files(), *given]))
 
 
 def note_in_the_job():
@@ -104,10 +105,12 @@ if not workflow.overwrite_configfiles:
 name_study()
 
 try:
-    for path in map(str, workflow.configfiles):
-        if path.endswith((".yaml", ".yml")):  # no pipe, which can't be read twice
+    places = {}
+    for path in study_files():
+        if path.suffix in (".yaml", ".yml"):  # no pipe, which can't be read twice
             read_study(path)  # what Snakemake has read holds the last of two equal keys
-    config = check_study(config)
+            places |= lines_of(path)
+    config = check_study(config, places=places)
     if workflow.exec_mode == ExecMode.DEFAULT:  # once, not in every job
         check_annotations(config)
 except LossmapError as error:

@@ -16,7 +16,8 @@ from small_study import ROOT, clone
 
 from lossmap.data.formats import read
 from lossmap.errors import STUDY_FILE, LossmapError
-from lossmap.study.settings import check_study, default_study, read_study
+from lossmap.study.reading import default_study, read_study
+from lossmap.study.settings import check_study
 from lossmap.vlm.checkpoints import local_checkpoint
 
 OTHER_DISK = Path("/dev/shm")

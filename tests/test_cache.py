@@ -10,6 +10,8 @@ import pytest
 import yaml
 from small_study import MODELS, ROOT, clone, small_study, snakemake
 
+from lossmap.study.definition import Extraction, Training
+
 TRAINED = f"reconstructors/{MODELS[0]}/own/mlp-100.safetensors"
 
 
@@ -56,14 +58,8 @@ def settings_that_matter() -> dict[str, tuple[str, dict]]:
 def with_defaults() -> dict:
     """The small study with every key of the two sections."""
     config = small_study()
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())["properties"]
-    training = schema["reconstruction"]["properties"]["training"]["properties"]
-    for section, properties in (
-        (config["extraction"], schema["extraction"]["properties"]),
-        (config["reconstruction"]["training"], training),
-    ):
-        for key, value in properties.items():
-            section.setdefault(key, value["default"])
+    config["extraction"] = Extraction().model_dump() | config["extraction"]
+    config["reconstruction"]["training"] = Training().model_dump() | config["reconstruction"]["training"]
     return config
 
 

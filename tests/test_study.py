@@ -1,14 +1,18 @@
 """A configuration is right, or one error lists all that is wrong with it."""
 
 import copy
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator, ValidationError
 
 from lossmap.errors import LossmapError
-from lossmap.study.settings import canonical, check_study, examples_of, most_neighbours, networks_of, read_study
+from lossmap.study.reading import lines_of, read_study
+from lossmap.study.settings import canonical, check_study, examples_of, most_neighbours, networks_of
+from lossmap.study.steps import write_reference
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -88,8 +92,8 @@ def test_the_given_configuration_is_left_as_it_was():
         (["study"], KeyError, "top level: 'study' is missing"),
         (["reconstruction", "train"], "coco", "reconstruction: train: 'coco' is not among datasets"),
         (["reconstruction", "train"], "vizwiz", "'vizwiz' is also measured; images that trained a reconstructor"),
-        (["reconstruction", "shares"], [], "reconstruction: shares: \\[\\]"),
-        (["reconstruction", "shares"], [25, 101], "101 is greater than the maximum"),
+        (["reconstruction", "shares"], [], "reconstruction: shares: is \\[\\], wanted at least 1"),
+        (["reconstruction", "shares"], [25, 101], "reconstruction: shares: 1: is 101, wanted at most 100"),
         (["reconstruction", "networks", "ridge"], {"kind": "mlp", "widths": [8]}, "reconstruction: networks"),
         (["reconstruction", "networks", "wide"], {"kind": "mlp", "width": 8}, "reconstruction: networks: wide"),
         (["reconstruction", "networks", "mlp-small", "models"], ["lava"], "'lava' is not among models"),
@@ -98,9 +102,9 @@ def test_the_given_configuration_is_left_as_it_was():
             5,
             "networks: transformer: width 32 isn't a multiple of heads, 5",
         ),
-        (["reconstruction", "controls", "identity", "rank"], 3, "controls: identity: kind: 'pca' was expected"),
-        (["reconstruction", "controls", "pca", "slope"], 0.5, "controls: pca: kind: 'invertible_mlp' was expected"),
-        (["answers", "score"], "f1", "answers: score: 'f1' is not one of .*vqa_match"),
+        (["reconstruction", "controls", "identity", "rank"], 3, "controls: identity: unknown key 'rank'"),
+        (["reconstruction", "controls", "pca", "slope"], 0.5, "controls: pca: unknown key 'slope' .*rank"),
+        (["answers", "score"], "f1", "answers: score: is 'f1', wanted vqa_accuracy or vqa_match"),
         (["reconstruction", "controls", "own"], {"kind": "identity"}, "reconstruction: controls"),
         (
             ["reconstruction", "controls", "pca", "networks"],
@@ -125,23 +129,23 @@ def test_the_given_configuration_is_left_as_it_was():
         (["browser", "examples"], 59, "59 are too few: at least 4 .* of which there are 15; wanted 60"),
         (["geometry", "quantiles"], [0.5, 1], "geometry: quantiles: 1"),
         (["study"], "a/b", "study: 'a/b' is no name of a file: a name here may hold A to Z"),
-        (["models"], {}, "models: .*non-empty"),
+        (["models"], {}, "models: is {}, wanted at least 1"),
         (["extraction", "batchsize"], 3, "extraction: unknown key 'batchsize', did you mean 'batch_size'"),
-        (["extraction", "batch_size"], 0, "extraction: batch_size: 0 is less than the minimum"),
-        (["extraction", "batch_size"], "many", "extraction: batch_size: 'many' is not of type 'integer'"),
-        (["extraction", "dtype"], "float8", "extraction: dtype: 'float8' is not one of"),
-        (["overlap", "k"], [], "overlap: k: .*non-empty"),
-        (["overlap", "k"], [10, 10], "overlap: k: .*non-unique"),
-        (["overlap", "k"], [0], "overlap: k: 0: 0 is less than"),
-        (["overlap", "k"], [3.0], "overlap: k: 0: 3.0 is not of type 'integer'"),
-        (["overlap", "k"], [True], "overlap: k: 0: True is not of type 'integer'"),
-        (["statistics", "confidence"], float("nan"), "statistics: confidence: nan is not of type 'number'"),
+        (["extraction", "batch_size"], 0, "extraction: batch_size: is 0, wanted at least 1"),
+        (["extraction", "batch_size"], "many", "extraction: batch_size: is 'many', wanted a whole number"),
+        (["extraction", "dtype"], "float8", "extraction: dtype: is 'float8', wanted float16 or float32"),
+        (["overlap", "k"], [], "overlap: k: is \\[\\], wanted at least 1"),
+        (["overlap", "k"], [10, 10], "overlap: k: is \\[10, 10\\], wanted entries that differ"),
+        (["overlap", "k"], [0], "overlap: k: 0: is 0, wanted at least 1"),
+        (["overlap", "k"], [3.0], "overlap: k: 0: is 3.0, wanted a whole number"),
+        (["overlap", "k"], [True], "overlap: k: 0: is True, wanted a whole number"),
+        (["statistics", "confidence"], float("nan"), "statistics: confidence: is nan, wanted a finite number"),
         (["study"], "miniature", "study: 'miniature' is taken"),
         (["overlap", "metrics"], ["l2"], "overlap: metrics: 'l2' is now 'euclidean'"),
         (["retrieval", "metrics"], ["cosine", "ip"], "retrieval: metrics: 'ip' is now 'cosine'"),
-        (["overlap", "metrics"], ["cityblock"], "metrics: 0: 'cityblock' is not one of"),
-        (["overlap", "metrics"], [["cosine"]], "metrics: 0: .* is not one of"),
-        (["overlap", "metrics"], ["l3"], "overlap: metrics: 0: 'l3' is not one of"),
+        (["overlap", "metrics"], ["cityblock"], "metrics: 0: is 'cityblock', wanted euclidean or cosine"),
+        (["overlap", "metrics"], [["cosine"]], "metrics: 0: is \\['cosine'\\], wanted euclidean or cosine"),
+        (["overlap", "metrics"], ["l3"], "overlap: metrics: 0: is 'l3', wanted euclidean or cosine"),
         (
             ["overlap", "datasets"],
             ["vizwitz"],
@@ -153,7 +157,7 @@ def test_the_given_configuration_is_left_as_it_was():
         (["datasets", "cub", "format"], "cubb", "datasets: cub: format: is 'cubb', wanted one of .*image_folder"),
         (["datasets", "cub", "annotations"], KeyError, "datasets: cub: annotations: is missing"),
         (["datasets", "cub", "masks"], "x", "datasets: cub: masks: means nothing to format cub"),
-        (["datasets", "cub", "limit"], 0, "datasets: cub: limit: 0 is less than"),
+        (["datasets", "cub", "limit"], 0, "datasets: cub: limit: is 0, wanted at least 1"),
         (["datasets", "cub", "split"], "dev", "datasets: cub: split: is 'dev', wanted one of train, test"),
         (["datasets", "cub", "images"], "nowhere/images", "datasets: cub: nowhere/images does not exist"),
         (
@@ -203,8 +207,55 @@ def test_a_checkpoint_that_lacks_a_file_is_named(tmp_path, lost):
         check_study(changed(["models", "llava-mini", "checkpoint"], str(tmp_path / "llava")))
 
 
+FILE = """study: mine
+models:
+  llava: {checkpoint: workflow/zoo/llava}
+datasets:
+  photos: {format: image_folder, images: results/miniature/cub/images}
+overlap:
+  datasets: [photo]
+  k:
+    - 3
+    - many
+extraction: {batchsize: 3,
+             dtype: float8}
+"""
+
+
+def test_a_fault_is_named_with_its_line(tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text(FILE)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LossmapError) as caught:
+        check_study(read_study("mine.yaml"), places=lines_of("mine.yaml"))
+    for line in (
+        "mine.yaml:10: overlap: k: 1: is 'many', wanted a whole number",
+        "mine.yaml:11: extraction: unknown key 'batchsize', did you mean 'batch_size'?",
+        "mine.yaml:12: extraction: dtype: is 'float8', wanted float16 or float32",
+    ):
+        assert f"  - {line}\n" in str(caught.value)
+    (tmp_path / "mine.yaml").write_text("\n".join(FILE.splitlines()[:7]))
+    with pytest.raises(
+        LossmapError, match="  - mine.yaml:7: overlap: datasets: 'photo' is not among datasets, did you"
+    ):
+        check_study(read_study("mine.yaml"), places=lines_of("mine.yaml"), paths=False)
+
+
+def test_the_reference_says_what_the_definition_says(tmp_path):
+    write_reference.run(folder=tmp_path)
+    for name in ("study.schema.json", "settings.md"):
+        made = (tmp_path / name).read_text()
+        assert made == (ROOT / "docs" / name).read_text(), "run: python -m lossmap write_reference"
+    schema = json.loads((tmp_path / "study.schema.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    papers = yaml.safe_load((ROOT / "workflow/studies/paper.yaml").read_text())
+    for study in (DEFAULT, MINIMAL, papers):
+        Draft202012Validator(schema).validate(study)
+    with pytest.raises(ValidationError, match="batchsize"):
+        Draft202012Validator(schema).validate(changed(["extraction", "batchsize"], 3))
+
+
 def test_keys_that_are_no_text_are_named():
-    with pytest.raises(LossmapError, match="unknown key 1.*unknown key 'foo'"):
+    with pytest.raises(LossmapError, match="(?s)(?=.*unknown key 1)(?=.*unknown key 'foo')"):
         check_study(DEFAULT | {1: 2, "foo": 3})
 
 

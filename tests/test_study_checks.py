@@ -13,7 +13,8 @@ from lossmap.data.contents import count_contents
 from lossmap.data.formats import read, spread
 from lossmap.errors import LossmapError
 from lossmap.study.checks import all_problems, check_annotations, check_contents
-from lossmap.study.settings import check_study, read_study
+from lossmap.study.reading import read_study
+from lossmap.study.settings import check_study
 
 NOTHING = count_contents([], [], [])
 FOUR = ["red"] * 4

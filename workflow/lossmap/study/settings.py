@@ -1,21 +1,19 @@
 """A study's configuration: checked in full before anything runs, with every fault in one error."""
 
-import difflib
 import json
-from math import isfinite
 from pathlib import Path
 
-import yaml
-from jsonschema import Draft202012Validator
-from jsonschema.validators import extend
+from pydantic import ValidationError
 
 from lossmap.data.sources import entry_problems, input_paths
 from lossmap.errors import LossmapError, study_file
+from lossmap.study.definition import ALL, OWN, Study
+from lossmap.study.reading import placed
 from lossmap.study.sources import MADE, is_made
+from lossmap.study.wording import faults_of, nearest
 from lossmap.vlm.checkpoint_check import checkpoint_problems, configuration_problems
-from lossmap.vlm.checkpoints import CHECKOUT, SHIPPED, known_configuration, local_checkpoint
+from lossmap.vlm.checkpoints import SHIPPED, known_configuration, local_checkpoint
 
-SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 # What a model is asked about a dataset -> the formats whose datasets have what is needed to score it.
 BEHAVIOUR = {
     "captions": ("karpathy", "coco"),
@@ -23,69 +21,24 @@ BEHAVIOUR = {
     "choices": ("seedbench", "foodieqa"),
 }
 EXAMPLES = 4  # of each model, dataset and task, at least: highest and lowest loss of right and of wrong answers
-RENAMED_METRICS = {"l2": "euclidean", "ip": "cosine"}  # in studies of earlier versions
-NAME = "^[A-Za-z0-9][A-Za-z0-9._-]*$"  # in the schema, of what files and folders are named after
-OWN = "own"  # the model's connector, among the controls
-ALL = "all"  # networks, of a control
 
 
-# JSON Schema calls 3.0 an integer and NaN a number; neither is meant here.
-Strict = extend(
-    Draft202012Validator,
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
-        "integer", lambda checker, value: isinstance(value, int) and not isinstance(value, bool)
-    ).redefine(
-        "number",
-        lambda checker, value: isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value),
-    ),
-)
-
-
-def default_study() -> Path:
-    """The study that is meant where none is given: config.yaml of the working folder, else that of this checkout."""
-    here = Path("config.yaml")
-    return here if here.is_file() else CHECKOUT / here
-
-
-def read_study(path: str | Path) -> dict:
-    """The content of a study's file, unchecked but for keys that are given twice: YAML would take the last.
-
-    Raises: LossmapError if there are such keys, or the file is not YAML.
-    """
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            return yaml.load(file, UniqueKeys)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LossmapError(f"{path}: can't be read as a study ({error}). Give its file with --configfile.") from None
-
-
-class UniqueKeys(yaml.SafeLoader):
-    """PyYAML's safe loader, but for a key that occurs twice in a mapping: an error that names both lines."""
-
-    def construct_mapping(self, node, deep=False):
-        lines = {}
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            line = key.start_mark.line + 1
-            if key.value in lines:
-                where = f"lines {lines[key.value]} and {line}"
-                raise LossmapError(f"{key.start_mark.name}: {key.value!r} is given twice, in {where}. Remove one.")
-            lines[key.value] = line
-        return super().construct_mapping(node, deep)
-
-
-def check_study(config: dict, paths: bool = True, source: str | None = None) -> dict:
-    """Check a study against the schema and against itself, and fill in defaults.
+def check_study(
+    config: dict, paths: bool = True, source: str | None = None, places: dict[tuple, str] | None = None
+) -> dict:
+    """Check a study against its definition and against itself, and fill in defaults.
 
     Parameters: config, as read from the file; paths, whether the files of models and datasets must be there;
-    source, what messages call the file, if not what the workflow was given.
+    source, what messages call the file, if not what the workflow was given; places, where each key stands (`lines_of`).
     Returns: a new dict with every key present.
     Raises: LossmapError listing every fault: unknown, missing or ill-typed keys (with the nearest known key), unknown
     datasets, models, formats and families, checkpoints without revision, paths that don't exist.
     """
-    schema = yaml.safe_load(SCHEMA.read_text())
-    problems = [_worded(error) for error in Strict(schema).iter_errors(config)]
+    try:
+        config, problems = Study.model_validate(config).model_dump(by_alias=True), []
+    except ValidationError as error:
+        problems = faults_of(error, config, Study, places or {})
     if not problems:
-        config = _with_defaults(config, schema)
         config["retrieval"].setdefault("overlap_k", max(config["overlap"]["k"]))
         if "reconstruction" in config:
             config["reconstruction"].setdefault("ladder", config["reconstruction"]["evaluate"][0])
@@ -104,7 +57,7 @@ def check_study(config: dict, paths: bool = True, source: str | None = None) -> 
     if problems:
         raise LossmapError.listing(
             f"The configuration of this study has {len(problems)} fault{'s' * (len(problems) > 1)}:",
-            sorted(problems),
+            sorted(placed(problem, places or {}) for problem in problems),
             f"Mend {source or study_file()}. The comments of the default study, config.yaml, explain every key.",
         )
     return config
@@ -188,43 +141,6 @@ def canonical(value) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _worded(error) -> str:
-    place = ": ".join(str(step) for step in error.absolute_path) or "top level"
-    if error.validator == "additionalProperties":
-        known = sorted(error.schema.get("properties", {}))
-        unknown = sorted(set(error.instance) - set(known), key=str)
-        return "; ".join(f"{place}: unknown key {key!r}{_nearest(key, known)}" for key in unknown)
-    if error.validator == "required":
-        return f"{place}: {error.message.replace(' is a required property', '')} is missing"
-    if error.validator == "pattern" and place.endswith("revision"):
-        return f"{place}: {error.instance!r} is not a commit hash (40 hex digits): a branch or tag can move"
-    if error.validator == "pattern" and error.schema["pattern"] == NAME:
-        wanted = "a name here may hold A to Z, a to z, digits, _ - and ., and begins with a letter or digit"
-        return f"{place}: {error.instance!r} is no name of a file: {wanted}"
-    if "metrics" in error.absolute_path and str(error.instance) in RENAMED_METRICS:
-        return f"{place.rpartition(': ')[0]}: {error.instance!r} is now {RENAMED_METRICS[error.instance]!r}"
-    if error.validator == "not":
-        return f"{place}: {error.instance!r} is taken: results/{error.instance}/ holds something else"
-    return f"{place}: {error.message}"
-
-
-def _nearest(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else f" (known: {', '.join(known)})"
-
-
-def _with_defaults(value, schema: dict):
-    if not isinstance(value, dict) or "properties" not in schema:
-        return value
-    filled = dict(value)
-    for key, sub in schema["properties"].items():
-        if key not in filled and "default" in sub:
-            filled[key] = sub["default"]
-        if key in filled:
-            filled[key] = _with_defaults(filled[key], sub)
-    return filled
-
-
 def _brace_problems(config: dict) -> list[str]:
     """Paths that Snakemake would take for patterns."""
     given = [(f"models: {name}: checkpoint", model["checkpoint"]) for name, model in config["models"].items()]
@@ -273,7 +189,7 @@ def _reference_problems(config: dict) -> list[str]:
         for dataset in config[section]["datasets"]:
             if dataset not in config["datasets"]:
                 problems.append(
-                    f"{section}: datasets: {dataset!r} is not among datasets{_nearest(dataset, [*config['datasets']])}"
+                    f"{section}: datasets: {dataset!r} is not among datasets{nearest(dataset, [*config['datasets']])}"
                 )
     if config["galleries"]["shown"] > config["galleries"]["k"]:
         problems.append("galleries: shown: must not be more than k, whose overlap is told beside the images")
@@ -287,7 +203,7 @@ def _reference_problems(config: dict) -> list[str]:
         for key in ("dataset", "model"):
             known = list(config[f"{key}s"])
             if figure2[key] not in known:
-                problems.append(f"figure2: {key}: {figure2[key]!r} is not among {key}s{_nearest(figure2[key], known)}")
+                problems.append(f"figure2: {key}: {figure2[key]!r} is not among {key}s{nearest(figure2[key], known)}")
         if figure2["dataset"] not in config["overlap"]["datasets"]:
             problems.append(f"figure2: dataset: {figure2['dataset']!r} is not among overlap: datasets")
         if "euclidean" not in config["overlap"]["metrics"]:
@@ -300,7 +216,7 @@ def _comparison_problems(config: dict) -> list[str]:
     for base, tuned in config["compare"]:
         known = list(config["models"])
         problems += [
-            f"compare: {name!r} is not among models{_nearest(name, known)}"
+            f"compare: {name!r} is not among models{nearest(name, known)}"
             for name in dict.fromkeys((base, tuned))
             if name not in known
         ]
@@ -330,7 +246,7 @@ def _reconstruction_problems(config: dict) -> list[str]:
         if control.get("networks") != ALL
     ]
     problems = [
-        f"reconstruction: {key}: {name!r} is not among {kind}{_nearest(name, known[kind])}"
+        f"reconstruction: {key}: {name!r} is not among {kind}{nearest(name, known[kind])}"
         for key, kind, names in wanted
         for name in names
         if name not in known[kind]
@@ -386,7 +302,7 @@ def _behaviour_problems(config: dict) -> list[str]:
         elif section == "answers" and "masks" not in config["datasets"][dataset]:
             problems.append(f"{figure}: dataset: {dataset!r} has no answer masks")
         if model is not None and model not in config["models"]:
-            problems.append(f"{figure}: model: {model!r} is not among models{_nearest(model, [*config['models']])}")
+            problems.append(f"{figure}: model: {model!r} is not among models{nearest(model, [*config['models']])}")
     return problems
 
 

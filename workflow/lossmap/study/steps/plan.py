@@ -18,7 +18,8 @@ from lossmap.study.cost.text import (
     describe_work,
     in_one_unit,
 )
-from lossmap.study.settings import check_study, default_study, read_study
+from lossmap.study.reading import default_study, lines_of, read_study
+from lossmap.study.settings import check_study
 from lossmap.vlm.checkpoints import check_configuration, fetch_configuration
 
 
@@ -35,7 +36,7 @@ def run(*, configfile: Path | None = None, rate: float = 125.0, bandwidth: float
     if not (rate > 0 and bandwidth > 0):
         raise LossmapError(f"rate is {rate:g} and bandwidth {bandwidth:g}; wanted numbers above 0.")
     configfile = configfile or default_study()
-    config = check_study(read_study(configfile), paths=False, source=str(configfile))
+    config = check_study(read_study(configfile), paths=False, source=str(configfile), places=lines_of(configfile))
     rates = Rates(rate * 1e12, bandwidth * 1e12)
     notes, faults, vision, language = [], [], {}, {}
     counts = {name: _count(config, name, notes) for name in stored_datasets(config)}

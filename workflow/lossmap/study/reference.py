@@ -1,0 +1,84 @@
+"""What a study's file may say, for editors (JSON Schema) and for readers (a page), made from its definition."""
+
+import json
+import re
+
+from lossmap.study.definition import Study
+
+PREAMBLE = """# Settings of a study
+
+Every key of a study's file, with its type, its default and what it means. A key without default may be left out, but
+for those marked *required*. Made by `python -m lossmap write_reference`; the definition is
+`workflow/lossmap/study/definition.py`.
+
+Editors complete and check keys with [study.schema.json](study.schema.json): begin the file with
+`# yaml-language-server: $schema=<path or address of it>`.
+"""
+
+
+def json_schema() -> str:
+    """The definition as JSON Schema (draft 2020-12)."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def page() -> str:
+    """The definition as a page in Markdown: a table of keys for each section."""
+    schema = Study.model_json_schema()
+    sections, names = {"Study": schema}, ["Study"]
+    for name in names:  # which grows: each section is followed by those that it holds
+        inside = re.findall(r"#/\$defs/(\w+)", json.dumps(sections[name]["properties"]))
+        new = [one for one in dict.fromkeys(inside) if one not in sections]
+        sections |= {one: schema["$defs"][one] for one in new}
+        after = names.index(name) + 1
+        names[after:after] = new
+    return "\n".join([PREAMBLE, *(_section(name, sections[name]) for name in names)])
+
+
+def _section(name: str, content: dict) -> str:
+    lines = [
+        f"## {name}",
+        "",
+        content["description"],
+        "",
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
+    ]
+    required = content.get("required", [])
+    for key, about in content["properties"].items():
+        default = "*required*" if key in required else _default(about)
+        lines.append(f"| `{key}` | {_kind(about)} | {default} | {about.get('description', '')} |")
+    return "\n".join([*lines, ""])
+
+
+def _default(about: dict) -> str:
+    if "default" not in about or (about["default"] is None and "$ref" in json.dumps(about)):
+        return ""
+    return "" if about["default"] is None else f"`{json.dumps(about['default'], ensure_ascii=False)}`"
+
+
+def _kind(about: dict) -> str:
+    """The type of a value in words, with its range."""
+    if "$ref" in about:
+        name = about["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in about or "oneOf" in about:
+        return " or ".join(_kind(one) for one in about.get("anyOf", about.get("oneOf")))
+    if "enum" in about or "const" in about:
+        return " or ".join(f"`{value}`" for value in about.get("enum", [about.get("const")]))
+    match about["type"]:
+        case "array":
+            return f"list of {_kind(about['items'])}"
+        case "object":
+            [inside] = about["patternProperties"].values()
+            return f"name: {_kind(inside)}"
+        case "string":
+            return "text"
+        case "boolean":
+            return "true or false"
+        case "null":
+            return "null"
+    words = {"integer": "whole number", "number": "number"}[about["type"]]
+    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {about[bound]}" for bound, sign in bounds.items() if bound in about]
+    return ", ".join([words, *limits])

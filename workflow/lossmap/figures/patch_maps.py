@@ -138,7 +138,7 @@ def loss_colours(highest: float) -> PowerNorm:
 def draw_patch_losses(
     image: str | Path | Image.Image | np.ndarray, losses, ax: plt.Axes | None = None, *, highest: float | None = None
 ) -> plt.Axes:
-    """What was lost of each patch of one image, over the image, with a colour bar.
+    """What was lost of each patch of one image, over the image, with a colour bar; predicting the mean scores 1.
 
     Parameters: image, a path, a PIL image or an array (height, width, 3) uint8. losses, of `patch_losses`, of this
         image: losses.isel(image=i), whose squared_error is drawn; or an array (rows, columns), drawn over all of the
@@ -157,11 +157,11 @@ def draw_patch_losses(
         boxes = losses["patch_box"].values.astype(float)
     else:
         boxes = _boxes_of_all(pixels, *values.shape)
-    axes = plt.subplots(figsize=(3.6, 3.2))[1] if ax is None else ax
+    axes = plt.subplots(figsize=(3.6, 3), layout="constrained")[1] if ax is None else ax
     norm = loss_colours(values.max() if highest is None else highest)
     show_image(axes, pixels, boxes)
     draw_map(axes, values, boxes, UNSIGNED, norm, alpha=0.75)
-    axes.figure.colorbar(ScalarMappable(norm, UNSIGNED), ax=axes, label="squared error (1: what the mean predicts)")
+    axes.figure.colorbar(ScalarMappable(norm, UNSIGNED), ax=axes, label="squared error")
     return axes
 
 

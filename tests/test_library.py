@@ -160,11 +160,12 @@ def test_half_precision_stays_half_precision(tmp_path):
     assert found.attrs["provenance"]["compute_dtype"] == "bfloat16"
 
 
-def test_a_whole_processor_is_as_good_as_its_image_processor():
-    folder = ROOT / "workflow/zoo/llava"
+@pytest.mark.parametrize("model_type", MAIN)
+def test_a_whole_processor_is_as_good_as_its_image_processor(model_type):
+    folder = ROOT / "workflow/zoo" / model_type
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     found = lossmap.embed(lossmap.open_model(model, load_processor(folder)), lossmap.miniature_images(3))
-    shipped = lossmap.open_model("workflow/zoo/llava", device="cpu")
+    shipped = lossmap.open_model(f"workflow/zoo/{model_type}", device="cpu")
     assert_same(found, lossmap.embed(shipped, lossmap.miniature_images(3)))
 
 
@@ -201,6 +202,8 @@ def test_models_that_cannot_be_opened_are_named():
         lossmap.open_model(torch.nn.Linear(2, 2))
     with pytest.raises(LossmapError, match="LlavaForConditionalGeneration.: give its processor, too"):
         lossmap.open_model(tiny_model("llava"))
+    with torch.device("meta"), pytest.raises(LossmapError, match="weights of its vision side are not in memory"):
+        lossmap.open_model(AutoModelForImageTextToText.from_config(CONFIGS["llava"]()), IMAGE_PROCESSORS["llava"]())
     with pytest.raises(LossmapError, match="in memory is used as it is: leave out dtype, device"):
         lossmap.open_model(tiny_model("llava"), dtype="bfloat16", device="cpu")
     with pytest.raises(LossmapError, match="a checkpoint brings its own processor"):
@@ -383,6 +386,10 @@ def test_losses_in_memory_are_the_workflows(toy, tmp_path):
         assert_same(found, wanted, (*LOSSES, "pre_norm", "image_id"))
         assert found.attrs["fvu"] == summary.loc["network", "fvu"]
         assert found["patch_box"].dims == ("image", "row", "col", "edge")
+        some = lossmap.patch_losses(reconstructor, lossmap.open_embeddings(index).isel(image=[30, 3, 1]))
+        for name in LOSSES:
+            np.testing.assert_allclose(some[name], found[name].isel(image=[30, 3, 1]), rtol=1e-5, atol=1e-6)
+        assert_same(some, found.isel(image=[30, 3, 1]), ("patch_box", "image_id"))
 
 
 def test_a_linear_connector_is_undone_and_an_unrelated_one_is_not():

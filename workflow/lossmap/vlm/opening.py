@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from lossmap.errors import LossmapError
-from lossmap.vlm.families import FAMILIES
+from lossmap.vlm.families import FAMILIES, is_vision_key
 from lossmap.vlm.loading import VisionSide, load_vision_side
 from lossmap.vlm.preprocessing import read_preprocessor
 
@@ -31,7 +31,8 @@ def open_model(
         SmolVLM, Mistral). dtype and device: of a checkpoint; by default "float32", and a GPU where there is one.
     Returns: VisionSide. Every image is seen in one square view (see the README).
     Raises: LossmapError if the checkpoint can't be had, the family is not known, the processor is missing or makes
-        other pixels than Lossmap would, or revision, dtype or device are given with a model in memory.
+        other pixels than Lossmap would, weights are not in memory, or revision, dtype or device are given with a
+            model in memory.
     """
     if isinstance(model, str | Path):
         if processor is not None:
@@ -59,6 +60,11 @@ def _of_memory(model: torch.nn.Module, processor: Any, image_size: int | None) -
         raise LossmapError(
             f"{called}: give its processor, too, which says how images become pixels: open_model(model, processor),"
             " with processor = AutoProcessor.from_pretrained(...)."
+        )
+    if any(values.is_meta for name, values in base.named_parameters() if is_vision_key(FAMILIES[model_type], name)):
+        raise LossmapError(
+            f"{called}: weights of its vision side are not in memory (left on disk, or in main memory, by device_map)."
+            " Load the model with the vision side on one device."
         )
     image_processor = getattr(processor, "image_processor", processor)
     with tempfile.TemporaryDirectory() as folder:  # from here on it is read as a checkpoint's are

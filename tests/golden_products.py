@@ -22,7 +22,8 @@ from lossmap.data.manifest import SCHEMAS, make_table
 from lossmap.reconstruct.linear import build_linear
 from lossmap.reconstruct.networks import BeyondRidge, build_network
 from lossmap.reconstruct.saving import file_digest, load_reconstructor, load_tensors, save_reconstructor
-from lossmap.reconstruct.statistics import Statistics, canonical_json, store_digest
+from lossmap.reconstruct.specs import canonical
+from lossmap.reconstruct.statistics import Statistics, store_digest
 from lossmap.store import PartWriter, open_store, write_index
 from lossmap.store.patch_losses import open_patch_losses
 from lossmap.study.steps import (
@@ -137,7 +138,7 @@ def written_statistics(folder: Path, index: Path, connector: str = "own") -> Sta
     """Statistics near those of the toy embeddings, not measured."""
     pre = 0.8 * tensor(FEATURES, seed=6) + 2, 1.2 + 0.3 * tensor(FEATURES, seed=7)
     post = tensor(WIDTH, seed=8) + 1, 2 + 0.5 * tensor(WIDTH, seed=9)
-    digest, spec = store_digest(index), canonical_json(CONTROLS[connector])
+    digest, spec = store_digest(index), canonical(CONTROLS[connector])
     statistics = Statistics(*pre, *post, store_digest=digest, connector=spec, seed=0)
     (folder / connector).mkdir(parents=True)
     statistics.save(folder / connector / "statistics.safetensors")

@@ -25,7 +25,7 @@ PACKAGE = ROOT / "workflow/lossmap"
 STANDARD = set(sys.stdlib_module_names)
 LIBRARY = ("data", "figures", "measures", "reconstruct", "store", "vlm")
 LAYERS = {  # imports go down only: nothing of the library knows a study or the miniature world
-    "figures": {"numpy", "pandas", "matplotlib", "seaborn", "lossmap.figures"},
+    "figures": {"numpy", "pandas", "matplotlib", "seaborn", "PIL", "lossmap.figures", "lossmap.data"},
     "measures": {"numpy", "scipy", "torch", "lossmap.measures"},
     "vlm": {
         *("numpy", "torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "PIL", "tqdm", "xarray"),
@@ -35,7 +35,7 @@ LAYERS = {  # imports go down only: nothing of the library knows a study or the 
         *("numpy", "pandas", "torch", "safetensors", "accelerate", "tqdm"),
         *("lossmap.reconstruct", "lossmap.measures", "lossmap.store"),
     },
-    "store": {"numpy", "xarray", "zarr", "xxhash", "lossmap.store"},
+    "store": {"numpy", "xarray", "zarr", "xxhash", "tqdm", "lossmap.store"},
     "data": {"numpy", "pandas", "pyarrow", "PIL", "simplejpeg", "sklearn", "tqdm", "lossmap.data"},
     "miniature": {
         *("numpy", "torch", "transformers", "tokenizers", "safetensors", "PIL", "tqdm", "sklearn"),

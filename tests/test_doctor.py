@@ -48,8 +48,3 @@ def test_a_folder_that_may_not_be_written_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(LossmapError, match="may not be written; start in a folder of your own"):
         doctor.run()
-
-
-def test_the_commit_is_that_of_the_checkout_alone(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "CHECKOUT", tmp_path)
-    assert doctor.commit() is None

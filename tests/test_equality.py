@@ -64,7 +64,7 @@ BLACK, TRIPLES = np.r_[:30, np.full(29, 29)], np.tile(np.arange(20), 3)
 def test_copies_change_nothing(tmp_path, rows, distinct, noise):
     summary, table, finding = measured(tmp_path / "copies", rows, noise=noise)
     alone, _, plain = measured(tmp_path / "alone", np.arange(distinct), noise=noise)
-    first = neighbour_overlap(PRE[:distinct].mean(1), POST[:distinct].mean(1), 5)
+    first = neighbour_overlap(PRE[:distinct].mean(1), POST[:distinct].mean(1), 5).per_item
     assert summary.loc[5, "overlap"] == pytest.approx(first.mean())
     assert summary.loc[5, ["n", "images", "copies"]].tolist() == [distinct, len(rows), len(rows) - distinct]
     same = ["overlap", "low", "high", "chance", "overlap_paper_convention", "null_low", "null_high", "p_permutation"]
@@ -80,7 +80,7 @@ def test_copies_that_count_share_places(tmp_path, noise):
     summary, _, finding = measured(tmp_path, TRIPLES, "count", noise=noise, k=(1, 2, 5))
     assert summary.loc[1, "overlap"] == pytest.approx(1 / 2)  # one of two, at random on each side
     assert summary.loc[2, "overlap"] == 1
-    nearest = neighbour_overlap(PRE[:20].mean(1), POST[:20].mean(1), 1)
+    nearest = neighbour_overlap(PRE[:20].mean(1), POST[:20].mean(1), 1).per_item
     assert summary.loc[5, "overlap"] == pytest.approx((2 + 3 * nearest.mean()) / 5)
     assert summary.loc[5, ["n", "images", "copies"]].tolist() == [60, 60, 40]
     assert "40 of 60 images are copies of another, and counted like all others." in finding

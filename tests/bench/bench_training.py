@@ -21,7 +21,7 @@ from lossmap.reconstruct.networks import build_network, parameters
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.specs import canonical
 from lossmap.reconstruct.statistics import Statistics, store_digest
-from lossmap.reconstruct.training import Schedule, train
+from lossmap.reconstruct.training import Schedule, Workplace, train
 from lossmap.store import PartWriter, open_store, write_index
 
 SHAPE = 64, 96  # patches and features before the connector; tokens and features after it
@@ -54,7 +54,7 @@ def seconds(batches: Batches, held_out: HeldOut, architecture: dict, folder: Pat
     )
     accelerator = Accelerator(cpu=True)
     start = time.perf_counter()
-    train(network, batches, held_out, schedule, 0, accelerator, folder / "work", {})
+    train(network, batches, held_out, schedule, 0, accelerator, Workplace(folder / "work", {}))
     return time.perf_counter() - start
 
 

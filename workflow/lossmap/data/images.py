@@ -75,6 +75,33 @@ def load_image(path: str | Path, sha256: str | None = None) -> Image.Image:
     return _decode(path, content, known=sha256 is not None)
 
 
+def as_image(image: str | Path | Image.Image | np.ndarray, name: str = "image") -> Image.Image:
+    """An image from wherever it is, as `load_image` gives it.
+
+    Parameters: image, a file's path; a picture of Pillow's; or an array (height, width, 3) uint8, RGB, or (height,
+        width) uint8, grey. name: what messages call one that has no path.
+    Raises: ImageError as load_image, or if an array is none of these.
+    """
+    if isinstance(image, str | os.PathLike):
+        return load_image(image)
+    if isinstance(image, Image.Image):
+        try:
+            image.load()
+            return _upright(name, image)
+        except ImageError:
+            raise
+        except Exception as error:  # Pillow opens a file and reads it when it is needed
+            raise ImageError(f"{name}: is damaged or cut short ({error}). Get it again.") from None
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"{name}: is a {type(image).__name__}; wanted a path, a PIL image or a NumPy array.")
+    if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or image.ndim < 2 or not image.size:
+        raise ImageError(
+            f"{name}: is an array of {image.dtype}, shape {image.shape}; wanted uint8, height x width x 3 (RGB), or"
+            " height x width (grey)."
+        )
+    return Image.fromarray(image).convert("RGB")
+
+
 def load_mask(path: str | Path) -> np.ndarray:
     """A mask as (height, width) bool, True where it is white (above 127 of 255), upright by its EXIF orientation.
 
@@ -206,9 +233,7 @@ def _decode(path: str | Path, content: bytes, known: bool = False) -> Image.Imag
         damage = None if known else find_damage(content, image)
         if damage:
             raise ImageError(f"{path}: is damaged ({damage}). Get the file again or, if it looks right, save it anew.")
-        orientation = image.getexif().get(ORIENTATION_TAG)
-        image = _to_rgb(path, image)
-        return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+        return _upright(path, image)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -217,6 +242,12 @@ def _decode(path: str | Path, content: bytes, known: bool = False) -> Image.Imag
         raise ImageError(f"{path}: has more than {MAX_PIXELS:,} pixels. Scale it down.") from None
     except Exception as error:  # decoders raise whatever their parser stumbles on: OSError, SyntaxError, EOFError, ...
         raise ImageError(f"{path}: is damaged or cut short ({error}). Get the file again.") from None
+
+
+def _upright(path: str | Path, image: Image.Image) -> Image.Image:
+    orientation = image.getexif().get(ORIENTATION_TAG)
+    image = _to_rgb(path, image)
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def _to_rgb(path: str | Path, image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ left, top, right and bottom of every patch in pixels of that image.
 
 import textwrap
 from itertools import pairwise
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,6 +15,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from PIL import Image
+
+from lossmap.data.images import as_image
+from lossmap.errors import LossmapError
 
 SIGNED = "RdBu"  # blue: the original is larger
 UNSIGNED = "magma"  # both change in lightness too, so that they are read by every colour vision and in grey print
@@ -113,8 +118,7 @@ def _maps(texts: list[tuple[str, ...]], examples: pd.DataFrame, pictures: list[t
     first = 0
     for bar, size in zip(bars, groups, strict=True):
         rows = slice(first, first + size)
-        # Colours follow the root of the error, or the lowest losses would all be black beside the highest.
-        norm = PowerNorm(0.5, 0, max(part.max() for part in values[rows]) or 1)
+        norm = loss_colours(max(part.max() for part in values[rows]))
         for axes, part, (image, _, boxes) in zip(panels[rows], values[rows], pictures[rows], strict=True):
             for panel in axes:
                 show_image(panel, image, boxes)
@@ -124,6 +128,49 @@ def _maps(texts: list[tuple[str, ...]], examples: pd.DataFrame, pictures: list[t
     for axes, title in zip(panels[0], ("image", "loss"), strict=True):
         axes.set_title(title, fontsize=8)
     return figure
+
+
+def loss_colours(highest: float) -> PowerNorm:
+    """Colours follow the root of the error, or the lowest losses would all be black beside the highest."""
+    return PowerNorm(0.5, 0, highest or 1)
+
+
+def draw_patch_losses(
+    image: str | Path | Image.Image | np.ndarray, losses, ax: plt.Axes | None = None, *, highest: float | None = None
+) -> plt.Axes:
+    """What was lost of each patch of one image, over the image, with a colour bar; predicting the mean scores 1.
+
+    Parameters: image, a path, a PIL image or an array (height, width, 3) uint8. losses, of `patch_losses`, of this
+        image: losses.isel(image=i), whose squared_error is drawn; or an array (rows, columns), drawn over all of the
+        image. ax: where; by default a new figure's. highest: the loss that the last colour means, so that several maps
+        share their colours; by default this image's.
+    Returns: the axes. What the model did not see of the image is dimmed.
+    Raises: LossmapError if losses are of more than one image, or the image can't be read.
+    """
+    pixels = np.asarray(as_image(image))
+    values = np.asarray(losses["squared_error"] if hasattr(losses, "data_vars") else losses)
+    if values.ndim != 2:
+        raise LossmapError(
+            f"losses: have the shape {values.shape}; wanted (rows, columns), those of one image: losses.isel(image=0)."
+        )
+    if hasattr(losses, "data_vars") and "patch_box" in losses:
+        boxes = losses["patch_box"].values.astype(float)
+    else:
+        boxes = _boxes_of_all(pixels, *values.shape)
+    axes = plt.subplots(figsize=(3.6, 3), layout="constrained")[1] if ax is None else ax
+    norm = loss_colours(values.max() if highest is None else highest)
+    show_image(axes, pixels, boxes)
+    draw_map(axes, values, boxes, UNSIGNED, norm, alpha=0.75)
+    axes.figure.colorbar(ScalarMappable(norm, UNSIGNED), ax=axes, label="squared error")
+    return axes
+
+
+def _boxes_of_all(pixels: np.ndarray, rows: int, cols: int) -> np.ndarray:
+    """(rows, cols, 4): patches that cover all of an image."""
+    x, y = (np.linspace(0, side, count + 1) for side, count in ((pixels.shape[1], cols), (pixels.shape[0], rows)))
+    left, top = np.meshgrid(x[:-1], y[:-1])
+    right, bottom = np.meshgrid(x[1:], y[1:])
+    return np.stack([left, top, right, bottom], axis=-1)
 
 
 def draw_sentence(text: str) -> plt.Figure:

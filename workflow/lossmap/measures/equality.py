@@ -1,5 +1,7 @@
 """Images that are equal: a copy tells nothing new, and would be its original's nearest neighbour on any side."""
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.sparse import coo_array, csgraph
 
@@ -26,3 +28,27 @@ def first_of_equals(embeddings, pixels=None):
     where = np.tile(np.arange(n), len(same)), np.concatenate(same)
     _, group = csgraph.connected_components(coo_array((np.ones(len(where[0])), where), shape=(n, n)), directed=False)
     return np.unique(group, return_index=True)[1][group]
+
+
+class Compared(NamedTuple):
+    """Which of n items are compared. items (m,): their numbers. rows (m,): where the embedding of each stands: its own,
+    or that of the item that it equals, so that rounding sets no copies apart. first (n,): see `first_of_equals`."""
+
+    items: np.ndarray
+    rows: np.ndarray
+    first: np.ndarray
+
+
+def compared_items(embeddings, equal="drop", pixels=None):
+    """Which items are compared where some are equal.
+
+    Parameters: embeddings and pixels, see `first_of_equals`. equal: "drop", of equal items only the first is compared,
+        or "count", all are.
+    Raises: ValueError if equal is neither; as `first_of_equals`.
+    """
+    if equal not in ("drop", "count"):
+        raise ValueError(f"equal is {equal!r}; wanted drop or count")
+    first = first_of_equals(embeddings, pixels)
+    items = np.arange(len(first))
+    items = items[first == items] if equal == "drop" else items
+    return Compared(items, first[items], first)

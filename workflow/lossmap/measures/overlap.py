@@ -1,35 +1,80 @@
 """Overlap of two sets of neighbour lists, what chance makes of it, and the paper's own convention."""
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import sparse
 
 from lossmap.measures.checks import check_k, checked_matrix
 from lossmap.measures.influence import PerItem
 from lossmap.measures.ranking import MOST_PARTS, blocks, checked_lists
+from lossmap.measures.result import Measured, sides
 
 TABLE_BYTES = 2**24  # a table of ranks that stays in the cache
+ROUNDING = 1e-12  # of means that are equal but for the order of their sums
 
 
-def neighbour_overlap(before, after, k, metric="euclidean"):
-    """Share of each item's k nearest neighbours that is kept.
+def neighbour_overlap(
+    before,
+    after=None,
+    k=10,
+    metric="euclidean",
+    *,
+    equal="drop",
+    permutations=200,
+    confidence=0.95,
+    seed=0,
+    device="cpu",
+):
+    """Share of each item's k nearest neighbours that is kept: the k-NN overlap ratio (KNOR).
 
-    Parameters: before (n, d1) and after (n, d2), real; row i is the same item in both. k, 1 <= k < n; an item is never
-        its own neighbour. metric: "euclidean", Euclidean distance, or "cosine", inner product of unit-length vectors.
-    Returns: (n,) float64 in [0, 1], no unit; 1 = same neighbours. Unrelated embeddings score k / (n - 1) on average.
-        Where neighbours are equally near, the expected value over random orders of them.
+    Parameters: before and after, see `sides`: a Dataset of embeddings, or (n, d1) and (n, d2), real; row i is the same
+        item in both. k, 1 <= k < n; an item is never its own neighbour. metric: "euclidean", Euclidean distance, or
+        "cosine", inner product of unit-length vectors. equal: "drop", of items whose embeddings before are equal only
+        the first is compared, or "count", all are. permutations: of the null, 0 for none. seed: of the null. device:
+        where neighbours are searched.
+    Returns: Measured, in [0, 1], no unit; 1 = same neighbours; chance k / (n - 1); per_item: of each. Where neighbours
+        are equally near, the expected value over random orders of them.
     Raises: ValueError if the row counts differ, k is out of range, or a value is not finite (the message names the
         first such row).
     Source: Li et al. 2025, arXiv:2509.11986, eq. 6, without the item itself. For several k, search once for the largest
-        and use ranking_overlap.
+        and use ranking_overlaps.
     """
-    from lossmap.measures.neighbours import rank_neighbours  # torch is for those who search
+    from lossmap.measures.equality import compared_items  # torch is for those who search
+    from lossmap.measures.neighbours import rank_neighbours
 
-    before, after = checked_matrix(before, "before"), checked_matrix(after, "after")
-    if len(before) != len(after):
-        raise ValueError(f"before has {len(before)} rows and after {len(after)}; row i must be the same item in both")
-    check_k(k, len(before))
-    found = [rank_neighbours(x, k, metric, name=name) for x, name in ((before, "before"), (after, "after"))]
-    return ranking_overlap(*found, k).values
+    both = [checked_matrix(x, name) for x, name in zip(sides(before, after), ("before", "after"), strict=True)]
+    if len(both[0]) != len(both[1]):
+        raise ValueError(
+            f"before has {len(both[0])} rows and after {len(both[1])}; row i must be the same item in both"
+        )
+    check_k(k, len(both[0]))
+    compared = compared_items(both[0], equal)
+    found = [
+        rank_neighbours(x[compared.rows], k, metric, device=device, name=name)
+        for x, name in zip(both, ("before", "after"), strict=True)
+    ]
+    (measured,) = ranking_overlaps(*found, [k], permutations, confidence, np.random.default_rng(seed))
+    return replace(measured, items=compared.items)
+
+
+def ranking_overlaps(a, b, ks, permutations, confidence, rng):
+    """Overlap of two rankings for several k, each with interval, chance and permutation null.
+
+    Parameters: a, b: Ranking of the same n items. ks: each at most what they were made for. permutations: of the null,
+        0 for none. confidence: of the interval, see `PerItem.interval`. rng: numpy Generator, of the null.
+    Returns: list of Measured. p: (1 + permutations that score no less) / (1 + permutations).
+    Raises: ValueError as list_overlap.
+    """
+    nulls = permutation_null(a, b, ks, permutations, rng).T if permutations else [None] * len(ks)
+    found = []
+    for k, null in zip(ks, nulls, strict=True):
+        measured = ranking_overlap(a, b, k)
+        mean, low, high = measured.interval(confidence, bounds=(0, 1))
+        p = None if null is None else float((1 + (null >= mean - ROUNDING).sum()) / (1 + len(null)))
+        n = len(measured.values)
+        found.append(Measured(mean, low, high, chance_overlap(n, k), n, p, null, measured.values))
+    return found
 
 
 def ranking_overlap(a, b, k, parts=False):

@@ -1,5 +1,6 @@
 """Linear maps from after the connector back to before it: a rotation alone (Procrustes), and any linear map (ridge)."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -7,8 +8,12 @@ import numpy as np
 from scipy import linalg
 
 from lossmap.measures.checks import checked_matrix
+from lossmap.measures.resampling import ratio_interval
+from lossmap.measures.result import Measured, sides
+from lossmap.measures.statistics import bootstrap_mean
 
 PENALTIES = 10.0 ** np.arange(-8, 3)  # of ridge, as multiples of the source's mean squared singular value
+CHANCES = {"rotation": None, "rotation_standardised": "rotation_shuffled", "ridge": "ridge_shuffled"}
 MAPS = ("rotation", "rotation_standardised", "ridge", "rotation_shuffled", "ridge_shuffled")
 
 
@@ -19,6 +24,47 @@ class Alignment(NamedTuple):
     after: np.ndarray  # after the connector, reduced or padded to d features
     aligned: np.ndarray  # the same, rotated
     errors: np.ndarray  # length of aligned less before, in the unit of the embeddings before
+
+
+@dataclass(frozen=True, eq=False)
+class Procrustes:
+    """How well one linear map takes embeddings after the connector back to those before it.
+
+    error: length of what a rotation leaves of each item, as the paper measures it, fitted and scored on the same items,
+    in the unit of the embeddings before; chance: of items paired at random. unexplained: "rotation",
+    "rotation_standardised" and "ridge" -> the share of variance that such a map leaves of items that it was not fitted
+    on (see `unexplained_shares`); 0 = none, 1 = no better than the mean. alignment: the embeddings laid on each other.
+    """
+
+    error: Measured
+    unexplained: dict[str, Measured]
+    alignment: Alignment
+
+    def __repr__(self):
+        shares = "; ".join(f"{name} {share}" for name, share in self.unexplained.items())
+        return f"Procrustes error {self.error}; unexplained by {shares}"
+
+
+def procrustes(before, after=None, *, resamples=2000, confidence=0.95, seed=0, rng=None):
+    """Rotate embeddings after the connector onto those before it, and see what that and a linear map leave.
+
+    Parameters: before and after, see `sides`: a Dataset of embeddings, or (n, d) and (n, d2), real, n >= 4. resamples,
+        confidence and seed: of bootstrap intervals over items. rng: numpy Generator, of halves and of pairs at random;
+        by default made of the seed.
+    Returns: Procrustes.
+    Raises and source: as `align` and `unexplained_shares`.
+    """
+    before, after = sides(before, after)
+    how = {"resamples": resamples, "confidence": confidence, "seed": seed}
+    rng = np.random.default_rng(seed) if rng is None else rng
+    aligned = align(before, after)
+    n, errors = len(aligned.errors), aligned.errors
+    error = Measured(*bootstrap_mean(errors, **how), shuffled_error(aligned, rng), n, per_item=errors)
+    shares, unexplained = unexplained_shares(before, after, rng), {}
+    for name, shuffled in CHANCES.items():
+        chance = shares[shuffled][0].sum() / shares[shuffled][1].sum() if shuffled else np.nan
+        unexplained[name] = Measured(*ratio_interval(*shares[name], **how), chance, n)
+    return Procrustes(error, unexplained, aligned)
 
 
 def align(before, after):

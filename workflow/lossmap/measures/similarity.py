@@ -5,9 +5,23 @@ import torch
 
 from lossmap.measures.checks import check_k, checked_matrix
 from lossmap.measures.resampling import percentile_interval, resampled_means
+from lossmap.measures.result import Measured, sides
 
 BLOCK = 256  # rows of cosines held at once
 ROUNDING = 1e-12  # by which a computed cosine may be off
+
+
+def cka(before, after=None, *, resamples=2000, confidence=0.95, seed=0):
+    """Debiased linear centred kernel alignment, with bootstrap interval over images.
+
+    Parameters: before and after, see `sides`: a Dataset of embeddings, or (n, d1) and (n, d2), real, n >= 4. resamples,
+        confidence and seed: of the interval.
+    Returns: Measured; 1 = the same up to rotation, shift and scale; chance 0, on average.
+    Raises and source: as `debiased_cka`.
+    """
+    before, after = sides(before, after)
+    found = debiased_cka(before, after, resamples, confidence, seed)
+    return Measured(*found, chance=0.0, n=len(before))
 
 
 def debiased_cka(before, after, resamples=2000, confidence=0.95, seed=0):

@@ -156,3 +156,12 @@ def draw_scene(
         digits.append(Digit(int(target[source]), colour, cell, size, (x, y, edge, edge), source))
     canvas += rng.normal(0, rng.uniform(3, 9), canvas.shape)
     return Scene(np.clip(canvas, 0, 255).astype(np.uint8), tuple(digits), masks)
+
+
+def miniature_images(n: int, seed: int = 0) -> list[Image.Image]:
+    """Pictures to try things on: n scenes of held-out digits, which no model of the zoo has seen.
+
+    The same seed, the same pictures; more of them begin with the same.
+    """
+    rng, pool = np.random.default_rng(seed), digit_pool("held-out")
+    return [Image.fromarray(draw_scene(rng, pool).image) for _ in range(n)]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,18 +15,19 @@ from lossmap.reconstruct.networks import parameters
 from lossmap.reconstruct.pairs import Pairs
 from lossmap.reconstruct.saving import file_digest, load_reconstructor
 from lossmap.reconstruct.statistics import Statistics
+from lossmap.store.patch_losses import LOSSES
 
 
 @dataclass(frozen=True)
 class Reconstructor:
-    """A rung of the ladder, trained on one share of the images.
+    """A rung of the ladder, trained on one share of the images. place: its file, or what else messages call it.
 
     parameters: of a network, its own; ridge, to which it adds, has more. held_out_error: mean squared error,
     standardised. converged and the rest: see `training.Training`; what is solved in closed form has converged, and
     has no passes nor rate (nan).
     """
 
-    path: Path
+    place: str
     rung: str
     share: int
     kind: str
@@ -54,11 +56,21 @@ def load_rungs(
                 ridges[file_digest(path)] = module  # networks that begin from it share it: it can take gigabytes
             if "held_out_error" not in architecture:
                 raise LossmapError(f"{path}: doesn't say its held-out error. Delete it and run again.")
-            about = rung, share, architecture["kind"], parameters(getattr(module, "network", module))
-            how = [architecture["held_out_error"], architecture.get("converged", True)]
-            how += [architecture.get(name, math.nan) for name in ("halfway_error", "passes", "learning_rate")]
-            found.append(Reconstructor(path, *about, *how, module.to(device).eval()))
+            found.append(reconstructor_of(str(path), rung, share, module.to(device), architecture))
     return found
+
+
+def reconstructor_of(place: str, rung: str, share: int, module: nn.Module, architecture: dict) -> Reconstructor:
+    """A module with what its architecture says of its training (see `save_reconstructor`)."""
+    about = place, rung, share, architecture["kind"], parameters(getattr(module, "network", module))
+    how = [architecture["held_out_error"], architecture.get("converged", True)]
+    how += [architecture.get(name, math.nan) for name in ("halfway_error", "passes", "learning_rate")]
+    return Reconstructor(*about, *how, module.eval())
+
+
+def best_of(rungs: list[Reconstructor]) -> Reconstructor:
+    """The one of the lowest held-out error, of those that converged: the others are no evidence."""
+    return min((rung for rung in rungs if rung.converged), key=lambda rung: rung.held_out_error)
 
 
 def evaluate(
@@ -80,9 +92,28 @@ def evaluate(
                 if not finite.all():
                     image = pairs.store["image_id"].values[first + int(finite.int().argmin())]
                     raise LossmapError(
-                        f"{reconstructor.path}: its reconstruction of image {image} is not finite (NaN or infinity): "
+                        f"{reconstructor.place}: its reconstruction of image {image} is not finite (NaN or infinity): "
                         "its weights are damaged, or training went astray. Delete it and run again."
                     )
                 losses.append(patch_losses(pre, predicted))
             yield slice(first, first + len(pre)), losses
             first += len(pre)
+
+
+def measure_losses(
+    pairs: Pairs, reconstructors: list[Reconstructor], batch_size: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """The losses of `evaluate` as arrays, batch by batch: each of `LOSSES` (reconstructors, images, patches), and
+    pre_norm (images, patches)."""
+    for _, found in evaluate(pairs, reconstructors, batch_size):
+        batch = {name: torch.stack([getattr(loss, name) for loss in found]).cpu().numpy() for name in LOSSES}
+        yield batch | {"pre_norm": found[0].norm.cpu().numpy()}
+
+
+def image_means(batch: dict[str, np.ndarray], features: int) -> dict[str, np.ndarray]:
+    """Means over the patches of each image of what `measure_losses` gives: losses (reconstructors, images), and
+    variance (images,), which squared errors are a share of. features: of a patch."""
+    means = {name: batch[name].mean(axis=-1) for name in LOSSES}
+    absolute = np.abs(batch["norm_difference"]).mean(axis=-1)
+    variance = (batch["pre_norm"] ** 2).mean(axis=-1) / features
+    return {**means, "absolute_norm_difference": absolute, "variance": variance}

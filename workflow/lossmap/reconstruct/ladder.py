@@ -22,11 +22,11 @@ class Ladder:
     lowest held-out error at the largest share, of those that converged: others are no evidence. dataset, model: names.
     errors and variances: (images, rows of table).
 
-    Parameters: rows, a table of measure_ladder; path, where it came from; resamples, confidence and seed of intervals.
+    Parameters: rows, of `measure_ladder`; path, where they came from; resamples, confidence and seed of intervals.
     Raises: LossmapError if the rows are not of the same images throughout.
     """
 
-    def __init__(self, rows: pd.DataFrame, path: Path, resamples: int, confidence: float, seed: int):
+    def __init__(self, rows: pd.DataFrame, path: Path | str, resamples: int, confidence: float, seed: int):
         groups = [group for _, group in rows.groupby(["connector", "rung", "share"], sort=False)]
         ids = groups[0]["image_id"].tolist()
         for group in groups:
@@ -126,8 +126,10 @@ class Ladder:
         curve = growth([0.5, 1], [row.halfway_error, row.held_out_error])
         return max(curve.needed(tolerance), 2.0) if curve.exponent else math.nan
 
-    def verdict(self, tolerance: float) -> Verdict:
-        """The model's connector against its controls, each by its best rung. tolerance: a fall of FVU that counts."""
+    def verdict(self, tolerance: float = 0.01) -> Verdict:
+        """The model's connector against its controls, each by its best rung; print it to read it in words.
+
+        tolerance: a fall of FVU, by twice the network or twice the images, that still counts."""
         best = self.table[self.table["best"]]
         own = best.index[best["kind"] == "own"][0]
         told = {"own": self.reached(own), "pre_numbers": int(best.loc[own, "pre_numbers"]), "tolerance": tolerance}

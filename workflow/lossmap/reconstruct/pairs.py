@@ -10,6 +10,7 @@ from lossmap.errors import LossmapError
 from lossmap.reconstruct.controls import Connector, make_connector
 from lossmap.reconstruct.statistics import Statistics
 from lossmap.store import CHUNK_BYTES
+from lossmap.store.memory import HERE
 
 BLOCK_BYTES = 2**28  # of float32 embeddings held at once; part of how sums are rounded, so no argument
 GAP = 16  # images that are read in passing, at most, to reach the next one
@@ -18,13 +19,13 @@ GAP = 16  # images that are read in passing, at most, to reach the next one
 class Pairs:
     """Inputs and targets by image number. Nothing is kept in memory.
 
-    Parameters: store, a Dataset of `open_embeddings`, of the model that the statistics are of (any data set).
+    Parameters: store, a Dataset of embeddings, of the model that the statistics are of (any data set).
         connector, statistics: those that belong together. device: where the tensors go.
     Raises: LossmapError if the store's embeddings have other shapes than the statistics.
     """
 
     def __init__(self, store, connector: Connector, statistics: Statistics, device="cpu"):
-        self.store, self.index, self.device = store, store.encoding["source"], torch.device(device)
+        self.store, self.index, self.device = store, place_of(store), torch.device(device)
         self.connector, self.statistics = connector.to(device), statistics.to(device)
         self.pre_shape, self.post_shape = self.store["pre"].shape[1:], connector.post_shape
         self.partners = connector.partner(len(self))
@@ -86,6 +87,11 @@ def connector_of(spec: dict, store, seed: int, statistics: Statistics | None = N
     grids = {name: store.attrs[name] for name in ("pre_grid", "post_grid")}
     shapes = {f"{name}_shape": store[name].shape[1:] for name in ("pre", "post")}
     return make_connector(spec, **grids, **shapes, seed=seed, statistics=statistics)
+
+
+def place_of(store) -> str:
+    """What messages call a Dataset of embeddings: its index, where it is a store."""
+    return store.encoding.get("source", HERE)
 
 
 def block_size(*shapes: tuple[int, ...]) -> int:

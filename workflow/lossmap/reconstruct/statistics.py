@@ -99,5 +99,13 @@ def store_digest(index: Path) -> str:
     return hashlib.sha256(Path(index).read_bytes()).hexdigest()
 
 
+def embeddings_digest(embeddings) -> str:
+    """SHA-256 of a Dataset of embeddings in memory, by the names of its images and their means on both sides."""
+    sha = hashlib.sha256(json.dumps(embeddings["image_id"].values.tolist()).encode())
+    for name in ("pre_mean", "post_mean"):
+        sha.update(embeddings[name].values.tobytes())
+    return sha.hexdigest()
+
+
 def _standardise(values: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
     return (values.float() - mean) / torch.where(std == 0, 1.0, std)

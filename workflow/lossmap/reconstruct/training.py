@@ -128,6 +128,20 @@ class Training:
         return self.history[-1]["epoch"]
 
 
+@dataclass(frozen=True)
+class Workplace:
+    """What a killed run goes on from. folder: where it lies; binding, JSON: what the run depends on, for a folder of
+    another binding is not used; minutes: how often it is brought up to date."""
+
+    folder: Path
+    binding: dict
+    minutes: float = 5.0
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "run.safetensors"
+
+
 class Run:
     """A network in training: its weights, the optimiser's moments, the best weights so far.
 
@@ -242,33 +256,32 @@ def train(
     schedule: Schedule,
     seed: int,
     accelerator: Accelerator,
-    work: Path,
-    binding: dict,
-    checkpoint_minutes: float = 5.0,
+    where: Workplace | None = None,
 ) -> Training:
     """Train a network in place, to least squared error on standardised pre; it ends with its best weights.
 
-    A run that was killed goes on from `work` and ends in the same weights, bit by bit on the same kind of machine and
-    number of threads. Several processes (`accelerate launch`) do what one does, each on its slice of every batch; only
-    dropout draws other noise.
+    A run that was killed goes on from its workplace and ends in the same weights, bit by bit on the same kind of
+    machine and number of threads. Several processes (`accelerate launch`) do what one does, each on its slice of every
+    batch; only dropout draws other noise.
 
     Parameters: network, (b, tokens, width) -> (b, patches, features), a `BeyondRidge` or one of `build_network`; what
-        needs no gradient is left as it is. batches and held_out, with the part of this process; seed, of dropout; work,
-        a folder for what a killed run goes on from, brought up to date every `checkpoint_minutes`; binding, JSON: what
-        the run depends on. A work folder of another binding is not used.
-    Raises: LossmapError if the loss or its gradient is not finite; the weights before that step are kept in `work`.
+        needs no gradient is left as it is. batches and held_out, with the part of this process; seed, of dropout;
+        where, what a killed run goes on from; None: nothing is kept on the way.
+    Raises: LossmapError if the loss or its gradient is not finite; the weights before that step are kept there.
     """
     network.to(accelerator.device)
     learner = network.network if isinstance(network, BeyondRidge) else network
     if schedule.whiten:
         whiten(learner, measure_whitening(batches, accelerator))
-    trainer = _Trainer(network, batches, held_out, schedule, seed, accelerator, Path(work), binding, checkpoint_minutes)
+    trainer = _Trainer(network, batches, held_out, schedule, seed, accelerator, where)
     trainer.begin()
     if trainer.run.progress.learning_rate is None:
         trainer.find_rate()
     trainer.go_on()
     if schedule.whiten:
         fold(learner)
+    if "_original_forward" in vars(network):  # accelerate's, in half precision; what follows is in full
+        accelerator.unwrap_model(network, keep_fp32_wrapper=False)
     progress = trainer.run.progress
     below = progress.best < progress.linear
     if trainer.alone and not below:
@@ -282,19 +295,20 @@ def train(
 class _Trainer:
     """A run, with all that its steps need; see `train`."""
 
-    def __init__(self, network, batches, held_out, schedule, seed, accelerator, work, binding, checkpoint_minutes):
+    def __init__(self, network, batches, held_out, schedule, seed, accelerator, where):
         # Alone and in full precision there is nothing to prepare, and accelerate would import a second's worth to see.
         alone = accelerator.num_processes == 1 and accelerator.mixed_precision == "no"
         self.module = network if alone else accelerator.prepare_model(network)
         self.network, self.batches, self.held_out, self.schedule = network, batches, held_out, schedule
         self.seed, self.accelerator = seed, accelerator
-        self.path, self.binding, self.every = work / "run.safetensors", binding, 60 * checkpoint_minutes
+        self.where = where
         self.alone = isinstance(network, BeyondRidge) and network.alone
         self.run, self.saved = Run(network), time.monotonic()
 
     def begin(self) -> None:
         """Go on from the work folder, or look at the held-out images once before the first step."""
-        self.run.resume(self.path, self.binding)
+        if self.where:
+            self.run.resume(self.where.file, self.where.binding)
         self.accelerator.wait_for_everyone()  # the first process may write as soon as the last has read
         progress = self.run.progress
         if not progress.history:
@@ -346,17 +360,18 @@ class _Trainer:
         """Train to the end; the network is left with its best weights."""
         schedule, progress = self.schedule, self.run.progress
         self.network.train()
-        quiet = not self.accelerator.is_main_process
-        with tqdm(total=schedule.steps, initial=progress.step, unit="step", disable=quiet) as bar:
+        # Only where it is so: TQDM_DISABLE, the environment's, holds where the argument is not given.
+        quiet = {} if self.accelerator.is_main_process else {"disable": True}
+        with tqdm(total=schedule.steps, initial=progress.step, unit="step", **quiet) as bar:
             for inputs, targets in self.batches.steps(progress.step, 0 if progress.ended else schedule.steps):
                 rate = schedule.rate(progress)
                 loss, norm = self.gradient(inputs, targets)
                 if not (math.isfinite(loss) and math.isfinite(norm)):
                     self.checkpoint(due=True)
+                    kept = f" The weights before this step are in {self.where.file}." if self.where else ""
                     raise LossmapError(
                         f"Step {progress.step + 1}, learning rate {rate:.3g}: the training loss is {loss:g}, the norm"
-                        f" of its gradient {norm:g}. The weights before this step are in {self.path}. Set a lower"
-                        " learning_rate or a smaller clip."
+                        f" of its gradient {norm:g}.{kept} Set a lower learning_rate or a smaller clip."
                     )
                 self.run.update(rate, schedule.weight_decay)
                 progress.losses.append(loss)
@@ -373,8 +388,10 @@ class _Trainer:
 
     def checkpoint(self, due: bool = False) -> None:
         """Bring the work folder up to date, if it is time."""
-        if self.accelerator.is_main_process and (due or time.monotonic() - self.saved >= self.every):
-            self.run.save(self.path, self.binding)
+        if self.where is None or not self.accelerator.is_main_process:
+            return
+        if due or time.monotonic() - self.saved >= 60 * self.where.minutes:
+            self.run.save(self.where.file, self.where.binding)
             self.saved = time.monotonic()
 
     def row(self, error: float, rate: float, train_loss: float | None) -> dict:

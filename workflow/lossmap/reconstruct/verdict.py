@@ -100,6 +100,9 @@ class Verdict:
     unfinished: tuple[Unfinished, ...] = ()
     tolerance: float = 0.01
 
+    def __str__(self) -> str:
+        return sentences(self)
+
     @property
     def settled(self) -> str:
         """ "yes", "no", or "not tested"."""

@@ -10,6 +10,18 @@ Patch losses are one such group, `patch_loss/<dataset>/<model>.zarr`, whose `zar
 
 from lossmap.store.format import StoreError
 from lossmap.store.index import iterate, open_store, write_index
-from lossmap.store.writer import CHUNK_BYTES, PartWriter
+from lossmap.store.memory import as_embeddings, from_arrays, in_memory
+from lossmap.store.writer import CHUNK_BYTES, PartWriter, write_part
 
-__all__ = ["CHUNK_BYTES", "PartWriter", "StoreError", "iterate", "open_store", "write_index"]
+__all__ = [
+    "CHUNK_BYTES",
+    "PartWriter",
+    "StoreError",
+    "as_embeddings",
+    "from_arrays",
+    "in_memory",
+    "iterate",
+    "open_store",
+    "write_index",
+    "write_part",
+]

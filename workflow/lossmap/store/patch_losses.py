@@ -75,6 +75,25 @@ class PatchLossWriter:
         self.group.finish(sealed=True)
 
 
+def losses_in_memory(batches: list[dict[str, np.ndarray]], embeddings: xr.Dataset, attributes: dict) -> xr.Dataset:
+    """The patch losses of one reconstructor as a Dataset.
+
+    Parameters: batches, as for `PatchLossWriter.append`, of one reconstructor; embeddings, of the same images, whose
+        patch_box is kept where there is one.
+    Returns: a Dataset with squared_error, norm_difference, cosine_error and pre_norm (image, row, col), float32.
+    """
+    grid = tuple(embeddings.attrs["pre_grid"])
+    variables = {}
+    for name in (*LOSSES, "pre_norm"):
+        values = np.concatenate([batch[name][0] if name in LOSSES else batch[name] for batch in batches])
+        variables[name] = ("image", "row", "col"), values.astype(np.float32).reshape(-1, *grid)
+    if "patch_box" in embeddings:
+        boxes = embeddings["patch_box"].values.reshape(-1, *grid, 4)
+        variables["patch_box"] = ("image", "row", "col", "edge"), boxes
+    coordinates = {"image_id": ("image", embeddings["image_id"].values)}
+    return xr.Dataset(variables, coordinates, {"pre_grid": list(grid), **attributes})
+
+
 def open_patch_losses(path: str | Path) -> xr.Dataset:
     """Open the patch losses of a dataset and a model, lazily, after every file was compared with its digests.
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
@@ -55,6 +56,22 @@ class Rows(BackendArray):
         for inside, picked in pieces:
             values[inside] = picked
         return values
+
+
+class Derived(Rows):
+    """An array computed from another of the same images, for those that are asked for.
+
+    Parameters: source, of a Dataset, images first; shape, of what function makes of one image; function, values of some
+        images -> (images, *shape) of the same dtype.
+    """
+
+    def __init__(self, source: xr.DataArray, shape: tuple[int, ...], function: Callable[[np.ndarray], np.ndarray]):
+        self.source, self.function = source, function
+        self.shape, self.dtype = (source.shape[0], *shape), source.dtype
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Images by number."""
+        return self.function(self.source[rows].values)
 
 
 class Recomputed(Rows):

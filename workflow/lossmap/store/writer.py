@@ -1,9 +1,11 @@
 """Writing one part of an embedding store."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import zarr
+from tqdm import tqdm
 
 from lossmap.store.format import DIMENSIONS, FORMAT, StoreError
 from lossmap.store.group_writer import GroupWriter, Growing
@@ -78,30 +80,13 @@ class PartWriter:
             raise ValueError(f"append wants {sorted(DIMENSIONS)} with equal rows, got {sorted(batch)} with {rows}")
         for name, values in batch.items():
             rounded = values.astype(self.dtypes[name], copy=False)
-            self._check_finite(name, rounded, batch.get(f"{name}_mean"))
+            check_finite(str(self.path), name, rounded, batch.get(f"{name}_mean"), self.image_ids[self.written :])
             if name in self.arrays:
                 self.arrays[name].hold(rounded)
         self.written += rows.pop()
         with self.group.writing():
             for array in self.arrays.values():
                 array.flush()
-
-    def _check_finite(self, name: str, values: np.ndarray, means: np.ndarray | None) -> None:
-        finite = np.isfinite(values)
-        if finite.all():
-            return
-        row = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
-        image = self.image_ids[self.written + row]
-        # Means are taken before rounding: where they are finite, only the stored dtype is too narrow.
-        if means is not None and np.isfinite(means[row]).all():
-            raise StoreError(
-                f"{self.path}: {name} of image {image} holds a value beyond the range of {values.dtype}. "
-                "Set extraction: dtype: float32 in the configuration."
-            )
-        raise StoreError(
-            f"{self.path}: {name} of image {image} is not finite (NaN or infinity): the model overflowed, "
-            "or its weights are damaged. Against overflow, set extraction: compute_dtype: bfloat16 or float32."
-        )
 
     def close(self) -> None:
         """Write what is left and the digest. Raises StoreError if images are missing or too many."""
@@ -111,3 +96,50 @@ class PartWriter:
             for array in self.arrays.values():
                 array.flush(everything=True)
         self.group.finish(provenance=self.provenance)
+
+
+def write_part(
+    embedded: Iterable[dict[str, np.ndarray]],
+    path: Path,
+    image_ids: list[str],
+    dtype: str,
+    attributes: dict,
+    store_post: bool = True,
+    what: str = "images",
+    provenance: dict | None = None,
+) -> None:
+    """Write one part of what is embedded, batch by batch, as it comes.
+
+    Parameters: embedded, batches for `PartWriter.append`; the others as for `PartWriter`. what: names the progress bar.
+    Raises: StoreError as `PartWriter`.
+    """
+    writer = None
+    with tqdm(total=len(image_ids), unit="image", desc=what) as progress:
+        for batch in embedded:
+            if writer is None:
+                shapes = batch["pre"].shape[1:], batch["post"].shape[1:]
+                writer = PartWriter(path, image_ids, *shapes, dtype, attributes, store_post, provenance)
+            writer.append(**batch)
+            progress.update(len(batch["pre"]))
+    writer.close()
+
+
+def check_finite(where: str, name: str, values: np.ndarray, means: np.ndarray | None, image_ids: list[str]) -> None:
+    """Raise StoreError at the first image that has a value which is not finite.
+
+    Parameters: where, what messages begin with; name, of the array; values, (images, ...) as rounded; means, of each
+        image, taken before rounding, where there are any: if they are finite, the dtype alone is too narrow.
+    """
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    row = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
+    if means is not None and np.isfinite(means[row]).all():
+        raise StoreError(
+            f"{where}: {name} of image {image_ids[row]} holds a value beyond the range of {values.dtype}. "
+            "Set extraction: dtype: float32 in the configuration."
+        )
+    raise StoreError(
+        f"{where}: {name} of image {image_ids[row]} is not finite (NaN or infinity): the model overflowed, "
+        "or its weights are damaged. Against overflow, set extraction: compute_dtype: bfloat16 or float32."
+    )

@@ -1,39 +1,135 @@
-"""From image files to embeddings before and after the connector, many at a time."""
+"""From images to embeddings before and after the connector, many at a time."""
 
+import json
+import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
+import xarray as xr
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from lossmap.data.images import load_image
+from lossmap.data.images import as_image, load_image
 from lossmap.errors import LossmapError
+from lossmap.store import in_memory, write_index, write_part
 from lossmap.vlm.loading import VisionSide
 from lossmap.vlm.preprocessing import Preprocessor
+from lossmap.vlm.stored import open_embeddings, with_patch_boxes
+
+Picture = str | Path | Image.Image | np.ndarray
 
 
 @dataclass(frozen=True)
 class Batches(Dataset):
-    """Batches of prepared images, in order. A fault is returned, not raised, so that its message stays as it is."""
+    """Batches of prepared images, in order. A fault is returned, not raised, so that its message stays as it is.
+
+    images: paths, PIL images or arrays (see `as_image`). sha256: of each file where a manifest has it, or None. names:
+    what messages call those that have no path.
+    """
 
     preprocessor: Preprocessor
-    paths: list[str]
-    sha256: list[str]
+    images: Sequence[Picture]
     batch_size: int
+    sha256: Sequence[str] | None = None
+    names: Sequence[str] | None = None
 
     def __len__(self) -> int:
-        return -(-len(self.paths) // self.batch_size)
+        return -(-len(self.images) // self.batch_size)
 
     def __getitem__(self, i: int):
-        rows = slice(i * self.batch_size, (i + 1) * self.batch_size)
+        rows = range(i * self.batch_size, min((i + 1) * self.batch_size, len(self.images)))
         try:
-            images = [load_image(*pair) for pair in zip(self.paths[rows], self.sha256[rows], strict=True)]
+            images = [self._load(row) for row in rows]
             return self.preprocessor.prepare(images), [image.size for image in images]
         except LossmapError as error:
             return error
+
+    def _load(self, row: int) -> Image.Image:
+        if self.sha256 is not None:
+            return load_image(self.images[row], self.sha256[row])
+        return as_image(self.images[row], self.names[row] if self.names is not None else f"image {row}")
+
+
+def embed(
+    model: VisionSide,
+    images: Sequence[Picture],
+    *,
+    image_ids: Sequence[str] | None = None,
+    batch_size: int = 32,
+    dtype: str = "float32",
+    store: str | Path | None = None,
+    threads: int | None = None,
+) -> xr.Dataset:
+    """Embed images before and after a model's connector.
+
+    Parameters: model, from `open_model`. images: paths of files, PIL images, arrays (height, width, 3) uint8, or some
+        of each. image_ids: their names, by default paths, and numbers of those that have none. batch_size: images in
+        one forward pass. dtype: of pre and post, "float32" or "float16". store: an index to write,
+        <folder>/<name>.json, for more images than memory holds, or to be read again by `open_embeddings` and by the
+        workflow; its parts go to <folder>/<name>/. threads: on a CPU, by default PyTorch's number; with a GPU,
+        processes that decode.
+    Returns: a Dataset, in memory or of the store: pre (image, patch, feature), what enters the connector, patches in
+        raster order; post (image, token, feature_out), what the language model receives; pre_mean and post_mean, over
+        patches and over tokens, in float32; patch_box (image, patch, edge): left, top, right, bottom of each patch in
+        pixels of the upright original image, and box (image, edge) of all of them; size (image, side): width and
+        height of the original. Attributes: pre_grid and post_grid (rows, columns; None where tokens have no place),
+        key: what they depend on.
+    Raises: LossmapError if there are no images, an id occurs twice, an image can't be read (it is named), or a value
+        is not finite.
+    """
+    images = [images] if _is_one(images) else list(images)
+    image_ids = [str(name) for name in image_ids] if image_ids is not None else _names(images)
+    if dtype not in ("float32", "float16"):
+        raise LossmapError(f"dtype is {dtype!r}. Choose float32 or float16.")
+    if not images or len(image_ids) != len(images):
+        raise LossmapError(f"{len(images)} images and {len(image_ids)} image_ids are given. Give one image or more.")
+    if len(set(image_ids)) < len(image_ids):
+        twice = next(name for i, name in enumerate(image_ids) if name in image_ids[:i])
+        raise LossmapError(f"image_ids: {twice} occurs twice. Give each image a name of its own.")
+    batches = Batches(model.preprocessor, images, batch_size, names=[f"image {name}" for name in image_ids])
+    made = {"checkpoint": model.checkpoint, "batch_size": batch_size, "dtype": dtype, "store_post": True}
+    made |= {"image_size": model.preprocessor.input_size[0] if model.family.view in ("any", "longest") else None}
+    made |= {"compute_dtype": str(model.dtype).removeprefix("torch.")}
+    about = describe(model, made)
+    embedded = embed_images(model, batches, getattr(torch, dtype), threads or torch.get_num_threads())
+    if store is None:
+        return with_patch_boxes(in_memory(embedded, image_ids, about))
+    index = Path(store)
+    if index.suffix != ".json":
+        raise LossmapError(f"{store}: is no name of an index. Give <folder>/<name>.json.")
+    part = index.with_suffix("") / f"part-{0:06d}-{len(images):06d}.zarr"
+    part.parent.mkdir(parents=True, exist_ok=True)
+    software = {"torch": torch.__version__, "transformers": transformers.__version__, "device": model.device.type}
+    write_part(embedded, part, image_ids, dtype, about, provenance=software)
+    write_index([part], index)
+    return open_embeddings(index)
+
+
+def describe(model: VisionSide, key: dict) -> dict:
+    """What a store says of how its embeddings were made, JSON. key: what they depend on, beyond the model itself."""
+    return {
+        "pre_grid": list(model.pre_grid),
+        "post_grid": model.post_grid and list(model.post_grid),
+        "preprocessing": json.loads(json.dumps(asdict(model.preprocessor))),
+        "key": {**model.provenance, **key},
+    }
+
+
+def _is_one(images) -> bool:
+    """Whether it is one image, not several."""
+    if isinstance(images, np.ndarray):
+        return images.ndim == 2 or (images.ndim == 3 and images.shape[2] == 3)
+    return isinstance(images, str | os.PathLike | Image.Image)
+
+
+def _names(images: Sequence[Picture]) -> list[str]:
+    return [os.fspath(image) if isinstance(image, str | os.PathLike) else str(i) for i, image in enumerate(images)]
 
 
 def embed_images(

@@ -25,13 +25,7 @@ class ImageGeometry:
 
     def boxes(self) -> np.ndarray:
         """(rows, cols, 4) float64: left, top, right, bottom of every patch."""
-        left, top, right, bottom = self.box
-        x = left + (right - left) * np.arange(self.cols + 1) / self.cols
-        y = top + (bottom - top) * np.arange(self.rows + 1) / self.rows
-        boxes = np.empty((self.rows, self.cols, 4))
-        boxes[..., 0], boxes[..., 1] = x[:-1], y[:-1, None]
-        boxes[..., 2], boxes[..., 3] = x[1:], y[1:, None]
-        return boxes
+        return patch_boxes(np.array([self.box], dtype=np.float64), (self.rows, self.cols))[0]
 
     def patch_box(self, row: int, col: int) -> tuple[float, float, float, float]:
         """Left, top, right, bottom of one patch. Raises: IndexError if the grid has no such patch."""
@@ -50,3 +44,18 @@ class ImageGeometry:
         col = int(np.floor((x + 0.5 - left) / (right - left) * self.cols))
         row = int(np.floor((y + 0.5 - top) / (bottom - top) * self.rows))
         return (row, col) if 0 <= row < self.rows and 0 <= col < self.cols else None
+
+
+def patch_boxes(boxes: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Boxes of what all patches of images cover, (n, 4): left, top, right, bottom, cut along a grid (rows, columns).
+
+    Returns: (n, rows, columns, 4), of the same dtype, computed in float64.
+    """
+    rows, cols = grid
+    left, top, right, bottom = boxes.astype(np.float64).T[..., None]
+    x = left + (right - left) * np.arange(cols + 1) / cols
+    y = top + (bottom - top) * np.arange(rows + 1) / rows
+    cut = np.empty((len(boxes), rows, cols, 4), boxes.dtype)
+    cut[..., 0], cut[..., 1] = x[:, None, :-1], y[:, :-1, None]
+    cut[..., 2], cut[..., 3] = x[:, None, 1:], y[:, 1:, None]
+    return cut

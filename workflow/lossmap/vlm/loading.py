@@ -2,11 +2,9 @@
 
 import copy
 import hashlib
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from operator import attrgetter
 from pathlib import Path
 
 import torch
@@ -20,39 +18,37 @@ from lossmap.errors import LossmapError
 from lossmap.vlm.checkpoints import resolve_checkpoint, weight_files
 from lossmap.vlm.families import Family, is_connector_key, is_vision_key, read_family
 from lossmap.vlm.preprocessing import Preprocessor, load_preprocessor
+from lossmap.vlm.tap import Tap
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TEXT_PARTS = ("language_model", "text_model")
 
 
 class VisionSide:
-    """A vision tower and its connector, ready to embed.
+    """A vision tower and its connector, ready to embed. The model is as it was before, between two calls of `embed`.
 
     model_type, family, config: what the checkpoint is; config is the checkpoint's own, unchanged.
-    preprocessor: makes its pixel inputs.  dtype, device: of the weights.
+    checkpoint, revision: where it comes from, None where that isn't known.
+    preprocessor: makes its pixel inputs.  dtype, device: of the vision tower's weights.
     pre_grid: (rows, cols) of patches before the connector; pre_dim: their width.
     post_grid: (rows, cols) of the tokens after it, None where they have no place in the image; post_tokens: how many
         the language model receives (LLaVA-NeXT and -OneVision end with one `image_newline` after the grid); post_dim:
         their width.
     """
 
-    def __init__(self, model_type, family, config, model, preprocessor, revision):
+    def __init__(self, model_type, family, config, model, preprocessor, revision, checkpoint=None):
         self.model_type: str = model_type
         self.family: Family = family
         self.config: PreTrainedConfig = config
         self.model: PreTrainedModel = model
         self.preprocessor: Preprocessor = preprocessor
         self.revision: str | None = revision
-        self.dtype: torch.dtype = model.dtype
-        self.device: torch.device = model.device
+        self.checkpoint: str | None = checkpoint and str(checkpoint)
+        first = next(values for name, values in model.named_parameters() if is_vision_key(family, name))
+        self.dtype: torch.dtype = first.dtype
+        self.device: torch.device = first.device
         self.pre_grid: tuple[int, int] = preprocessor.grid
-        # One hook for good, and what it sees kept by thread: threads may embed at the same time.
-        self._seen = seen = threading.local()
-
-        def keep(module, args, kwargs):
-            seen.pre = args[0] if args else next(iter(kwargs.values()))
-
-        attrgetter(family.connector)(model).register_forward_pre_hook(keep, with_kwargs=True)
+        self._tap = Tap(model, family.connector, one_view=family.view == "base")
         rows, cols = preprocessor.grid
         merge = family.merge(config) if family.merge else None
         self.post_grid: tuple[int, int] | None = (rows // merge, cols // merge) if merge else None
@@ -77,8 +73,9 @@ class VisionSide:
             image; post (images, post_tokens, post_dim), what the language model receives, in its order.
         Raises: LossmapError if the patches don't form the expected grid.
         """
-        post = self.model.get_image_features(**pixel_inputs).pooler_output
-        seen, self._seen.pre = self._seen.pre, None  # not kept in memory for longer than it is needed
+        with self._tap as tap:
+            post = self.model.get_image_features(**pixel_inputs).pooler_output
+            seen = tap.take()
         post = post if torch.is_tensor(post) else torch.stack(list(post))
         rows, cols = self.pre_grid
         images = len(pixel_inputs.get("image_grid_thw", pixel_inputs["pixel_values"]))
@@ -93,9 +90,11 @@ class VisionSide:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256, in hex, over names, dtypes, shapes and bytes of the weights in use: the same for the same weights in
-        the same precision, whatever the checkpoint's spelling and sharding."""
-        return digest_of(self.model.state_dict())
+        """SHA-256, in hex, over names, dtypes, shapes and bytes of the vision side's weights: the same for the same
+        weights in the same precision, whatever the checkpoint's spelling and sharding. Of a model that was loaded
+        whole, tower layers that nobody reads count too, and so does an adapter."""
+        state = self.model.state_dict().items()
+        return digest_of({name: values for name, values in state if is_vision_key(self.family, name)})
 
     @cached_property
     def connector_digest(self) -> str:
@@ -135,7 +134,7 @@ def load_vision_side(
     for part in TEXT_PARTS:
         if hasattr(model, part):
             setattr(model, part, None)
-    return VisionSide(model_type, family, config, model.to(device).eval(), preprocessor, revision)
+    return VisionSide(model_type, family, config, model.to(device).eval(), preprocessor, revision, checkpoint)
 
 
 def precision_of(dtype: str) -> torch.dtype:

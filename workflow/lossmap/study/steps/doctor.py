@@ -4,14 +4,13 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import subprocess
 from pathlib import Path
 
 import torch
 from packaging.requirements import Requirement
 
 from lossmap.errors import LossmapError
-from lossmap.vlm.checkpoints import CHECKOUT
+from lossmap.study.provenance import commit
 
 MISSING = "missing"
 LEAST_DISK = 2e9  # bytes; the default study takes 0.4 GB
@@ -43,17 +42,6 @@ def version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return MISSING
-
-
-def commit() -> str | None:
-    """Of the checkout that the package lies in, with + where files were edited since; None without git or checkout."""
-    if not (CHECKOUT / ".git").exists() or shutil.which("git") is None:
-        return None
-    found = subprocess.run(
-        ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty=+", "--abbrev=12"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return found.stdout.strip() or None
 
 
 def memory() -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from lossmap.errors import LossmapError
-from lossmap.measures.equality import first_of_equals
+from lossmap.measures.equality import compared_items
 from lossmap.measures.neighbours import rank_neighbours
 from lossmap.store.index import open_store
 from lossmap.study.neighbour_lists import STAGES, NeighbourLists, write_lists
@@ -25,18 +25,17 @@ def run(*, embeddings: Path, lists: Path, spec: dict, images: Path | None = None
     store = open_store(embeddings)
     means, ids = {stage: store[f"{stage}_mean"].values for stage in STAGES}, store["image_id"].values
     pixels = None if images is None else pd.read_parquet(images).set_index("image_id")["pixels_sha256"].loc[ids]
-    first = first_of_equals(means["pre"], pixels)
-    copy = first != np.arange(len(ids))
-    ranked = ids[~copy] if spec["equal_images"] == "drop" else ids
+    compared = compared_items(means["pre"], spec["equal_images"], pixels)
+    copy, ranked = compared.first != np.arange(len(ids)), ids[compared.items]
     if spec["k"] >= len(ranked):
         raise LossmapError(
             f"{embeddings}: {copy.sum()} of {len(ids)} images are copies of another; the {len(ranked)} left have fewer "
             f"than {spec['k']} neighbours each. Ask for fewer (k, recall, overlap_k), add images, or set equal_images: "
             "count."
         )
-    found = NeighbourLists(ranked, dict(zip(ids[copy], ids[first[copy]], strict=True)), {})
-    rows = found.rows_of(ids)
+    found = NeighbourLists(ranked, dict(zip(ids[copy], ids[compared.first[copy]], strict=True)), {})
     for stage in STAGES:
         for metric in spec["metrics"]:
-            found.rankings[metric, stage] = rank_neighbours(means[stage][rows], spec["k"], metric, device=device)
+            mine = means[stage][compared.rows]
+            found.rankings[metric, stage] = rank_neighbours(mine, spec["k"], metric, device=device)
     write_lists(lists, found)

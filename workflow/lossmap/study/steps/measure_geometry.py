@@ -11,14 +11,13 @@ from lossmap.measures.distortion import pair_changes, pair_quantiles, unit_rows
 from lossmap.measures.margin_means import margin_intervals
 from lossmap.measures.margins import Margins, neighbour_margins
 from lossmap.measures.overlap import chance_overlap, ranking_overlap
-from lossmap.measures.procrustes import align, first_components, shuffled_error, unexplained_shares
+from lossmap.measures.procrustes import first_components, procrustes
 from lossmap.measures.random_projection import dimension_curve, draws, kept_by_projection, sampling_margin
 from lossmap.measures.ranking import Ranking
-from lossmap.measures.resampling import ratio_interval
 from lossmap.measures.seeds import seed_for
 from lossmap.measures.similarity import (
     chance_trustworthiness,
-    debiased_cka,
+    cka,
     order_agreement,
     trustworthiness,
     trustworthiness_with_ties,
@@ -101,21 +100,14 @@ class _Summary:
 
 def _alignment(measured: _Summary, before: np.ndarray, after: np.ndarray) -> pd.DataFrame:
     """Procrustes as in the paper, shares of variance on held-out images; per image, its error and place in Figure 6."""
-    laid = align(before, after)
     rng = np.random.default_rng(measured.seed("alignment"))
-    measured.add_mean("procrustes_error", laid.errors, chance=shuffled_error(laid, rng))
+    found = procrustes(before, after, **measured.resampling, rng=rng)
+    laid = found.alignment
+    measured.add("procrustes_error", found.error.interval, chance=found.error.chance)
     for name in ("std", "min", "max"):
         measured.add(f"procrustes_error_{name}", (getattr(laid.errors, name)(), np.nan, np.nan))
-    shares = unexplained_shares(before, after, rng)
-    chances = {"rotation_standardised": "rotation_shuffled", "ridge": "ridge_shuffled"}
-    for name in ("rotation", *chances):
-        errors, variances = shares[name]
-        interval = ratio_interval(errors, variances, **measured.resampling)
-        chance = np.nan
-        if name in chances:
-            errors, variances = shares[chances[name]]
-            chance = errors.sum() / variances.sum()
-        measured.add(f"unexplained_{name}", interval, chance=chance, n=len(errors))
+    for name, share in found.unexplained.items():
+        measured.add(f"unexplained_{name}", share.interval, chance=share.chance, n=share.n)
     onto_before = first_components(laid.before)
     places = {
         "pre": laid.before @ onto_before,
@@ -128,7 +120,7 @@ def _alignment(measured: _Summary, before: np.ndarray, after: np.ndarray) -> pd.
 
 def _similarity(measured: _Summary, before: np.ndarray, after: np.ndarray, lists: list[np.ndarray]) -> None:
     """Measures of whole sets of embeddings."""
-    measured.add("cka", debiased_cka(before, after, **measured.resampling), chance=0)
+    measured.add("cka", cka(before, after, **measured.resampling).interval, chance=0)
     for stage, x, nearest in zip(STAGES, (before, after), lists, strict=True):
         measured.add(f"effective_rank_{stage}", effective_rank(x, **measured.resampling))
         dimension = intrinsic_dimension(x, nearest, measured.spec["confidence"])

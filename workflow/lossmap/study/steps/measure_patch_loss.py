@@ -11,10 +11,10 @@ from tqdm import tqdm
 from lossmap.measures.seeds import seed_for
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.measures.unexplained import unexplained
-from lossmap.reconstruct.evaluation import evaluate, load_rungs
+from lossmap.reconstruct.evaluation import best_of, image_means, load_rungs, measure_losses
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.statistics import Statistics
-from lossmap.store.patch_losses import LOSSES, PatchLossWriter
+from lossmap.store.patch_losses import PatchLossWriter
 from lossmap.study.products import product_key
 from lossmap.study.provenance import provenance
 from lossmap.vlm.stored import open_embeddings
@@ -44,7 +44,7 @@ def run(
     statistics = Statistics.load(reconstructors / "own" / "statistics.safetensors")
     pairs = pairs_of(open_embeddings(embeddings, device), statistics, device)
     rungs = load_rungs(reconstructors / "own", spec["rungs"], [spec["share"]], statistics, device)
-    best = min((rung for rung in rungs if rung.converged), key=lambda rung: rung.held_out_error).rung
+    best = best_of(rungs).rung
     image_ids, about = pairs.store["image_id"].values.tolist(), pairs.store.attrs
     how = {name: spec[name] for name in ("rungs", "share")} | {"statistics": statistics.digest}
     key = {**product_key("patch_losses"), "embeddings": about["key"], **how}
@@ -53,12 +53,10 @@ def run(
     writer = PatchLossWriter(losses, names, image_ids, about["pre_grid"], more)
     blocks = []
     with tqdm(total=len(pairs), unit="image", desc="patch losses") as progress:
-        for rows, found in evaluate(pairs, rungs, spec["batch_size"]):
-            batch = {name: torch.stack([getattr(loss, name) for loss in found]).cpu().numpy() for name in LOSSES}
-            pre_norm = found[0].norm.cpu().numpy()
-            writer.append(**batch, pre_norm=pre_norm)
-            blocks.append(_per_image(batch, pre_norm, pairs.pre_shape[1]))
-            progress.update(rows.stop - rows.start)
+        for batch in measure_losses(pairs, rungs, spec["batch_size"]):
+            writer.append(**batch)
+            blocks.append(image_means(batch, pairs.pre_shape[1]))
+            progress.update(len(batch["pre_norm"]))
     writer.close()
     per_image = {name: np.concatenate([block[name] for block in blocks], axis=-1) for name in blocks[0]}
     variance = per_image.pop("variance")
@@ -72,13 +70,6 @@ def run(
         means.append(_summary(rung, values, variance, copied, spec) | {"best": rung.rung == best})
     pd.concat(frames).to_parquet(images, index=False)
     pd.DataFrame(means).to_parquet(summary, index=False)
-
-
-def _per_image(batch: dict, pre_norm: np.ndarray, features: int) -> dict:
-    """Means over the patches of each image: losses (reconstructors, images), variance (images,)."""
-    means = {name: batch[name].mean(axis=-1) for name in LOSSES}
-    absolute = np.abs(batch["norm_difference"]).mean(axis=-1)
-    return {**means, "absolute_norm_difference": absolute, "variance": (pre_norm**2).mean(axis=-1) / features}
 
 
 def _summary(rung, values: dict, variance: np.ndarray, copied: np.ndarray, spec: dict) -> dict:

@@ -9,16 +9,12 @@ import torch
 from accelerate import Accelerator
 
 from lossmap.errors import LossmapError
-from lossmap.measures.seeds import seed_for
-from lossmap.reconstruct.batches import Batches, HeldOut
-from lossmap.reconstruct.linear import has_enough
-from lossmap.reconstruct.networks import BeyondRidge, build_network
+from lossmap.reconstruct.learning import TrainingSettings, train_network
 from lossmap.reconstruct.pairs import pairs_of
-from lossmap.reconstruct.saving import TOLD, file_digest, load_reconstructor, save_reconstructor
-from lossmap.reconstruct.sizes import batch_size, round_steps, step_limit
+from lossmap.reconstruct.saving import file_digest, load_reconstructor, save_reconstructor
 from lossmap.reconstruct.split import split_images
 from lossmap.reconstruct.statistics import Statistics
-from lossmap.reconstruct.training import Schedule, Training, train
+from lossmap.reconstruct.training import Training, Workplace
 from lossmap.study.products import product_key
 from lossmap.study.provenance import provenance
 from lossmap.vlm.stored import open_embeddings
@@ -37,8 +33,7 @@ def run(*, embeddings: Path, statistics: Path, ridge: Path, reconstructor: Path,
     killed run goes on from <reconstructor>.partial/, which is removed in the end.
     """
     how = dict(spec["training"])
-    names = ("epochs", "batch", "buffer", "memory", "threads", "processes", "checkpoint_minutes")
-    epochs, batch, buffer, memory, threads, processes, minutes = (how.pop(name) for name in names)
+    threads, processes, minutes = (how.pop(name) for name in ("threads", "processes", "checkpoint_minutes"))
     torch.set_num_threads(threads)
     gpu = torch.cuda.is_available()
     accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
@@ -51,47 +46,36 @@ def run(*, embeddings: Path, statistics: Path, ridge: Path, reconstructor: Path,
     measured.check_store(embeddings)
     pairs = pairs_of(open_embeddings(embeddings, accelerator.device), measured, accelerator.device)
     split = split_images(len(pairs), spec["held_out"], spec["shares"], spec["seed"])
-    batch = batch or batch_size(min(map(len, split.train.values())))
-    seed = seed_for(spec["seed"], "train_reconstructor")
-    part = accelerator.process_index, accelerator.num_processes
-    batches = Batches(pairs, split.train[spec["share"]], batch, seed, buffer, memory, part)
-    held_out = HeldOut(pairs, split.held_out, batch, memory, part)
-    blocks = pairs.connector.blocks
-    shapes = {"pre_shape": list(pairs.pre_shape), "post_shape": list(pairs.post_shape)}
-    shapes["blocks"] = None if blocks is None else blocks.tolist()
     start = {"file": ridge.name, "sha256": file_digest(ridge)}
     linear, _ = load_reconstructor(ridge, measured.digest)
-    torch.manual_seed(seed)
-    alone = not has_enough(len(batches.images), pairs.post_shape, blocks)
-    network = BeyondRidge(linear, build_network(spec["network"], **shapes), alone).silence()
-    steps = step_limit((len(pairs) - len(split.held_out)) // batch, epochs)
-    schedule = Schedule(steps=steps, round=round_steps(len(split.held_out), batch), **how)
     key = {**product_key("networks"), "spec": spec, "statistics": measured.digest, "ridge": start}
     work = reconstructor.with_name(f"{reconstructor.name}.partial")
-    done = train(network, batches, held_out, schedule, seed, accelerator, work, key, minutes)
+    where = Workplace(work, key, minutes)
+    learned = train_network(
+        pairs, split, spec["share"], spec["network"], linear, spec["seed"], TrainingSettings(**how), accelerator, where
+    )
     if accelerator.is_main_process:
-        told = {name: getattr(done, name) for name in TOLD}
-        architecture = {**spec["network"], **shapes, **told} | ({} if network.alone else {"ridge": start})
-        device = "cuda" if gpu else "cpu"
-        made = {"key": key, "provenance": provenance("train_reconstructor", device=device)}
-        save_reconstructor(network, architecture, measured.digest, reconstructor, made)
+        done, architecture = learned.training, learned.architecture
+        architecture |= {} if learned.module.alone else {"ridge": start}
+        made = {"key": key, "provenance": provenance("train_reconstructor", device="cuda" if gpu else "cpu")}
+        save_reconstructor(learned.module, architecture, measured.digest, reconstructor, made)
         with history.open("w", newline="") as file:
             writer = csv.DictWriter(file, [*done.history[0], "converged"], lineterminator="\n")
             writer.writeheader()
             writer.writerows(row | {"converged": done.converged} for row in done.history)
-        print(_told(done, schedule, batch), file=sys.stderr)
+        print(_told(done, learned.steps, learned.batch), file=sys.stderr)
         shutil.rmtree(work, ignore_errors=True)
     accelerator.end_training()
 
 
-def _told(done: Training, schedule: Schedule, batch: int) -> str:
+def _told(done: Training, steps: int, batch: int) -> str:
     """How the training went, for the log."""
     how = "as the study sets it"
     if done.trials:
         tried = ", ".join(f"{rate:g}: {'not finite' if e is None else format(e, '.4g')}" for rate, e in done.trials)
         how = f"found by the held-out error after {done.trial_steps} steps ({tried})"
     rest = "came to rest" if done.converged else "has NOT CONVERGED"
-    steps = f"{done.history[-1]['step']:,} of at most {schedule.steps:,} steps of {batch} images"
+    taken = f"{done.history[-1]['step']:,} of at most {steps:,} steps of {batch} images"
     error = f"Held-out error {done.linear_error:.4g} of ridge, then {done.held_out_error:.4g}"
     alone = ", without ridge, which has too few images for its inputs" * done.alone
-    return f"Learning rate {done.learning_rate:g}, {how}. {error}{alone}: {rest} in {steps}."
+    return f"Learning rate {done.learning_rate:g}, {how}. {error}{alone}: {rest} in {taken}."

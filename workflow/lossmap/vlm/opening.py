@@ -1,0 +1,82 @@
+"""Opening a model to measure it: a checkpoint, or one that is already loaded."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lossmap.errors import LossmapError
+from lossmap.vlm.families import FAMILIES, is_vision_key
+from lossmap.vlm.loading import VisionSide, load_vision_side
+from lossmap.vlm.preprocessing import read_preprocessor
+
+
+def open_model(
+    model: str | Path | torch.nn.Module,
+    processor: Any = None,
+    *,
+    revision: str | None = None,
+    image_size: int | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+) -> VisionSide:
+    """A model's vision tower and connector, ready for `embed`.
+
+    Parameters: model, a checkpoint (a folder, or a hub id with revision, of which only the vision side is loaded), or a
+        model of transformers in memory: the base class or the one that generates, on any device, in any precision, in
+        training or not, with or without an adapter by peft, loaded or merged. It is used as it is, and left as it was.
+        processor: of a model in memory, its processor or image processor. revision: of a hub id, the commit, 40 hex
+        digits. image_size: side of the model's square input in pixels, for families that take any (Qwen, Idefics,
+        SmolVLM, Mistral). dtype and device: of a checkpoint; by default "float32", and a GPU where there is one.
+    Returns: VisionSide. Every image is seen in one square view (see the README).
+    Raises: LossmapError if the checkpoint can't be had, the family is not known, the processor is missing or makes
+        other pixels than Lossmap would, weights are not in memory, or revision, dtype or device are given with a
+            model in memory.
+    """
+    if isinstance(model, str | Path):
+        if processor is not None:
+            raise LossmapError(f"{model}: a checkpoint brings its own processor. Leave processor out.")
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return load_vision_side(model, revision, dtype or "float32", device, image_size)
+    given = [name for name, value in (("revision", revision), ("dtype", dtype), ("device", device)) if value]
+    if given:
+        raise LossmapError(f"A model in memory is used as it is: leave out {', '.join(given)}.")
+    return _of_memory(model, processor, image_size)
+
+
+def _of_memory(model: torch.nn.Module, processor: Any, image_size: int | None) -> VisionSide:
+    if hasattr(model, "get_base_model"):  # peft's wrapper; the adapter's layers stay where they are, inside the model
+        model = model.get_base_model()
+    base = getattr(model, "base_model", model)  # of the class that generates; a base model is its own
+    model_type = getattr(getattr(base, "config", None), "model_type", None)
+    called = f"{getattr(model, 'name_or_path', '') or 'The model'} ({type(model).__name__})"
+    if model_type not in FAMILIES or not hasattr(base, "get_image_features"):
+        raise LossmapError(
+            f"{called}: is no vision-language model that Lossmap knows (its model_type is {model_type!r})."
+            f" Known families: {', '.join(FAMILIES)}."
+        )
+    if processor is None:
+        raise LossmapError(
+            f"{called}: give its processor, too, which says how images become pixels: open_model(model, processor),"
+            " with processor = AutoProcessor.from_pretrained(...)."
+        )
+    if any(values.is_meta for name, values in base.named_parameters() if is_vision_key(FAMILIES[model_type], name)):
+        raise LossmapError(
+            f"{called}: weights of its vision side are not in memory (left on disk, or in main memory, by device_map)."
+            " Load the model with the vision side on one device."
+        )
+    image_processor = getattr(processor, "image_processor", processor)
+    with tempfile.TemporaryDirectory() as folder:  # from here on it is read as a checkpoint's are
+        try:
+            base.config.save_pretrained(folder)
+            image_processor.save_pretrained(folder)
+        except Exception as error:  # whatever their classes raise
+            raise LossmapError(
+                f"{called}: its configuration or its image processor can't be written as JSON"
+                f" ({type(error).__name__}: {error}). Give those that the model was loaded with."
+            ) from None
+        preprocessor = read_preprocessor(Path(folder), image_size, called)
+    revision = getattr(base.config, "_commit_hash", None)
+    checkpoint = getattr(model, "name_or_path", "") or None
+    return VisionSide(model_type, FAMILIES[model_type], base.config, base, preprocessor, revision, checkpoint)

@@ -5,7 +5,7 @@ from pathlib import Path
 import xarray as xr
 from xarray.core import indexing
 
-from lossmap.store import open_store
+from lossmap.store.index import open_store
 from lossmap.store.rows import Derived
 from lossmap.vlm.geometry import patch_boxes
 

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from lossmap.reconstruct.batches import Batches, HeldOut
 from lossmap.reconstruct.linear import Ridge
 from lossmap.reconstruct.networks import BeyondRidge, build_network
-from lossmap.reconstruct.training import Schedule, train
+from lossmap.reconstruct.training import Schedule, Workplace, train
 
 PLAIN = {"kind": "mlp", "widths": [16], "dropout": 0.0}
 NOISY = {"kind": "transformer", "width": 8, "layers": 1, "heads": 2, "dropout": 0.3}
@@ -47,7 +47,7 @@ def run_training(
     torch.manual_seed(0)
     network = build_network(architecture, pairs.pre_shape, pairs.post_shape, [[0], [1], [2], [3]])
     schedule = Schedule(**({"steps": 60, "round": 20, "patience": 9, "learning_rate": 0.01} | changes))
-    return network, train(network, batches, held_out, schedule, 7, accelerator, work, binding or {}, minutes)
+    return network, train(network, batches, held_out, schedule, 7, accelerator, Workplace(work, binding or {}, minutes))
 
 
 def held_out_error_of(network, pairs=None):
@@ -75,4 +75,4 @@ def linear_start(pairs, alone=False):
 def train_from(network, pairs, work, **changes):
     batches, held_out = Batches(pairs, np.arange(320), 16, seed=5), HeldOut(pairs, np.arange(320, 400), 16)
     schedule = Schedule(**({"steps": 800, "round": 25} | changes))
-    return train(network, batches, held_out, schedule, 7, ACCELERATOR, work, {}, 1e9)
+    return train(network, batches, held_out, schedule, 7, ACCELERATOR, Workplace(work, {}, 1e9))

@@ -22,6 +22,7 @@ from lossmap.reconstruct.networks import parameters
 from lossmap.reconstruct.saving import load_reconstructor, load_tensors
 from lossmap.reconstruct.sizes import batch_size, round_steps, step_limit
 from lossmap.reconstruct.statistics import Statistics
+from lossmap.study.products import product_version
 from lossmap.study.steps import fit_linear, measure_statistics, train_reconstructor
 
 ROOT = Path(__file__).parents[1]
@@ -132,12 +133,29 @@ def written(folder):
 
 
 def test_memory_does_not_change_the_weights(toy, tmp_path):
-    contents = set()
+    made = []
     for name, memory in (("held", 10**9), ("streamed", 0)):
         (tmp_path / name).mkdir()
         train_reconstructor.run(**arguments(toy, tmp_path / name), spec=spec_of(PLAIN, memory=memory))
-        contents.add((tmp_path / name / "r.safetensors").read_bytes())
-    assert len(contents) == 1
+        made.append(load_tensors(tmp_path / name / "r.safetensors"))
+    (held, told), (streamed, other) = made
+    assert held.keys() == streamed.keys()
+    assert all(torch.equal(values, streamed[name]) for name, values in held.items())
+    assert told["architecture"] == other["architecture"]
+
+
+def test_a_network_states_its_key_and_who_made_it(toy, tmp_path):
+    spec = spec_of(PLAIN)
+    train_reconstructor.run(**arguments(toy, tmp_path), spec=spec)
+    _, told = load_tensors(tmp_path / "r.safetensors")
+    assert told["key"] == {
+        "product": "networks",
+        "version": product_version("networks"),
+        "spec": spec,
+        "statistics": told["statistics"],
+        "ridge": told["architecture"]["ridge"],
+    }
+    assert {"code", "commit", "torch", "transformers", "device"} == told["provenance"].keys()
 
 
 def test_a_killed_run_ends_in_the_same_bytes(toy, tmp_path):

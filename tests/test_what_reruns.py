@@ -131,7 +131,7 @@ def test_a_raised_version_makes_that_product_anew_and_what_follows(study, edit, 
 def test_a_raised_version_is_the_reason_that_is_given(study, edit):
     edit(f"{PACKAGE}/study/products.py", '"ladder": {1: "first"}', '"ladder": {1: "first", 2: "another"}')
     done = snakemake(study, "-n")
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("measure_ladder  ")]
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("measure_ladder  results/")]
     assert len(lines) == len(MODELS)
     assert all("Params have changed since last execution" in line for line in lines)
 

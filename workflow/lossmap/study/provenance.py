@@ -1,5 +1,6 @@
 """Which code and which software made a result. For readers: nothing is compared by it and nothing made anew for it."""
 
+import os
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +25,8 @@ def commit() -> str | None:
         return None
     command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        unlocked = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # many jobs may ask at once
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=unlocked).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

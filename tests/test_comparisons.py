@@ -1,12 +1,17 @@
 """Paired differences of two models: nothing against itself, known shifts, what can't be paired, table and figure."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
-from small_study import ROOT, small_study
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from small_study import ROOT, clone, small_study, snakemake
 
 from lossmap.errors import LossmapError
 from lossmap.measures.neighbours import rank_neighbours
@@ -158,3 +163,41 @@ def test_a_study_that_measures_nothing_has_nothing_to_compare(monkeypatch):
     kept = {key: config[key] for key in ("study", "miniature", "models", "datasets")}
     with pytest.raises(LossmapError, match="compare: needs overlap, reconstruction"):
         check_study({**kept, "compare": [["llava-mini", "idefics2-mini"]]})
+
+
+def test_a_fine_tune_of_the_connector_shares_all_of_pre_with_its_base(tmp_path):
+    """With the real Snakefile: two checkpoints of one tower, and a second run that has nothing to do."""
+    folder = clone(tmp_path / "checkout")
+    tuned = Path(shutil.copytree(folder / "workflow/zoo/llava", folder / "tuned"))
+    weights = load_file(tuned / "model.safetensors")
+    connector = {name for name in weights if "multi_modal_projector" in name and name.endswith("weight")}
+    noise = torch.Generator().manual_seed(0)
+    for name in connector:
+        weights[name] += 0.5 * weights[name].std() * torch.randn(weights[name].shape, generator=noise)
+    save_file(weights, tuned / "model.safetensors", metadata={"format": "pt"})
+    (folder / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(folder / f"photos/{i}.png")
+    config = {
+        "study": "tuning",
+        "models": {"base": {"checkpoint": "workflow/zoo/llava"}, "tuned": {"checkpoint": "tuned"}},
+        "datasets": {"photos": {"format": "image_folder", "images": "photos"}},
+        "overlap": {"datasets": ["photos"], "k": [3]},
+        "compare": [["base", "tuned"]],
+    }
+    done = snakemake(folder, "comparisons", config=config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = pd.read_csv(folder / "results/tuning/tables/comparisons.csv")
+    assert table["measure"].tolist() == ["overlap"] * 2
+    assert (table["equal_pre"] == 1).all()
+    assert (table["value_base"] != table["value_tuned"]).any()
+    stores = folder / "results/tuning/embeddings/photos"
+    shards = {
+        model: [path for path in sorted((stores / model).glob("*/pre/c/**/*")) if path.is_file()]
+        for model in ("base", "tuned")
+    }
+    assert len(shards["base"]) > 0
+    assert [p.stat().st_ino for p in shards["base"]] == [p.stat().st_ino for p in shards["tuned"]]
+    again = snakemake(folder, "comparisons", config=config)
+    assert "Nothing to be done" in again.stdout + again.stderr

@@ -120,7 +120,7 @@ def test_a_loaded_model_gives_the_bytes_of_its_checkpoint(model_type, tmp_path):
     for model in (loaded, loaded.model):
         opened = lossmap.open_model(model, processor, **side_of(model_type))
         assert_same(lossmap.embed(opened, pictures()), wanted)
-        assert opened.connector_digest == wanted.attrs["provenance"]["connector_digest"]
+        assert opened.connector_digest == wanted.attrs["key"]["connector_digest"]
     assert [module.training for module in loaded.modules()] == modes
     assert loaded.config.to_dict() == config
     assert not any(module._forward_pre_hooks for module in loaded.modules())
@@ -157,7 +157,7 @@ def test_half_precision_stays_half_precision(tmp_path):
     found = lossmap.embed(lossmap.open_model(loaded, IMAGE_PROCESSORS["llava"]()), pictures())
     assert_same(found, lossmap.embed(lossmap.open_model(tmp_path, dtype="bfloat16", device="cpu"), pictures()))
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
-    assert found.attrs["provenance"]["compute_dtype"] == "bfloat16"
+    assert found.attrs["key"]["compute_dtype"] == "bfloat16"
 
 
 @pytest.mark.parametrize("model_type", MAIN)

@@ -30,7 +30,7 @@ def dataset(folder, name, images, saved="PNG", **options):
         image.save(source / f"{name}-{i:02d}", saved, **options)
     tables = {key: out / f"{key}.parquet" for key in ("images", "captions", "questions", "thumbnails")}
     spec = {"format": "image_folder", "images": str(source)}
-    read_dataset.run(**tables, summary=out / "manifest.json", spec=spec)
+    read_dataset.run(**tables, summary=out / "manifest.json", digests=out / "images.sha256", spec=spec)
     return tables["images"]
 
 

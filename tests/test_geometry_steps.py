@@ -180,10 +180,10 @@ def test_table_5_has_the_papers_values_for_its_images_only(results, tmp_path):
     tabulate_table5.run(summaries=paths(results, "summary"), **outputs(tmp_path), spec=CHECKPOINTS)
     ours = pd.read_csv(tmp_path / "csv").set_index("model").loc["rotation"]
     assert pd.read_csv(tmp_path / "csv")["residual_mean_reported"].isna().all()
-    page = (tmp_path / "html").read_text().split("<table>")[1]
+    page = (tmp_path / "html").read_text().split("<table>")[1].split("<script>")[0]
     assert "reported" not in page
     for title in ("mean", "standard deviation", "smallest", "largest"):
-        assert f">residual, {title}<small>unit of the embeddings</small></th>" in page
+        assert f">residual, {title}</button><small>unit of the embeddings</small></th>" in page
     names = ("unexplained_rotation_standardised", "unexplained_ridge")
     shares = [f"{ours[name]:.3f} [{ours[f'{name}_low']:.3f}, {ours[f'{name}_high']:.3f}]" for name in names]
     assert shares[1] == "0.000 [0.000, 0.000]"
@@ -229,7 +229,7 @@ def test_table_7_has_the_papers_values_for_its_llava(results, tmp_path, monkeypa
 def test_tables_of_geometry_show_what_their_summaries_hold(results, tmp_path, name, column, sentence):
     spec = {"table": name, "confidence": 0.95}
     tabulate_geometry.run(summaries=paths(results, "summary"), **outputs(tmp_path), spec=spec)
-    assert f">{column}<small>share" in (tmp_path / "html").read_text()
+    assert f">{column}</button><small>share" in (tmp_path / "html").read_text()
     assert sentence in (tmp_path / "finding").read_text()
     table = pd.read_csv(tmp_path / "csv")
     ours = summary(results, "unrelated").loc[("mutual_neighbours", 3), "value"]

@@ -398,7 +398,7 @@ def test_answer_tables_adjust_p_over_all_models_and_feed_the_figure(tmp_path):
     assert f"intervals without 0: {away} of 6 in relevant patches" in finding
     assert f"<td>{row['rho']:.3f} [{row['low']:.3f}, {row['high']:.3f}]</td>" in html
     for name in ("used", "without such patches", "mask not seen", "unscored"):
-        assert f">{name}<small>count</small></th>" in html
+        assert f">{name}</button><small>count</small></th>" in html
     draw_figure5.run(table=tmp_path / "csv", pdf=tmp_path / "5.pdf", png=tmp_path / "5.png")
     assert (tmp_path / "5.pdf").stat().st_size > 1000
     html, table, finding = tabulate(tmp_path, paths, tabulate_relations, "within_image")

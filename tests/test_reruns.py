@@ -53,6 +53,7 @@ def test_a_corrected_caption_runs_what_reads_captions_of_its_dataset(copy):
         "read_dataset coco-karpathy",
         *(f"tabulate_captions {table}" for table in ("table3_cider", "table4")),
         *("draw_captions", "make_browser", "make_report"),
+        *(f"compare_models {' '.join(MODELS)}", "tabulate_comparisons", "draw_comparisons"),
     }
     assert not jobs(copy)
 

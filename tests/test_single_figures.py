@@ -9,10 +9,11 @@ from small_study import ROOT, planned, snakemake
 
 @contextmanager
 def changed_since(study):
-    """The extraction's code was edited and all parts of stores were deleted; everything is put back in the end."""
-    code = study / "workflow/lossmap/vlm/embedding.py"
+    """The version of embeddings was raised and all parts of stores were deleted; all is put back in the end."""
+    code = study / "workflow/lossmap/study/products.py"
     content, state = code.read_bytes(), code.stat()
-    code.write_bytes(content + b"\n\nADDED = 1\n")
+    code.write_bytes(content.replace(b'"embeddings": {1: "first"}', b'"embeddings": {1: "first", 2: "second"}'))
+    assert code.read_bytes() != content
     aside = {parts: study / f"aside-{i}" for i, parts in enumerate((study / "results/small/embeddings").glob("*/*/"))}
     for parts, place in aside.items():
         parts.rename(place)

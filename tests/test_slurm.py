@@ -279,10 +279,16 @@ def planned_parts(folder, config=None) -> int:
 
 @pytest.mark.slurm
 def test_an_interrupt_cancels_all_jobs(unembedded):
+    node = ["scontrol", "update", "NodeName=localhost"]
+    slurm(*node, "State=DRAIN", "Reason=test")  # so that no job ends before all are submitted
     with Started(unembedded, *STORES, "--configfile", "small.yaml") as snakemake:
         # All of them submitted, for Snakemake knows nothing of a job that is on its way to SLURM, and nothing left to
         # print, for its log handler drops a KeyboardInterrupt.
-        snakemake.until(lambda: len(snakemake.jobs()) == PARTS and snakemake.states()["RUNNING"])
+        try:
+            snakemake.until(lambda: len(snakemake.jobs()) == PARTS)
+        finally:
+            slurm(*node, "State=RESUME")
+        snakemake.until(lambda: snakemake.states()["RUNNING"])
         assert snakemake.end(signal.SIGINT) != 0
         wait_for_no_job(snakemake.run)
         assert snakemake.states()["CANCELLED"] >= 2

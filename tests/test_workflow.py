@@ -85,7 +85,7 @@ def test_the_store_opens_as_an_xarray_dataset(study):
 
 def test_the_readmes_lines_open_a_store(study):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    (lines,) = (block for block in blocks if "open_store" in block)
+    (lines,) = (block for block in blocks if "open_embeddings(" in block)
     assert len([line for line in lines.splitlines() if line]) == 3
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
     command = [sys.executable, "-c", lines.replace("results/mini/", "results/small/")]

@@ -11,6 +11,7 @@ from scipy import stats
 from lossmap.errors import LossmapError
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.measures.unexplained import growth, unexplained, unexplained_difference
+from lossmap.reconstruct.ladder import Ladder
 from lossmap.reconstruct.networks import build_network
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.saving import load_reconstructor, save_reconstructor
@@ -368,3 +369,36 @@ def test_damaged_and_foreign_reconstructors_are_named(trained, tmp_path):
     save_reconstructor(module, architecture, statistics.digest, path)
     with pytest.raises(LossmapError, match=r"own/ridge-100.safetensors: doesn't say its held-out error"):
         measure((copy, evaluation), tmp_path)
+
+
+def ladder_of(rungs):
+    """A ladder of one connector. rungs: (rung, architecture, share, parameters, fvu, converged)."""
+    frames = [
+        pd.DataFrame(
+            {
+                **{"image_id": ["a", "b"], "squared_error": fvu, "cosine_error": 0.1, "variance": 1.0},
+                **{"dataset": "d", "model": "m", "connector": "own", "kind": "own", "lossless": False},
+                **{"rung": rung, "architecture": architecture, "share": share, "parameters": parameters},
+                **{"held_out_error": fvu, "converged": converged, "post_numbers": 8, "pre_numbers": 8},
+            }
+        )
+        for rung, architecture, share, parameters, fvu, converged in rungs
+    ]
+    return Ladder(pd.concat(frames, ignore_index=True), "here", 100, 0.95, 0)
+
+
+def test_how_far_a_curve_goes_is_told_by_networks_like_the_best_or_by_none():
+    ridge = [("ridge", "ridge", 25, 10, 0.5, True), ("ridge", "ridge", 100, 10, 0.4, True)]
+    small = [("small", "mlp", 25, 10, 0.4, True), ("small", "mlp", 100, 10, 0.2, True)]
+    large = [("large", "mlp", 25, 40, 0.4, True), ("large", "mlp", 100, 40, 0.1, True)]
+    by_size, by_images = np.log(0.2 / 0.1) / np.log(4), np.log(0.4 / 0.1) / np.log(4)
+    assert ladder_of([*ridge, *small, *large]).reach("own", 10) == pytest.approx(0.1 * 10 ** -(by_size + by_images))
+    # The best has no curve over images that converged: another network of its kind has.
+    unfinished = [(*large[0][:5], False), large[1]]
+    by_others = np.log(0.4 / 0.2) / np.log(4)
+    assert ladder_of([*ridge, *small, *unfinished]).reach("own", 10) == pytest.approx(
+        0.1 * 10 ** -(by_size + by_others)
+    )
+    # No network has: ridge says nothing of what more images would teach it.
+    both = [(*small[0][:5], False), small[1], *unfinished]
+    assert ladder_of([*ridge, *both]).reach("own", 10) == 0

@@ -93,13 +93,15 @@ class Ladder:
     def reach(self, connector: str, factor: float) -> float:
         """FVU that the best would leave with `factor` times the parameters and images, if its curves went on.
 
-        0 where it has no curve by one of them: then nothing is known.
+        0 where it has no curve by one of them: then nothing is known. Networks of one kind stand for another as to
+        their size; as to images, only what is built like the best: ridge stops learning where a network begins to.
         """
         rows, best = self.evidence(connector), self.table.loc[self.best(connector)]
         value = float(best["fvu"])
         for by, curves in (("capacity", _capacities(rows)), ("data", _shares(rows))):
-            of = "architecture" if by == "capacity" else "rung"
-            mine = [curve for curve in curves if curve[of].iloc[0] == best[of]] or curves
+            alike = [curve for curve in curves if curve["architecture"].iloc[0] == best["architecture"]]
+            own = [curve for curve in alike if by == "data" and curve["rung"].iloc[0] == best["rung"]]
+            mine = own or alike or (curves if by == "capacity" else [])
             if not mine:
                 return 0.0
             value *= factor ** -max(_growth(curve, by).exponent for curve in mine)

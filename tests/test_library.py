@@ -21,11 +21,11 @@ from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausa
 import lossmap
 from lossmap import LossmapError
 from lossmap.data.formats import read
-from lossmap.reconstruct.climbing import CONTROLS, NETWORKS
 from lossmap.reconstruct.learning import TrainingSettings, train_network
 from lossmap.reconstruct.networks import build_network
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.saving import load_reconstructor, load_tensors
+from lossmap.reconstruct.specs import CONTROLS, NETWORKS
 from lossmap.reconstruct.split import split_images
 from lossmap.reconstruct.statistics import Statistics
 from lossmap.store import open_store, write_index

@@ -12,17 +12,6 @@ from lossmap.reconstruct.linear import fit_linear_rungs
 from lossmap.reconstruct.pairs import Pairs
 from lossmap.reconstruct.split import split_images
 
-# What a study has by default.
-NETWORKS = {
-    "mlp-small": {"kind": "mlp", "widths": [64], "dropout": 0},
-    "mlp-large": {"kind": "mlp", "widths": [512], "dropout": 0},
-}
-CONTROLS = {
-    "invertible-mlp": {"kind": "invertible_mlp", "networks": "all"},
-    "pca": {"kind": "pca"},
-    "other-image": {"kind": "other_image"},
-}
-
 
 class Rung(NamedTuple):
     """A rung with its weights. architecture: see `save_reconstructor`. history: see `Training`; of a network."""

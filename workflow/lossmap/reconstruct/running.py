@@ -5,12 +5,13 @@ import numpy as np
 from lossmap.errors import LossmapError
 from lossmap.measures.equality import compared_items
 from lossmap.measures.seeds import seed_for
-from lossmap.reconstruct.climbing import CONTROLS, NETWORKS, climb
+from lossmap.reconstruct.climbing import climb
 from lossmap.reconstruct.ladder import Ladder
 from lossmap.reconstruct.ladder_rows import measure_ladder
 from lossmap.reconstruct.learning import TrainingSettings
 from lossmap.reconstruct.measuring import measure_statistics
 from lossmap.reconstruct.pairs import pairs_of
+from lossmap.reconstruct.specs import CONTROLS, NETWORKS
 from lossmap.reconstruct.statistics import embeddings_digest
 from lossmap.reconstruct.trained import AT_ONCE, usual_device
 from lossmap.store import as_embeddings

@@ -3,6 +3,16 @@
 import json
 
 LINEAR = ("mean", "position_mean", "ridge")  # reconstructors in closed form, from the weakest
+# The ladder of whoever names none: networks by name, and controls with the networks that are trained on them.
+NETWORKS = {
+    "mlp-small": {"kind": "mlp", "widths": [64], "dropout": 0},
+    "mlp-large": {"kind": "mlp", "widths": [512], "dropout": 0},
+}
+CONTROLS = {
+    "invertible-mlp": {"kind": "invertible_mlp", "networks": "all"},
+    "pca": {"kind": "pca"},
+    "other-image": {"kind": "other_image"},
+}
 
 
 def canonical(spec) -> str:

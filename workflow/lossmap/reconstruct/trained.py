@@ -9,14 +9,14 @@ import torch
 
 from lossmap.errors import LossmapError
 from lossmap.measures.unexplained import unexplained
-from lossmap.reconstruct.climbing import NETWORKS, Rung, climb
+from lossmap.reconstruct.climbing import Rung, climb
 from lossmap.reconstruct.evaluation import Reconstructor, image_means, load_rungs, measure_losses
 from lossmap.reconstruct.learning import TrainingSettings
-from lossmap.reconstruct.linear import LINEAR
 from lossmap.reconstruct.measuring import measure_statistics
 from lossmap.reconstruct.networks import BeyondRidge
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.saving import file_digest, save_reconstructor
+from lossmap.reconstruct.specs import LINEAR, NETWORKS
 from lossmap.reconstruct.statistics import Statistics, embeddings_digest
 from lossmap.store import as_embeddings
 from lossmap.store.patch_losses import losses_in_memory

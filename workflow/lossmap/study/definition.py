@@ -5,11 +5,11 @@ that only some studies have, such as `figure1`, are left out of what a study say
 The Snakefile imports this: nothing heavy.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from lossmap.reconstruct.specs import LINEAR
+from lossmap.reconstruct.specs import CONTROLS, LINEAR, NETWORKS
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of what files and folders are named after
 TAKEN = ("miniature", "zoo", "slurm-logs")  # folders of results/
@@ -188,6 +188,13 @@ class PcaControl(Control):
     rank: Positive | None = left_out("components; left out: as many dimensions as the model's connector puts out")
 
 
+CONTROL_KINDS = {
+    kind: model
+    for model in (PlainControl, InvertibleControl, PcaControl)
+    for kind in get_args(model.model_fields["kind"].annotation)
+}
+
+
 class Training(Section):
     """How networks are trained."""
 
@@ -247,10 +254,7 @@ class Reconstruction(Section):
         Annotated[Name, _not(*LINEAR, because="{name!r} is taken by a linear decoder")],
         Annotated[Mlp | Transformer, Field(discriminator="kind")],
     ] = Field(
-        {
-            "mlp-small": Mlp(kind="mlp", widths=[64], dropout=0.0),
-            "mlp-large": Mlp(kind="mlp", widths=[512], dropout=0.0),
-        },
+        {name: Mlp(**network) for name, network in NETWORKS.items()},
         min_length=1,
         description="the ladder's trained decoders, weakest first; below them: mean, position_mean, ridge",
     )
@@ -258,11 +262,7 @@ class Reconstruction(Section):
         Annotated[Name, _not(OWN, because="{name!r} is taken by the model's own connector")],
         Annotated[PlainControl | InvertibleControl | PcaControl, Field(discriminator="kind")],
     ] = Field(
-        {
-            "invertible-mlp": InvertibleControl(kind="invertible_mlp", networks="all"),
-            "pca": PcaControl(kind="pca"),
-            "other-image": PlainControl(kind="other_image"),
-        },
+        {name: CONTROL_KINDS[control["kind"]](**control) for name, control in CONTROLS.items()},
         description="connectors of known loss on the same embeddings",
     )
     training: Training = section("how networks are trained", Training)

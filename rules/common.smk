@@ -57,7 +57,8 @@ from lossmap.study.settings import (
     part_ranges,
 )
 from lossmap.study.checks import check_annotations, check_contents
-from lossmap.vlm.checkpoints import fetch_configuration, known_configuration, local_checkpoint
+from lossmap.study.control_checks import configuration_here
+from lossmap.vlm.checkpoints import fetch_configuration, local_checkpoint
 from lossmap.vlm.families import read_family
 
 
@@ -279,18 +280,15 @@ def threads_of_store(wildcards, input):
 
 def digest_of_images(wildcards):
     """Which images a part holds, in which order, with which content: an image that is added touches no part before."""
-    lines = image_digests(Path(f"results/{wildcards.study}/data/{wildcards.dataset}/images.sha256"))
+    path = Path(f"results/{wildcards.study}/data/{wildcards.dataset}/images.sha256")
+    lines = image_digests(path, path.stat().st_mtime_ns)
     return sha256("".join(lines[int(wildcards.first) : int(wildcards.stop)]).encode()).hexdigest()
 
 
 @lru_cache(maxsize=8)
-def digests_at(path, date):
+def image_digests(path, date):
+    """A line for each image of a dataset, read once for all its parts, and again when its date is another."""
     return path.read_text().splitlines()
-
-
-def image_digests(path):
-    """A line for each image of a dataset, read once for all its parts."""
-    return digests_at(path, path.stat().st_mtime_ns)
 
 
 def family_of(product):
@@ -300,14 +298,11 @@ def family_of(product):
 
 
 def _family_of(product, model):
-    source = model["checkpoint"], model.get("revision")
-    folder = local_checkpoint(model["checkpoint"])
-    if not folder.is_dir():
-        folder = known_configuration(*source)
+    folder = configuration_here(model)
     if folder is None and workflow.dryrun:
         return "known once the checkpoint's configuration is here"
     try:
-        model_type, _ = read_family(folder or fetch_configuration(*source))
+        model_type, _ = read_family(folder or fetch_configuration(model["checkpoint"], model.get("revision")))
     except LossmapError as error:
         raise WorkflowError(error)
     return canonical(family_key(product, model_type))

@@ -77,4 +77,4 @@ def test_provenance_tells_code_software_and_what_else_is_given():
     told = provenance.provenance("extract", device="cpu")
     assert told.keys() == {"code", "commit", "torch", "transformers", "device"}
     assert len(told["code"]) == 16
-    assert provenance._version("no-such-package-at-all") is None
+    assert provenance.version_of("no-such-package-at-all") is None

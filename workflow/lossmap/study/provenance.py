@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).parents[3]
 def provenance(step: str, **more: str) -> dict[str, str | None]:
     """The code of a step (see `code_hash`), the commit of the checkout, versions of PyTorch and transformers, and more
     that is worth telling; None for what isn't there."""
-    versions = {package: _version(package) for package in ("torch", "transformers")}
+    versions = {package: version_of(package) for package in ("torch", "transformers")}
     return {"code": code_hash(step), "commit": commit(), **versions, **more}
 
 
@@ -31,7 +31,8 @@ def commit() -> str | None:
         return None
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Of an installed package; None where it is missing."""
     try:
         return version(package)
     except PackageNotFoundError:

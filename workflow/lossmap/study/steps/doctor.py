@@ -10,7 +10,7 @@ import torch
 from packaging.requirements import Requirement
 
 from lossmap.errors import LossmapError
-from lossmap.study.provenance import commit
+from lossmap.study.provenance import commit, version_of
 
 MISSING = "missing"
 LEAST_DISK = 2e9  # bytes; the default study takes 0.4 GB
@@ -21,11 +21,11 @@ def run() -> None:
 
     Ends with status 1 if something is wrong.
     """
-    print(f"lossmap {version('lossmap')} ({commit() or 'no commit'}) in {Path(__file__).parents[2]}")
+    print(f"lossmap {version_of('lossmap')} ({commit() or 'no commit'}) in {Path(__file__).parents[2]}")
     print(f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores, {memory()}")
     print("\n".join(f"torch sees {device}" for device in devices()))
     required = requirements()
-    print(", ".join(f"{one.name} {version(one.name)}" for one in required))
+    print(", ".join(f"{one.name} {version_of(one.name) or MISSING}" for one in required))
     free = shutil.disk_usage(".").free
     print(f"disk: {free / 1e9:.1f} GB free in this folder")
     set_ = ", ".join(f"{name} {'set' if os.environ.get(name) else 'not set'}" for name in ("HF_HOME", "HF_TOKEN"))
@@ -35,13 +35,6 @@ def run() -> None:
     if faults:
         raise LossmapError.listing("Wrong with this machine:", faults, "Mend these first.")
     print("Nothing is wrong that can be seen from here.")
-
-
-def version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return MISSING
 
 
 def memory() -> str:
@@ -67,9 +60,9 @@ def requirements() -> list[Requirement]:
 def wrong_versions(required: list[Requirement]) -> list[str]:
     """A line for each package that is missing or of another version than this Lossmap was written for."""
     return [
-        f"{one.name} is {version(one.name)}, wanted {one.specifier}: pip install '{one}'"
+        f"{one.name} is {version_of(one.name) or MISSING}, wanted {one.specifier}: pip install '{one}'"
         for one in required
-        if version(one.name) == MISSING or not one.specifier.contains(version(one.name), prereleases=True)
+        if version_of(one.name) is None or not one.specifier.contains(version_of(one.name), prereleases=True)
     ]
 
 

@@ -10,14 +10,14 @@ from lossmap.figures.style import COLOURS, MARKERS
 def overlap_by_k(axes: plt.Axes, table: pd.DataFrame) -> None:
     """Mean overlap against k, a line per model, with interval, chance level and, where there are any, reported values.
 
-    table: one dataset and metric of table figure3, with columns model, k, overlap, low, high, chance, overlap_reported.
+    table: one dataset and metric of table figure3, with columns model, k, overlap, overlap_low, overlap_high, chance, overlap_reported.
     The paper's values count each image among its own neighbours, so they lie above ours for the same embeddings.
     """
     for i, (model, rows) in enumerate(table.groupby("model", sort=False)):
         rows = rows.sort_values("k")
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         axes.plot(rows["k"], rows["overlap"], color=colour, marker=marker, label=model)
-        axes.fill_between(rows["k"], rows["low"], rows["high"], color=colour, alpha=0.2, linewidth=0)
+        axes.fill_between(rows["k"], rows["overlap_low"], rows["overlap_high"], color=colour, alpha=0.2, linewidth=0)
         if rows["overlap_reported"].notna().any():
             axes.plot(
                 rows["k"], rows["overlap_reported"], color=colour, marker=marker, fillstyle="none", linestyle=":",

@@ -1,11 +1,12 @@
-"""Tables as people get them: CSV to compute with, the same as HTML to look at, and the finding in a sentence."""
+"""Tables as people get them: CSV to compute with, and a page to look at."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from lossmap.study.columns import column
+from lossmap.study.columns import column, titled
 
 # What no number of Lossmap's can be read without: below each table, and on the report's first page.
 VIEW = (
@@ -27,41 +28,87 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     frame.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
 
 
-def write_html(frame: pd.DataFrame, path: Path, title: str, note: str, digits: int = 3) -> None:
-    """Write a table as a page of its own, with what models see of an image. note: what the columns mean, in a sentence
-    or two; digits: decimal places.
+def cells(table: pd.DataFrame, names: list[str]) -> dict[str, pd.Series]:
+    """Columns of a table as a page shows them: title -> text or numbers.
 
-    Headers say the unit, and more where the mouse rests on them: see `lossmap.study.columns`. They and the first column
-    stay in view; rows can be sorted and filtered. One file, without network.
+    names: of the table's columns. A value stands with its interval where the table has one (NAME_low, NAME_high), and
+    an interval without a value as a range; a p-value that is an upper bound (NAME_at_floor) with "<=". Columns that the
+    table lacks, or that hold nothing, are left out.
     """
-    numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
-    headers = [_header(str(name), kind) for name, kind in zip(frame.columns, numeric, strict=True)]
-    rows = [[_cell(value, digits) for value in row] for row in frame.itertuples(index=False)]
+    return {_title(name): _cell(table, name) for name in names if _holds(table, name)}
+
+
+def _holds(table: pd.DataFrame, name: str) -> bool:
+    present = [one for one in (name, f"{name}_low") if one in table]
+    return bool(present) and table[present[0]].notna().any()
+
+
+def _title(name: str) -> str:
+    """A column's title, with the numbers of its name: recall_at_5 -> R@5."""
+    about, numbers = column(name), [part for part in name.replace("overlap_k", "overlap_").split("_") if part.isdigit()]
+    if about is None:
+        return name
+    if name.startswith("overlap_k"):
+        return f"{about.title}, k = {numbers[0]}"
+    return about.title.replace("R@r", f"R@{numbers[0]}") if numbers else about.title
+
+
+def _cell(table: pd.DataFrame, name: str) -> pd.Series:
+    about = column(name)
+    if name not in table:
+        ends = zip(table[f"{name}_low"], table[f"{name}_high"], strict=True)
+        return pd.Series([f"{low:.3f} to {high:.3f}" for low, high in ends], index=table.index)
+    values = table[name]
+    if about and about.words:
+        return values.map(lambda value: about.words.get(value, value), na_action="ignore")
+    if name.endswith(("_p", "_p_adjusted")):
+        return p_values(table, name, f"{name.removesuffix('_adjusted')}_at_floor")
+    if f"{name}_low" in table:
+        return with_interval(table, name, about.digits if about else 3)
+    if about and pd.api.types.is_float_dtype(values):
+        return values.map(f"{{:.{about.digits}f}}".format, na_action="ignore")
+    return values
+
+
+def write_page(frame: pd.DataFrame, path: Path, title: str, caption: str, note: str) -> None:
+    """Write a table as a page of its own, with what models see of an image.
+
+    caption: what the table says, in HTML; note: what its columns mean, in a sentence or two. Headers say the unit, and
+    more where the mouse rests on them: see `lossmap.study.columns`. They and the first column stay in view; rows can be
+    sorted and filtered. One file, without network.
+    """
+    headers = [_header(str(name), frame[name]) for name in frame.columns]
+    rows = [[_shown(value) for value in row] for row in frame.itertuples(index=False)]
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(PAGE.read_text(encoding="utf-8"))
-    text = page.render(title=title, note=note, view=VIEW, headers=headers, rows=rows)
+    text = page.render(title=title, caption=caption, note=note, view=VIEW, headers=headers, rows=rows)
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _header(name: str, numeric: bool) -> dict:
-    meaning = column(name)
-    if meaning is None:
-        return {"name": name, "numeric": numeric, "unit": "", "help": ""}
-    text = meaning.help + (f"; higher: {meaning.higher}" if meaning.higher else "")
-    return {"name": name, "numeric": numeric, "unit": meaning.unit, "help": text}
+def _header(title: str, values: pd.Series) -> dict:
+    about = titled(title)
+    shown = {"name": title, "numeric": all(_shown(value)["numeric"] for value in values)}
+    if about is None:
+        return {**shown, "unit": "", "help": ""}
+    text = about.help + (f"; higher: {about.higher}" if about.higher else "")
+    return {**shown, "unit": about.unit, "help": text}
 
 
-def _cell(value, digits: int) -> dict:
+def _shown(value) -> dict:
     if pd.isna(value):
         return {"text": "–", "numeric": True}
-    if isinstance(value, str):
-        return {"text": value, "numeric": False}
-    return {"text": f"{value:.{digits}f}" if isinstance(value, float) else str(value), "numeric": True}
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return {"text": text, "numeric": bool(re.match(r"(<= )?-?\d", text))}
 
 
-def with_interval(frame: pd.DataFrame, name: str, low: str, high: str, digits: int) -> pd.Series:
-    """A column of values with their intervals, as `interval_text`."""
-    values = zip(frame[name], frame[low], frame[high], strict=True)
-    return pd.Series([interval_text(*row, digits) for row in values], index=frame.index)
+def with_interval(frame: pd.DataFrame, name: str, digits: int) -> pd.Series:
+    """A column of values with their intervals, NAME_low and NAME_high, as `interval_text`."""
+    values = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
+    return pd.Series([interval_text(*row, digits) for row in values], index=frame.index, dtype=object)
+
+
+def interval(row, name: str, digits: int) -> str:
+    """One value of a row with its interval, NAME_low and NAME_high, as `interval_text`. row: a Series or a dict."""
+    return interval_text(row[name], row[f"{name}_low"], row[f"{name}_high"], digits)
 
 
 def interval_text(value: float, low: float, high: float, digits: int) -> str:
@@ -89,13 +136,13 @@ def p_values(frame: pd.DataFrame, name: str, at_floor: str | None = None) -> pd.
 
 
 def about_copies(table: pd.DataFrame) -> list[str]:
-    """A sentence for each dataset and model with images that equal others. table: dataset, model, n, images, copies."""
+    """A line for each dataset with images that equal others. table: dataset, n, images, copies."""
     lines = []
     for place, group in table.groupby(["dataset", "images", "copies"], sort=False):
         dataset, images, copies = place
         if copies:
             left = " and left out" if group["n"].max() < images else ", and counted like all others"
-            lines.append(f"On {dataset}, {copies} of {images} images are copies of another{left}.")
+            lines.append(f"- On {dataset}, {copies} of {images} images are copies of another{left}.")
     return lines
 
 

@@ -1,0 +1,1 @@
+"""The tables and figures of a study, one file each: see `lossmap.study.exhibit`."""

@@ -96,6 +96,12 @@ SUFFIXES = {
 }
 
 
+def define(name: str, about: Column) -> None:
+    """Add a column that a single exhibit has. Raises: ValueError if the name is taken by another."""
+    if COLUMNS.setdefault(name, about) != about:
+        raise ValueError(f"column {name}: means something else already: {COLUMNS[name].help}")
+
+
 def column(name: str) -> Column | None:
     """What a column means, by its name in a CSV file; None if that is not known.
 

@@ -5,7 +5,8 @@ Such a module has
     TOPIC    one of TOPICS: where the report shows it
     PAPER    its counterpart in the paper, or None
     ABOUT    what is shown, in reStructuredText, with {fields} of its settings
-    COLUMNS  the columns of its CSV file, by their names in `lossmap.study.columns`, without suffixes
+    COLUMNS  the columns of its CSV file, by their names in `lossmap.study.columns`, without suffixes; names that only
+             it has, it defines there (`columns.define`)
     Settings its settings, a `Spec`
     needs(study, ...)           the files that it is made of, below results/STUDY: name -> paths; {} if a study lacks it
     table(settings, **files)    what it shows, as a table of numbers and words: the CSV file

@@ -118,6 +118,11 @@ def _reference_problems(config: dict) -> list[str]:
     problems += _behaviour_problems(config)
     problems += _browser_problems(config)
     problems += _comparison_problems(config)
+    problems += [
+        f"figures: names: {name!r} is not among models{nearest(name, [*config['models']])}"
+        for name in config["figures"]["names"]
+        if name not in config["models"]
+    ]
     figure2 = config.get("figure2")
     if figure2:
         for key in ("dataset", "model"):

@@ -340,6 +340,15 @@ class CompareModels(Spec):
         return super().of(study, **compared_datasets(study), **values)
 
 
+class MakeExhibit(Spec):
+    """How figures look; the rest is each exhibit's own."""
+
+    SECTIONS = ("figures",)
+    scale: float
+    palette: str
+    names: dict[str, str]
+
+
 class ShownExhibit(Spec):
     """What a summary says of an exhibit."""
 

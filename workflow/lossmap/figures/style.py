@@ -12,7 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axis import Axis
 from matplotlib.container import ErrorbarContainer
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 # Colours that stay apart for every common colour vision, and markers so that colour is never the only sign.
 COLOURS = sns.color_palette("colorblind").as_hex()
@@ -86,13 +86,15 @@ def rename(figure: plt.Figure, names: dict[str, str]) -> None:
     def other(text: str) -> str:
         return words.sub(lambda found: names[found[0]], text)
 
+    ticks = set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        labels = [label.get_text() for label in axis.get_ticklabels()]
+        if any(words.search(label) for label in labels):
+            axis.set_ticks(axis.get_ticklocs(), [other(label) for label in labels])
+        ticks |= set(axis.get_ticklabels())
     for text in figure.findobj(Text):
-        text.set_text(other(text.get_text()))
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            formatter = axis.get_major_formatter()
-            if isinstance(formatter, FixedFormatter):
-                axis.set_major_formatter(FixedFormatter([other(label) for label in formatter.seq]))
+        if text not in ticks:
+            text.set_text(other(text.get_text()))
 
 
 def save(figure: plt.Figure, pdf: Path, png: Path) -> None:

@@ -4,7 +4,7 @@ BIN := .venv/bin
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test golden lint bench soak zoo clean
+.PHONY: demo test golden lint types bench soak zoo clean
 
 demo: .venv/ready
 	snakemake --cores $(CORES)
@@ -16,11 +16,14 @@ test: lint
 golden: .venv/ready # records what costly products hold, where a version was raised or a family is new
 	python tests/golden_values.py
 
-lint: .venv/ready
+lint: .venv/ready types
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile rules
 	snakemake --lint
+
+types: .venv/ready # of the package; strictly, of what a user calls
+	mypy
 
 bench: .venv/ready
 	python tests/bench/run.py

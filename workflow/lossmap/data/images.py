@@ -39,6 +39,9 @@ UPRIGHT = {
 }
 
 
+Picture = str | Path | Image.Image | np.ndarray  # an image, wherever it is
+
+
 class ImageError(LossmapError):
     """An image file that can't be used: one line that names the file, the fault and the remedy."""
 
@@ -75,7 +78,7 @@ def load_image(path: str | Path, sha256: str | None = None) -> Image.Image:
     return _decode(path, content, known=sha256 is not None)
 
 
-def as_image(image: str | Path | Image.Image | np.ndarray, name: str = "image") -> Image.Image:
+def as_image(image: Picture, name: str = "image") -> Image.Image:
     """An image from wherever it is, as `load_image` gives it.
 
     Parameters: image, a file's path; a picture of Pillow's; or an array (height, width, 3) uint8, RGB, or (height,

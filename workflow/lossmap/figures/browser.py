@@ -74,7 +74,7 @@ def browser_page(study: str, images: list[str], examples: list[dict]) -> str:
 
 def packed(values: np.ndarray, dtype: str) -> str:
     """Numbers as base64 of their bytes, the lowest byte first."""
-    return base64.b64encode(np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<"))).decode()
+    return base64.b64encode(np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<")).data).decode()
 
 
 def packed_mask(mask: np.ndarray, width: int, height: int, side: int = 512) -> dict:

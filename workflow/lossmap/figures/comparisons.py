@@ -1,8 +1,8 @@
 """How two models differ on the same images: points with intervals about zero."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from lossmap.figures.style import COLOURS, points_with_intervals
 
@@ -17,7 +17,7 @@ NAMES = {"vqa_accuracy": "VQA", "vqa_match": "exact match", "choice_accuracy": "
 SCALES = {"cider": 0.01}
 
 
-def differences(axes: plt.Axes, table: pd.DataFrame, panel: str) -> None:
+def differences(axes: Axes, table: pd.DataFrame, panel: str) -> None:
     """One line per row: difference with interval; hollow where the interval holds 0, which is dashed.
 
     table: dataset, measure, metric, k, difference, low, high; panel: a name of PANELS. An undefined difference is

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from lossmap.figures.query import thumbnail
 from lossmap.figures.style import KEPT, LOST
@@ -25,7 +26,7 @@ class Row(NamedTuple):
     hits_after: list[bool]
 
 
-def gallery(rows: list[Row], title: str, legend: tuple[str, str]) -> plt.Figure:
+def gallery(rows: list[Row], title: str, legend: tuple[str, str]) -> Figure:
     """Two lines of thumbnails per query: nearest before, nearest after. Hits are framed in blue with solid lines,
     misses in orange with dashed ones. title: of the figure. legend: what a hit is, and what a miss is."""
     shown, text = len(rows[0].before), 2.2

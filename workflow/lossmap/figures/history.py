@@ -1,7 +1,7 @@
 """How the networks of the ladder learned."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from lossmap.figures.style import COLOURS, MARKERS, NOT_CONVERGED
@@ -18,7 +18,7 @@ def kinds_of_lines() -> dict[str, Line2D]:
     }
 
 
-def training_history(axes: plt.Axes, table: pd.DataFrame, networks: list[str], shares: list[int]) -> None:
+def training_history(axes: Axes, table: pd.DataFrame, networks: list[str], shares: list[int]) -> None:
     """Held-out error by images seen, a line per network and share; the training loss as a faint line of the same kind.
 
     A mark stands where the held-out error was lowest: those weights were kept. A cross at the end: the network has

@@ -1,7 +1,9 @@
 """The ladder: what each reconstructor leaves unexplained, and what the best one leaves of each connector."""
 
-import matplotlib.pyplot as plt
+from typing import Any
+
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from lossmap.figures.style import COLOURS, MARKERS, NOT_CONVERGED, log_ticks, points_with_intervals
@@ -28,13 +30,13 @@ DOES = {
 
 def hollow_marks() -> dict[str, Line2D]:
     """What the hollow marks of `ladder_by_rung` mean, for a legend."""
-    marks = {"linestyle": "none", "color": "grey", "marker": "o", "fillstyle": "none"}
+    marks: dict[str, Any] = {"linestyle": "none", "color": "grey", "marker": "o", "fillstyle": "none"}
     sizes = {"fewer training images": 5, "lowest held-out error": 11}
     hollow = {label: Line2D([], [], markersize=size, **marks) for label, size in sizes.items()}
     return hollow | {"not converged, no evidence": Line2D([], [], **NOT_CONVERGED)}
 
 
-def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame, linear: tuple[str, ...]) -> None:
+def ladder_by_rung(axes: Axes, table: pd.DataFrame, linear: tuple[str, ...]) -> None:
     """FVU by decoder at the largest share of images, on a logarithmic axis: the model's connector as a thick line,
     lossless controls as thin. Decoders: those that need no training, then networks by their number of parameters.
 
@@ -68,7 +70,13 @@ def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame, linear: tuple[str, ...])
         )  # fmt: skip
         axes.plot(less["place"], less["fvu"], linestyle="none", fillstyle="none", markersize=size, **how)
         best = full[full["best"]]
-        ring = {"marker": "o", "fillstyle": "none", "markersize": size + 6, "linestyle": "none", "zorder": 4}
+        ring: dict[str, Any] = {
+            "marker": "o",
+            "fillstyle": "none",
+            "markersize": size + 6,
+            "linestyle": "none",
+            "zorder": 4,
+        }
         axes.plot(best["place"], best["fvu"], color=how["color"], **ring)
         unfinished = rows[~rows["converged"]]
         axes.plot(unfinished["place"], unfinished["fvu"], zorder=5, **NOT_CONVERGED)
@@ -80,7 +88,7 @@ def ladder_by_rung(axes: plt.Axes, table: pd.DataFrame, linear: tuple[str, ...])
     log_ticks(axes.yaxis)
 
 
-def best_by_connector(axes: plt.Axes, table: pd.DataFrame) -> None:
+def best_by_connector(axes: Axes, table: pd.DataFrame) -> None:
     """FVU that the best rung leaves of each connector, with its value and the rung's name: the model's own first, then
     the controls in the table's order, the same for every model, for panels share their names.
 
@@ -103,7 +111,7 @@ def best_by_connector(axes: plt.Axes, table: pd.DataFrame) -> None:
             f"{value}, {_words(row['rung'])}", (row["fvu"], place), xytext=(7 * side, 0),
             textcoords="offset points", ha=align, va="center", fontsize=8,
         )  # fmt: skip
-    known = {"linestyle": "none", "marker": "x", "color": "grey", "markersize": 5, "zorder": 4}
+    known: dict[str, Any] = {"linestyle": "none", "marker": "x", "color": "grey", "markersize": 5, "zorder": 4}
     axes.plot(rows["known_fvu"], rows.index, label="linear, by theory", **known)
     for which in ("lossless", "lossy"):
         axes.plot([], [], linestyle="none", label=f"{which} control, by its best", **KINDS[which])

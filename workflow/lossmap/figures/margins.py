@@ -1,8 +1,8 @@
 """Why neighbours change: kept, lost as near-ties, moved across a clear margin; and how near the new ones were."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from lossmap.figures.style import COLOURS, MARKERS
 
@@ -10,7 +10,7 @@ KINDS = {"kept": COLOURS[0], "lost: near-tie": COLOURS[8], "lost: moved across a
 HATCHES = {"kept": "", "lost: near-tie": "....", "lost: moved across a clear margin": "////"}
 
 
-def fate_of_neighbours(axes: plt.Axes, table: pd.DataFrame) -> None:
+def fate_of_neighbours(axes: Axes, table: pd.DataFrame) -> None:
     """What became of the neighbours, a bar per model and k. table: model, k; shares kept, near_ties, moved."""
     models, ks = list(table["model"].unique()), sorted(table["k"].unique())
     width = 0.8 / len(ks)
@@ -31,7 +31,7 @@ def fate_of_neighbours(axes: plt.Axes, table: pd.DataFrame) -> None:
     axes.tick_params(axis="x", length=0, pad=12)
 
 
-def closeness_by_k(axes: plt.Axes, table: pd.DataFrame) -> None:
+def closeness_by_k(axes: Axes, table: pd.DataFrame) -> None:
     """How near the neighbours after were before: 1, as the neighbours before; 0, as random images.
 
     table: model, k, closeness, low, high.

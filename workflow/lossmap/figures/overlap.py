@@ -1,13 +1,13 @@
 """Figure 3: the k-NN overlap ratio by k."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from lossmap.figures.style import COLOURS, MARKERS
 
 
-def overlap_by_k(axes: plt.Axes, table: pd.DataFrame) -> None:
+def overlap_by_k(axes: Axes, table: pd.DataFrame) -> None:
     """Mean overlap against k, a line per model, with interval, chance level and, where there are any, reported values.
 
     table: one dataset and metric of table figure3, with columns model, k, overlap, overlap_low, overlap_high, chance, overlap_reported.

@@ -1,8 +1,8 @@
 """Distributions of the images' reconstruction losses."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from lossmap.figures.style import COLOURS, MARKERS, log_ticks
@@ -21,7 +21,7 @@ def references() -> dict[str, Line2D]:
     }
 
 
-def loss_boxes(axes: plt.Axes, table: pd.DataFrame) -> None:
+def loss_boxes(axes: Axes, table: pd.DataFrame) -> None:
     """Losses of images on a logarithmic axis, a group per dataset, a box per model: quartiles, whiskers from 5 to 95%.
 
     table: columns dataset, model, squared_error (of the model's best reconstructor), a row per image.

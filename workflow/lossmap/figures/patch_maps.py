@@ -6,19 +6,24 @@ left, top, right and bottom of every patch in pixels of that image.
 
 import textwrap
 from itertools import pairwise
-from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from PIL import Image
 
-from lossmap.data.images import as_image
+from lossmap.data.images import Picture, as_image
 from lossmap.errors import LossmapError
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import ArrayLike
 
 SIGNED = "RdBu"  # blue: the original is larger
 UNSIGNED = "magma"  # both change in lightness too, so that they are read by every colour vision and in grey print
@@ -31,7 +36,7 @@ REFERENCES = 3  # shown beside a caption
 LETTER, LINE = 0.053, 0.135  # inches that a letter and a line take at this size
 
 
-def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.ndarray]) -> plt.Figure:
+def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.ndarray]) -> Figure:
     """One row per example: image with grid and answer mask, signed differences of norms, both with numbered patches.
 
     examples: columns which ("highest" or "lowest"), outcome, rank, of, question, prediction, references, score, scored
@@ -41,7 +46,7 @@ def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.n
     values = [np.reshape(row.norm_difference, boxes.shape[:2]) for row, (_, _, boxes) in _pairs(examples, pictures)]
     limit = max(np.abs(part).max() for part in values) or 1
     norm = Normalize(-limit, limit)
-    texts = [
+    texts: list[tuple[str, ...]] = [
         (
             f"{row.outcome.capitalize()} answer, {row.which} loss",
             f"rank {row.rank} of {row.of} ranked {row.outcome} answers",
@@ -71,13 +76,13 @@ def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.n
     return figure
 
 
-def draw_captions(examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
+def draw_captions(examples: pd.DataFrame, pictures: list[tuple]) -> Figure:
     """One row per example, models under one another: image, map of squared errors, generated caption, first references.
 
     examples: columns model (rows of one model together), which, rank, of, prediction, references, score, loss,
     squared_error (patches,). One colour means one value in all rows of a model.
     """
-    texts = [
+    texts: list[tuple[str, ...]] = [
         (
             f"{row.model}, {row.which} loss",
             f"rank {row.rank} of {row.of} images; loss {row.loss:.3f}, CIDEr {row.score:.1f}",
@@ -90,13 +95,13 @@ def draw_captions(examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
     return _maps(texts, examples, pictures)
 
 
-def draw_loss_maps(examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
+def draw_loss_maps(examples: pd.DataFrame, pictures: list[tuple]) -> Figure:
     """One row per example, models under one another: image, map of squared errors, what the values range over.
 
     examples: columns model (rows of one model together), which, rank, of, image_id, loss, reconstructor, squared_error
     (patches,). One colour means one value in all rows of a model.
     """
-    texts = [
+    texts: list[tuple[str, ...]] = [
         (
             f"{row.model}, {row.which} loss",
             f"rank {row.rank} of {row.of} images; loss {row.loss:.3f}",
@@ -110,7 +115,7 @@ def draw_loss_maps(examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
     return _maps(texts, examples, pictures)
 
 
-def _maps(texts: list[tuple[str, ...]], examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
+def _maps(texts: list[tuple[str, ...]], examples: pd.DataFrame, pictures: list[tuple]) -> Figure:
     """One row per example: image, map of squared errors, text (see `_layout`); a colour bar per model."""
     values = [np.reshape(row.squared_error, boxes.shape[:2]) for row, (_, _, boxes) in _pairs(examples, pictures)]
     groups = [len(group) for _, group in examples.groupby("model", sort=False)]
@@ -136,8 +141,8 @@ def loss_colours(highest: float) -> PowerNorm:
 
 
 def draw_patch_losses(
-    image: str | Path | Image.Image | np.ndarray, losses, ax: plt.Axes | None = None, *, highest: float | None = None
-) -> plt.Axes:
+    image: Picture, losses: "xr.Dataset | ArrayLike", ax: Axes | None = None, *, highest: float | None = None
+) -> Axes:
     """What was lost of each patch of one image, over the image, with a colour bar; predicting the mean scores 1.
 
     Parameters: image, a path, a PIL image or an array (height, width, 3) uint8. losses, of `patch_losses`, of this
@@ -148,13 +153,14 @@ def draw_patch_losses(
     Raises: LossmapError if losses are of more than one image, or the image can't be read.
     """
     pixels = np.asarray(as_image(image))
-    values = np.asarray(losses["squared_error"] if hasattr(losses, "data_vars") else losses)
+    found = cast("xr.Dataset", losses) if hasattr(losses, "data_vars") else None
+    values = np.asarray(cast("ArrayLike", losses) if found is None else found["squared_error"])
     if values.ndim != 2:
         raise LossmapError(
             f"losses: have the shape {values.shape}; wanted (rows, columns), those of one image: losses.isel(image=0)."
         )
-    if hasattr(losses, "data_vars") and "patch_box" in losses:
-        boxes = losses["patch_box"].values.astype(float)
+    if found is not None and "patch_box" in found:
+        boxes = found["patch_box"].values.astype(float)
     else:
         boxes = _boxes_of_all(pixels, *values.shape)
     axes = plt.subplots(figsize=(3.6, 3), layout="constrained")[1] if ax is None else ax
@@ -173,7 +179,7 @@ def _boxes_of_all(pixels: np.ndarray, rows: int, cols: int) -> np.ndarray:
     return np.stack([left, top, right, bottom], axis=-1)
 
 
-def draw_sentence(text: str) -> plt.Figure:
+def draw_sentence(text: str) -> Figure:
     """A figure that says why there is nothing to draw."""
     figure = plt.figure(figsize=(PAGE, 0.6))
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=POINTS + 1)
@@ -185,7 +191,7 @@ def shown(loss: float) -> str:
     return "none" if np.isnan(loss) else f"{loss:.3f}"
 
 
-def show_image(axes: plt.Axes, image: np.ndarray, boxes: np.ndarray) -> None:
+def show_image(axes: Axes, image: np.ndarray, boxes: np.ndarray) -> None:
     """The image and all of what the model saw, in pixels of the image; what the model did not see is dimmed."""
     height, width = image.shape[:2]
     left, right, bottom, top = _extent(boxes)
@@ -198,7 +204,7 @@ def show_image(axes: plt.Axes, image: np.ndarray, boxes: np.ndarray) -> None:
         spine.set(visible=True, linewidth=0.5)
 
 
-def draw_grid(axes: plt.Axes, boxes: np.ndarray) -> None:
+def draw_grid(axes: Axes, boxes: np.ndarray) -> None:
     """The borders of the patches."""
     left, right, bottom, top = _extent(boxes)
     patch = (right - left) / boxes.shape[1] / _pixels_per_point(axes)
@@ -207,14 +213,14 @@ def draw_grid(axes: plt.Axes, boxes: np.ndarray) -> None:
     axes.hlines([*boxes[:, 0, 1], bottom], left, right, **style)
 
 
-def draw_map(axes: plt.Axes, values: np.ndarray, boxes: np.ndarray, colours: str, norm: Normalize, alpha=1.0) -> None:
+def draw_map(axes: Axes, values: np.ndarray, boxes: np.ndarray, colours: str, norm: Normalize, alpha=1.0) -> None:
     """A value per patch, where the patch lies on the image. values: (rows, cols)."""
     axes.imshow(
         values, cmap=colours, norm=norm, extent=_extent(boxes), alpha=alpha, interpolation="nearest", zorder=1.5
     )
 
 
-def draw_outline(axes: plt.Axes, mask: np.ndarray) -> None:
+def draw_outline(axes: Axes, mask: np.ndarray) -> None:
     """The border of a mask, dark on light, so that it shows on any ground. mask: (height, width) bool."""
     closed = np.pad(mask.astype(float), 1)  # so that the border is closed where the mask meets the image's edge
     y, x = (np.arange(length) - 0.5 for length in closed.shape)
@@ -222,7 +228,7 @@ def draw_outline(axes: plt.Axes, mask: np.ndarray) -> None:
         axes.contour(x, y, closed, levels=[0.5], colors=colour, linewidths=width, zorder=2)
 
 
-def draw_numbers(axes: plt.Axes, patches: np.ndarray, boxes: np.ndarray) -> None:
+def draw_numbers(axes: Axes, patches: np.ndarray, boxes: np.ndarray) -> None:
     """Frames and numbers, 1 for the first, on patches given by their raster numbers.
 
     Where patches are smaller than numbers, the numbers stand beside them, and lines lead to them.
@@ -241,8 +247,8 @@ def draw_numbers(axes: plt.Axes, patches: np.ndarray, boxes: np.ndarray) -> None
             axes.plot(*np.stack([middle, place]).T, color=colour, linewidth=width, zorder=3, scalex=False, scaley=False)
     for number, place in enumerate(places, start=1):
         axes.text(
-            *place, str(number), color=NUMBERS, fontsize=NUMBER, fontweight="bold", ha="center", va="center_baseline",
-            zorder=4, path_effects=[withStroke(linewidth=1.8, foreground="black")],
+            place[0], place[1], str(number), color=NUMBERS, fontsize=NUMBER, fontweight="bold", ha="center",
+            va="center_baseline", zorder=4, path_effects=[withStroke(linewidth=1.8, foreground="black")],
         )  # fmt: skip
 
 
@@ -268,7 +274,7 @@ def move_apart(points: np.ndarray, gap: float, limits, obstacles: np.ndarray | N
     return places
 
 
-def _pixels_per_point(axes: plt.Axes) -> float:
+def _pixels_per_point(axes: Axes) -> float:
     """Pixels of the image in one typographic point of the panel."""
     return max(abs(np.diff(axes.get_xlim())[0]), abs(np.diff(axes.get_ylim())[0])) / (72 * PANEL)
 
@@ -288,14 +294,14 @@ def _layout(texts: list[tuple[str, ...]], panels: int, groups: list[int]):
     # Pictures are shown at 300 dots per inch in print, too.
     figure = plt.figure(figsize=(PAGE, sum(heights)), dpi=300)
 
-    def place(x: float, top: float, width: float, height: float) -> plt.Axes:
+    def place(x: float, top: float, width: float, height: float) -> Axes:
         whole = sum(heights)
         return figure.add_axes((x / PAGE, 1 - (top + height) / whole, width / PAGE, height / whole))
 
     tops = np.cumsum([0, *heights])
     axes = [[place(i * (PANEL + GAP), top, PANEL, PANEL) for i in range(panels)] for top in tops[:-1]]
     for top, text, lines in zip(tops, texts, wrapped, strict=False):
-        _write(place(beside, top, PAGE - beside, PANEL), *text[:2], lines)
+        _write(place(beside, top, PAGE - beside, PANEL), text[0], text[1], lines)
     ends = np.cumsum([0, *groups])
     bars = [
         place(panels * (PANEL + GAP), tops[first], BAR, tops[last - 1] - tops[first] + PANEL)
@@ -304,10 +310,10 @@ def _layout(texts: list[tuple[str, ...]], panels: int, groups: list[int]):
     return figure, axes, bars
 
 
-def _write(axes: plt.Axes, heading: str, under: str, lines: list[str]) -> None:
+def _write(axes: Axes, heading: str, under: str, lines: list[str]) -> None:
     """Text from the top down, as it is: a dollar sign starts no formula."""
     axes.set_axis_off()
-    plain = {"transform": axes.transAxes, "va": "top", "parse_math": False}
+    plain: dict[str, Any] = {"transform": axes.transAxes, "va": "top", "parse_math": False}
     axes.text(0, 1, heading, fontsize=POINTS + 1, fontweight="bold", **plain)
     axes.text(0, 1 - 1.2 * LINE / PANEL, under, fontsize=POINTS, color="0.3", **plain)
     axes.text(0, 1 - 2.5 * LINE / PANEL, "\n".join(lines), fontsize=POINTS, linespacing=1.25, **plain)
@@ -330,7 +336,7 @@ def _counted(answers) -> str:
     return ", ".join(f"{answer} ({count})" if count > 1 else str(answer) for answer, count in counts.items())
 
 
-def _colour_bar(axes: plt.Axes, colours: str, norm: Normalize, label: str) -> None:
+def _colour_bar(axes: Axes, colours: str, norm: Normalize, label: str) -> None:
     bar = axes.figure.colorbar(ScalarMappable(norm, colours), cax=axes)
     bar.ax.tick_params(labelsize=7, length=2, pad=1)
     bar.set_label(label, fontsize=7, labelpad=2)

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 
 from lossmap.figures.patch_maps import draw_map, show_image
 
@@ -23,7 +24,7 @@ class Probed(NamedTuple):
     maps: list[np.ndarray]
 
 
-def probe_maps(groups: dict[str, list[Probed]], titles: list[str]) -> plt.Figure:
+def probe_maps(groups: dict[str, list[Probed]], titles: list[str]) -> Figure:
     """A line per model: each of its images, followed by its maps, which titles name; a map called loss is a loss.
 
     One colour means one value in all maps of responses, and in all of losses.
@@ -40,14 +41,14 @@ def probe_maps(groups: dict[str, list[Probed]], titles: list[str]) -> plt.Figure
     kinds = [LOSS if title == "loss" else RESPONSE for title in titles]
     norms = {}
     for kind in dict.fromkeys(kinds):
-        values = [
+        all_values = [
             values.ravel()
             for own in groups.values()
             for one in own
             for values, found in zip(one.maps, kinds, strict=True)
             if found == kind
         ]
-        norms[kind] = Normalize(0, np.quantile(np.concatenate(values), BRIGHTEST) or 1)
+        norms[kind] = Normalize(0, float(np.quantile(np.concatenate(all_values), BRIGHTEST)) or 1)
     for line, (model, own) in zip(axes, groups.items(), strict=True):
         line[0].annotate(
             model, (-0.15, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center", fontsize=TEXT

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 JOINED = 40  # images whose two places are joined by a line
@@ -20,7 +21,7 @@ def marks() -> dict[str, Line2D]:
     }
 
 
-def alignment_planes(axes: list[plt.Axes], table: pd.DataFrame) -> None:
+def alignment_planes(axes: list[Axes], table: pd.DataFrame) -> None:
     """Three panels of one model: before and after, each in its own first two principal components, then after rotated
     onto before, in those of before.
 

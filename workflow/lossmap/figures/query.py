@@ -1,7 +1,11 @@
 """Figure 2: what the k-NN overlap ratio is, on one real query."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 
 from lossmap.figures.style import KEPT, LOST
@@ -9,7 +13,7 @@ from lossmap.figures.style import KEPT, LOST
 
 def neighbours_of_query(
     query: np.ndarray, before: list[np.ndarray], after: list[np.ndarray], ids: tuple[list[str], list[str]]
-) -> plt.Figure:
+) -> Figure:
     """The query, its nearest neighbours before the connector (upper row) and after it (lower row).
 
     Neighbours in both rows are framed in blue with solid lines and joined; those in one row only are framed in orange
@@ -17,7 +21,7 @@ def neighbours_of_query(
     """
     k = len(before)
     figure, axes = plt.subplots(2, k + 1, figsize=(k + 1, 2.7), gridspec_kw={"wspace": 0.1, "hspace": 0.5})
-    place = {"xycoords": "axes fraction", "fontsize": 9}
+    place: dict[str, Any] = {"xycoords": "axes fraction", "fontsize": 9}
     for row, (images, own, other) in enumerate(((before, *ids), (after, *ids[::-1]))):
         axes[row, 0].set_axis_off()
         for rank, (image, image_id) in enumerate(zip(images, own, strict=True)):
@@ -45,7 +49,7 @@ def neighbours_of_query(
     return figure
 
 
-def thumbnail(axes: plt.Axes, image: np.ndarray, colour: str) -> None:
+def thumbnail(axes: Axes, image: np.ndarray, colour: str) -> None:
     """An image centred on a square, so that all frames are equal."""
     side = max(image.shape[:2])
     square = np.full((side, side, 3), 255, np.uint8)

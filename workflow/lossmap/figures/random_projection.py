@@ -1,12 +1,12 @@
 """What random projections keep of the neighbours, by their number of dimensions."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 
 from lossmap.figures.style import COLOURS, MARKERS
 
 
-def overlap_by_dimension(axes: plt.Axes, table: pd.DataFrame, kept: dict[str, float]) -> None:
+def overlap_by_dimension(axes: Axes, table: pd.DataFrame, kept: dict[str, float]) -> None:
     """Share of neighbours that random projections keep, a line per model; where the connector stands, a large mark.
 
     table: model, dimension, overlap, overlap_low, overlap_high, of one k; the largest dimension is the connector's

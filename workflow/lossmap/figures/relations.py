@@ -1,8 +1,8 @@
 """Figure 5: how the loss in relevant and irrelevant patches goes with answer accuracy."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from lossmap.figures.style import COLOURS, points_with_intervals
 
@@ -21,7 +21,7 @@ KINDS = {
 }
 
 
-def correlation_by_loss(axes: plt.Axes, table: pd.DataFrame) -> None:
+def correlation_by_loss(axes: Axes, table: pd.DataFrame) -> None:
     """Rank correlations with intervals, a line per loss, of relevant (above) and irrelevant patches; zero is dashed.
 
     The partial correlation, given patch norm and mask area, is filled and thick; the raw one under it hollow and thin.

@@ -3,14 +3,17 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
@@ -30,7 +33,7 @@ def use_style(palette: str = "colorblind") -> None:
     mpl.rcParams.update({"pdf.fonttype": 42, "svg.hashsalt": "lossmap", "savefig.bbox": "tight"})
 
 
-def points_with_intervals(axes: plt.Axes, x, y, low, high, along: str, **how) -> ErrorbarContainer:
+def points_with_intervals(axes: Axes, x, y, low, high, along: str, **how) -> ErrorbarContainer:
     """Points (x, y) with an interval from low to high along "x" or "y". Other settings are those of `Axes.errorbar`.
 
     Of few items a percentile bootstrap interval need not hold the value itself, which `errorbar` refuses to draw.
@@ -62,22 +65,22 @@ def log_ticks(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def legend_below(figure: plt.Figure, labelled: dict[str, Artist], columns: int, fontsize: str | None = None) -> None:
+def legend_below(figure: Figure, labelled: dict[str, Artist], columns: int, fontsize: str | None = None) -> None:
     """Under the whole figure, what its marks mean: label -> mark."""
-    where = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": columns}
+    where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": columns}
     figure.legend(labelled.values(), labelled, frameon=False, fontsize=fontsize, **where)
 
 
-def legends_below(row: Iterable[plt.Axes]) -> None:
+def legends_below(row: Iterable[Axes]) -> None:
     """Under each panel of the last row, what its marks mean."""
     for panel in row:
         handles, labels = panel.get_legend_handles_labels()
         # Five and a half lines below the panel: clear of the axis' numbers and name, however high the panel is.
-        where = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 5.5}
+        where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 5.5}
         panel.legend(handles, labels, ncols=2, frameon=False, fontsize=7, **where)
 
 
-def rename(figure: plt.Figure, names: dict[str, str]) -> None:
+def rename(figure: Figure, names: dict[str, str]) -> None:
     """Call what a figure shows otherwise, wherever it stands as a word: in titles, legends, labels of ticks."""
     if not names:
         return
@@ -97,7 +100,7 @@ def rename(figure: plt.Figure, names: dict[str, str]) -> None:
             text.set_text(other(text.get_text()))
 
 
-def save(figure: plt.Figure, pdf: Path, png: Path) -> None:
+def save(figure: Figure, pdf: Path, png: Path) -> None:
     """Save a figure for print (PDF) and for the report (PNG, 200 dots per inch)."""
     figure.savefig(pdf, metadata={"CreationDate": None})
     figure.savefig(png, dpi=200, metadata={"Software": None})

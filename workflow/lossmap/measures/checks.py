@@ -1,11 +1,14 @@
 """What every measure asks of its input."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 LARGEST = 1e150  # beyond this a square no longer fits float64
 
 
-def checked_matrix(x, name):
+def checked_matrix(x: ArrayLike, name: str) -> NDArray[Any]:
     """x as (n, d) float32 or float64 in native byte order, or a ValueError that says what is wrong and in which row."""
     x = np.asarray(x)
     if x.ndim != 2:
@@ -24,7 +27,7 @@ def checked_matrix(x, name):
     return x
 
 
-def check_k(k, n):
+def check_k(k: int, n: int) -> None:
     """ValueError unless 1 <= k <= n - 1."""
     if not 1 <= k <= n - 1:
         raise ValueError(f"k is {k}; wanted 1 to {n - 1}, for {n} items have {n - 1} neighbours each")

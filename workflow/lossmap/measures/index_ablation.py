@@ -43,7 +43,8 @@ def streamed_neighbours(read: Callable, n: int, k: int, block: int, device="cpu"
         raise ValueError(f"block is {block}; wanted at least 1")
     starts = range(0, n, block)
     best = {metric: _Best(n, k) for metric in METRICS}
-    lengths, twin, seen = {}, np.empty(n, dtype=np.int64), {}
+    lengths, twin = {}, np.empty(n, dtype=np.int64)
+    seen: dict[bytes, int] = {}
 
     def told(start, items):
         """Lengths, and twins, of a block read for the first time."""

@@ -33,7 +33,7 @@ class PerItem(NamedTuple):
         return PerItem(self.values * factor, self.influence * factor, parts, self.shared)
 
     @property
-    def error(self):
+    def error(self) -> float:
         """Standard error of the mean for the population that the items were drawn from; 0 for a single item.
 
         The influences are added up as if independent, which they are to first order (the infinitesimal jackknife). The
@@ -50,14 +50,14 @@ class PerItem(NamedTuple):
             squares = max(squares - self.shared * twice, ((self.values - self.values.mean()) ** 2).sum())
         return float(np.sqrt(squares / (n * (n - 1))))
 
-    def interval(self, confidence=0.95, bounds=(-np.inf, np.inf)):
+    def interval(self, confidence: float = 0.95, bounds: tuple[float, float] = (-np.inf, np.inf)) -> MeanInterval:
         """MeanInterval by Student's t. confidence in (0, 1). bounds: what the mean can't leave."""
         check_resampling(1, confidence)
         n, mean = len(self.values), float(self.values.mean())
         half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * self.error if n > 1 else 0.0
         return MeanInterval(mean, max(mean - half, bounds[0]), min(mean + half, bounds[1]))
 
-    def change_interval(self, confidence=0.95):
+    def change_interval(self, confidence: float = 0.95) -> MeanInterval:
         """MeanInterval of the change of a share, a difference of values in [0, 1]: not empty where no item changed.
 
         Then it is plus and minus the share of items that may change all the same, which no change of the mean exceeds.
@@ -69,7 +69,7 @@ class PerItem(NamedTuple):
         most = 1 - (1 - confidence) ** (1 / len(self.values))
         return MeanInterval(found.mean, -most, most)
 
-    def share_interval(self, confidence=0.95):
+    def share_interval(self, confidence: float = 0.95) -> MeanInterval:
         """MeanInterval of a share of items, values in [0, 1]: not symmetric near 0 and 1, nor empty at them.
 
         Source: Wilson's score interval, 1927, at the number of independent items that would have this standard error.

@@ -16,7 +16,7 @@ class RunningMoments:
 
     def __init__(self, width: int):
         self.width, self.count = width, 0
-        self.origin = self.offset = self.squares = None
+        self.origin = self.offset = self.squares = torch.zeros(0, dtype=torch.float64)  # until the first row
 
     def update(self, rows: torch.Tensor) -> None:
         """Add rows (N, width), any floating type. Raises ValueError naming the first row that is not finite."""

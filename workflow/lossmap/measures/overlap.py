@@ -1,31 +1,34 @@
 """Overlap of two sets of neighbour lists, what chance makes of it, and the paper's own convention."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import sparse
 
 from lossmap.measures.checks import check_k, checked_matrix
 from lossmap.measures.influence import PerItem
-from lossmap.measures.ranking import MOST_PARTS, blocks, checked_lists
-from lossmap.measures.result import Measured, sides
+from lossmap.measures.ranking import MOST_PARTS, Ranking, blocks, checked_lists
+from lossmap.measures.result import Embeddings, Measured, sides
 
 TABLE_BYTES = 2**24  # a table of ranks that stays in the cache
 ROUNDING = 1e-12  # of means that are equal but for the order of their sums
 
 
 def neighbour_overlap(
-    before,
-    after=None,
-    k=10,
-    metric="euclidean",
+    before: Embeddings,
+    after: ArrayLike | None = None,
+    k: int = 10,
+    metric: Literal["euclidean", "cosine"] = "euclidean",
     *,
-    equal="drop",
-    permutations=200,
-    confidence=0.95,
-    seed=0,
-    device="cpu",
-):
+    equal: Literal["drop", "count"] = "drop",
+    permutations: int = 200,
+    confidence: float = 0.95,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Measured:
     """Share of each item's k nearest neighbours that is kept: the k-NN overlap ratio (KNOR).
 
     Parameters: before and after, see `sides`: a Dataset of embeddings, or (n, d1) and (n, d2), real; row i is the same
@@ -50,15 +53,17 @@ def neighbour_overlap(
         )
     check_k(k, len(both[0]))
     compared = compared_items(both[0], equal)
-    found = [
+    one, other = (
         rank_neighbours(x[compared.rows], k, metric, device=device, name=name)
         for x, name in zip(both, ("before", "after"), strict=True)
-    ]
-    (measured,) = ranking_overlaps(*found, [k], permutations, confidence, np.random.default_rng(seed))
+    )
+    (measured,) = ranking_overlaps(one, other, [k], permutations, confidence, np.random.default_rng(seed))
     return replace(measured, items=compared.items)
 
 
-def ranking_overlaps(a, b, ks, permutations, confidence, rng):
+def ranking_overlaps(
+    a: Ranking, b: Ranking, ks: Sequence[int], permutations: int, confidence: float, rng: np.random.Generator
+) -> list[Measured]:
     """Overlap of two rankings for several k, each with interval, chance and permutation null.
 
     Parameters: a, b: Ranking of the same n items. ks: each at most what they were made for. permutations: of the null,
@@ -77,7 +82,7 @@ def ranking_overlaps(a, b, ks, permutations, confidence, rng):
     return found
 
 
-def ranking_overlap(a, b, k, parts=False):
+def ranking_overlap(a: Ranking, b: Ranking, k: int, parts: bool = False) -> PerItem:
     """Share of each item's k nearest in one Ranking that are also among its k nearest in another.
 
     Ties: an item that is among the k nearest with probability p in one and q in the other, each set of equally near

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
 
 from lossmap.measures.checks import checked_matrix
 from lossmap.measures.resampling import ratio_interval
-from lossmap.measures.result import Measured, sides
+from lossmap.measures.result import Embeddings, Measured, sides
 from lossmap.measures.statistics import bootstrap_mean
 
 PENALTIES = 10.0 ** np.arange(-8, 3)  # of ridge, as multiples of the source's mean squared singular value
@@ -20,10 +21,10 @@ MAPS = ("rotation", "rotation_standardised", "ridge", "rotation_shuffled", "ridg
 class Alignment(NamedTuple):
     """Embeddings before the connector, and those after it laid on them. All (n, d) float64, centred; errors (n,)."""
 
-    before: np.ndarray
-    after: np.ndarray  # after the connector, reduced or padded to d features
-    aligned: np.ndarray  # the same, rotated
-    errors: np.ndarray  # length of aligned less before, in the unit of the embeddings before
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]  # after the connector, reduced or padded to d features
+    aligned: NDArray[np.float64]  # the same, rotated
+    errors: NDArray[np.float64]  # length of aligned less before, in the unit of the embeddings before
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +41,20 @@ class Procrustes:
     unexplained: dict[str, Measured]
     alignment: Alignment
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         shares = "; ".join(f"{name} {share}" for name, share in self.unexplained.items())
         return f"Procrustes error {self.error}; unexplained by {shares}"
 
 
-def procrustes(before, after=None, *, resamples=2000, confidence=0.95, seed=0, rng=None):
+def procrustes(
+    before: Embeddings,
+    after: ArrayLike | None = None,
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    rng: np.random.Generator | None = None,
+) -> Procrustes:
     """Rotate embeddings after the connector onto those before it, and see what that and a linear map leave.
 
     Parameters: before and after, see `sides`: a Dataset of embeddings, or (n, d) and (n, d2), real, n >= 4. resamples,
@@ -54,20 +63,20 @@ def procrustes(before, after=None, *, resamples=2000, confidence=0.95, seed=0, r
     Returns: Procrustes.
     Raises and source: as `align` and `unexplained_shares`.
     """
-    before, after = sides(before, after)
-    how = {"resamples": resamples, "confidence": confidence, "seed": seed}
+    one, other = sides(before, after)
+    how: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
     rng = np.random.default_rng(seed) if rng is None else rng
-    aligned = align(before, after)
+    aligned = align(one, other)
     n, errors = len(aligned.errors), aligned.errors
     error = Measured(*bootstrap_mean(errors, **how), shuffled_error(aligned, rng), n, per_item=errors)
-    shares, unexplained = unexplained_shares(before, after, rng), {}
+    shares, unexplained = unexplained_shares(one, other, rng), {}
     for name, shuffled in CHANCES.items():
         chance = shares[shuffled][0].sum() / shares[shuffled][1].sum() if shuffled else np.nan
         unexplained[name] = Measured(*ratio_interval(*shares[name], **how), chance, n)
     return Procrustes(error, unexplained, aligned)
 
 
-def align(before, after):
+def align(before: ArrayLike, after: ArrayLike) -> Alignment:
     """Rotate embeddings after the connector onto those before it, as the paper does.
 
     Both are centred. Where after has more features than before, its principal components take their place; where it
@@ -80,15 +89,15 @@ def align(before, after):
     Raises: ValueError if the row counts differ or a value is not finite (the message names the first such row).
     Source: Li et al. 2025, arXiv:2509.11986, Table 5; scipy.linalg.orthogonal_procrustes (Schoenemann 1966).
     """
-    before, after = _checked_pair(before, after)
-    before, after = before - before.mean(axis=0), after - after.mean(axis=0)
-    after = _to_width(after, after, before.shape[1])[0]
-    rotation, _ = linalg.orthogonal_procrustes(after, before)
-    aligned = after @ rotation
-    return Alignment(before, after, aligned, np.linalg.norm(aligned - before, axis=1))
+    target, source = _checked_pair(before, after)
+    target, source = target - target.mean(axis=0), source - source.mean(axis=0)
+    source = _to_width(source, source, target.shape[1])[0]
+    rotation, _ = linalg.orthogonal_procrustes(source, target)
+    aligned = source @ rotation
+    return Alignment(target, source, aligned, np.linalg.norm(aligned - target, axis=1))
 
 
-def shuffled_error(alignment, rng):
+def shuffled_error(alignment: Alignment, rng: np.random.Generator) -> float:
     """Mean error of the same alignment of images paired at random: what fitting alone comes to."""
     # In float32, which is twice as fast and exact enough for chance.
     shuffled = alignment.after[_derangement(len(alignment.after), rng)].astype(np.float32)
@@ -97,7 +106,9 @@ def shuffled_error(alignment, rng):
     return float(np.linalg.norm(shuffled @ rotation - before, axis=1).mean(dtype=np.float64))
 
 
-def unexplained_shares(before, after, rng):
+def unexplained_shares(
+    before: ArrayLike, after: ArrayLike, rng: np.random.Generator
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """What linear maps from after the connector leave unexplained before it, on images that they were not fitted on.
 
     The images are halved by seed; each half is scored by maps that were fitted on the other, with its means and
@@ -247,7 +258,7 @@ def _squares(x):
     return np.einsum("ij,ij->i", x, x)
 
 
-def _checked_pair(before, after):
+def _checked_pair(before: ArrayLike, after: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     before, after = checked_matrix(before, "before"), checked_matrix(after, "after")
     if len(before) != len(after):
         raise ValueError(f"before has {len(before)} rows and after {len(after)}; row i must be the same item in both")

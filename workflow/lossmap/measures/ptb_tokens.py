@@ -82,7 +82,7 @@ _PATH = rf"(?:/[^ \t\n\"<>|()]+[^ \t\n.,!?{_NEVER}-])?"
 
 # The longest match is the next token, the first of equals. Where a pattern has a group, the group is the token, and the
 # rest must follow it and counts for the length.
-_PATTERNS = [
+_SPELT = [
     # words
     rf"(?i:{'|'.join(f'({word[:3]}){word[3:]}' for word in _SPLIT.split())}|('t)(?:is|was))",
     _WORD,
@@ -134,7 +134,7 @@ _PATTERNS = [
     r"[\u207a\u207b\u208a\u208b]?(?:[\u2070\xb9\xb2\xb3\u2074-\u2079]+|[\u2080-\u2089]+)",
     rf"[!-~{_L}{_N}{_table(_SIGNS)}]",
 ]
-_PATTERNS = [re.compile(pattern) for pattern in _PATTERNS]
+_PATTERNS = [re.compile(pattern) for pattern in _SPELT]
 
 # Most of a caption is words between blanks, perhaps with a comma or period, which need no search.
 _PLAIN = re.compile(r"\s*([A-Za-z]+)([,.]?)(?!\S)")

@@ -1,11 +1,14 @@
 """Bootstrap over images of whatever can be computed from means over images."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from lossmap.measures.statistics import MeanInterval, bootstrap_draws, check_resampling, interval_tails
 
 
-def image_counts(n, resamples, seed):
+def image_counts(n: int, resamples: int, seed: int | Sequence[int]) -> Iterator[NDArray[np.float64]]:
     """How often each of n images is drawn in each resample, in batches: (b, n) float64, `resamples` rows in all.
 
     The draws of a seed are those of statistics.bootstrap_mean.
@@ -15,7 +18,7 @@ def image_counts(n, resamples, seed):
         yield np.bincount((draws + start).ravel(), minlength=draws.size).reshape(draws.shape).astype(np.float64)
 
 
-def resampled_means(values, resamples=2000, seed=0):
+def resampled_means(values: ArrayLike, resamples: int = 2000, seed: int | Sequence[int] = 0) -> NDArray[np.float64]:
     """Means of several values of each image, over images drawn with replacement: the same images for all values.
 
     Parameters: values (n, c), real, finite. Returns: (resamples, c) float64.
@@ -31,7 +34,7 @@ def resampled_means(values, resamples=2000, seed=0):
     return np.concatenate([counts @ values for counts in image_counts(len(values), resamples, seed)]) / len(values)
 
 
-def percentile_interval(value, resampled, confidence=0.95):
+def percentile_interval(value: float, resampled: NDArray[np.float64], confidence: float = 0.95) -> MeanInterval:
     """MeanInterval of a value and its resamples; those that are nan (undefined) are left out; nan if all are."""
     check_resampling(1, confidence)
     defined = resampled[~np.isnan(resampled)]
@@ -39,7 +42,13 @@ def percentile_interval(value, resampled, confidence=0.95):
     return MeanInterval(float(value), float(low), float(high))
 
 
-def ratio_interval(numerator, denominator, resamples=2000, confidence=0.95, seed=0):
+def ratio_interval(
+    numerator: ArrayLike,
+    denominator: ArrayLike,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int | Sequence[int] = 0,
+) -> MeanInterval:
     """Sum over images of one value / sum of another, with percentile bootstrap interval over images.
 
     Parameters: numerator, denominator (n,), real; row i is the same image in both. An image may have denominator 0.

@@ -2,16 +2,25 @@
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from lossmap.measures.checks import check_k, checked_matrix
 from lossmap.measures.resampling import percentile_interval, resampled_means
-from lossmap.measures.result import Measured, sides
+from lossmap.measures.result import Embeddings, Measured, sides
+from lossmap.measures.statistics import MeanInterval
 
 BLOCK = 256  # rows of cosines held at once
 ROUNDING = 1e-12  # by which a computed cosine may be off
 
 
-def cka(before, after=None, *, resamples=2000, confidence=0.95, seed=0):
+def cka(
+    before: Embeddings,
+    after: ArrayLike | None = None,
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Measured:
     """Debiased linear centred kernel alignment, with bootstrap interval over images.
 
     Parameters: before and after, see `sides`: a Dataset of embeddings, or (n, d1) and (n, d2), real, n >= 4. resamples,
@@ -19,12 +28,14 @@ def cka(before, after=None, *, resamples=2000, confidence=0.95, seed=0):
     Returns: Measured; 1 = the same up to rotation, shift and scale; chance 0, on average.
     Raises and source: as `debiased_cka`.
     """
-    before, after = sides(before, after)
-    found = debiased_cka(before, after, resamples, confidence, seed)
-    return Measured(*found, chance=0.0, n=len(before))
+    one, other = sides(before, after)
+    found = debiased_cka(one, other, resamples, confidence, seed)
+    return Measured(*found, chance=0.0, n=len(one))
 
 
-def debiased_cka(before, after, resamples=2000, confidence=0.95, seed=0):
+def debiased_cka(
+    before: ArrayLike, after: ArrayLike, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> MeanInterval:
     """Debiased linear centred kernel alignment, with bootstrap interval over images.
 
     The three unbiased HSIC estimates are sums over pairs of images; they are computed from feature products in n x d

@@ -1,8 +1,10 @@
 """Bootstrap intervals over items."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 DRAWS_AT_ONCE = 2**20  # bounds memory; part of what a seed means, so do not make it an argument
 
@@ -15,7 +17,9 @@ class MeanInterval(NamedTuple):
     high: float
 
 
-def bootstrap_mean(values, resamples=2000, confidence=0.95, seed=0):
+def bootstrap_mean(
+    values: ArrayLike, resamples: int = 2000, confidence: float = 0.95, seed: int | Sequence[int] = 0
+) -> MeanInterval:
     """Mean of values with its percentile bootstrap interval over items.
 
     Parameters: values (n,), real, one for each item. resamples, at least 1. confidence in (0, 1). seed: int or
@@ -32,7 +36,7 @@ def bootstrap_mean(values, resamples=2000, confidence=0.95, seed=0):
     return MeanInterval(float(values.mean()), float(low), float(high))
 
 
-def bootstrap_draws(n, resamples, seed):
+def bootstrap_draws(n: int, resamples: int, seed: int | Sequence[int]) -> Iterator[NDArray[np.int32]]:
     """(b, n) indices drawn with replacement, in batches of bounded size, `resamples` rows in all."""
     rng = np.random.default_rng(seed)
     size = max(1, DRAWS_AT_ONCE // n)
@@ -40,12 +44,12 @@ def bootstrap_draws(n, resamples, seed):
         yield rng.integers(0, n, (min(size, resamples - start), n), dtype=np.int32)
 
 
-def interval_tails(confidence):
+def interval_tails(confidence: float) -> list[float]:
     """Quantiles at which an interval of this confidence begins and ends."""
     return [(1 - confidence) / 2, (1 + confidence) / 2]
 
 
-def check_resampling(resamples, confidence):
+def check_resampling(resamples: int, confidence: float) -> None:
     """Raises ValueError unless resamples >= 1 and 0 < confidence < 1."""
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; wanted at least 1")
@@ -53,7 +57,7 @@ def check_resampling(resamples, confidence):
         raise ValueError(f"confidence is {confidence}; wanted a number between 0 and 1")
 
 
-def checked_vector(values, name):
+def checked_vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """values as (n,) float64. Raises ValueError, naming the first bad entry, if they are no finite, real vector."""
     values = np.asarray(values)
     if values.ndim != 1:

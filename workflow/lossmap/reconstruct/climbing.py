@@ -1,7 +1,7 @@
 """A ladder of reconstructors in memory: every rung, on every share of the training images, of one connector."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -23,7 +23,7 @@ class Rung(NamedTuple):
 
 def climb(
     pairs: Pairs,
-    networks: dict[str, dict],
+    networks: Mapping[str, Mapping[str, Any]],
     shares: list[int],
     held_out: float,
     seed: int,

@@ -32,6 +32,7 @@ class Connector(nn.Module):
     lossless = False
     known_fvu: float | None = None
     reads_post = False
+    blocks: torch.Tensor | None
 
     def __init__(self, post_shape: tuple[int, int], blocks: torch.Tensor | None):
         super().__init__()

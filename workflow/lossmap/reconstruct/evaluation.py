@@ -47,7 +47,8 @@ def load_rungs(
 
     Raises: LossmapError if a file can't be read, belongs to other statistics, or doesn't say its held-out error.
     """
-    found, ridges = [], {}
+    found: list[Reconstructor] = []
+    ridges: dict[str, nn.Module] = {}
     for rung in rungs:
         for share in shares:
             path = folder / f"{rung}-{share}.safetensors"
@@ -62,10 +63,17 @@ def load_rungs(
 
 def reconstructor_of(place: str, rung: str, share: int, module: nn.Module, architecture: dict) -> Reconstructor:
     """A module with what its architecture says of its training (see `save_reconstructor`)."""
-    about = place, rung, share, architecture["kind"], parameters(getattr(module, "network", module))
-    how = [architecture["held_out_error"], architecture.get("converged", True)]
-    how += [architecture.get(name, math.nan) for name in ("halfway_error", "passes", "learning_rate")]
-    return Reconstructor(*about, *how, module.eval())
+    return Reconstructor(
+        place=place,
+        rung=rung,
+        share=share,
+        kind=architecture["kind"],
+        parameters=parameters(getattr(module, "network", module)),
+        held_out_error=architecture["held_out_error"],
+        converged=architecture.get("converged", True),
+        **{name: architecture.get(name, math.nan) for name in ("halfway_error", "passes", "learning_rate")},
+        module=module.eval(),
+    )
 
 
 def best_of(rungs: list[Reconstructor]) -> Reconstructor:

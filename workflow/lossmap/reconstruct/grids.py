@@ -20,7 +20,7 @@ def sides_of_blocks(kind: str, pre_grid: Grid, post_grid: Grid | None, tokens: i
     if kind in OF_STORE and post_grid is None:
         return None
     if kind == "pooling":
-        wanted = [side // 2 for side in pre_grid]
+        wanted: Grid = [side // 2 for side in pre_grid]
     else:
         wanted = _token_grid(kind, pre_grid, tokens) if post_grid is None else post_grid
     sides = []

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,12 +83,12 @@ class Ladder:
             if falling:
                 curve = min(falling, key=lambda curve: curve["fvu"].iloc[-1])
                 before, after = curve.iloc[-2:].to_dict("records")
-                names = [before["rung"], after["rung"]]
+                start, end = before["rung"], after["rung"]
                 if by == "data":
-                    names = [f"{row['rung']} at {row['share']}% of the images" for row in (before, after)]
+                    start, end = (f"{row['rung']} at {row['share']}% of the images" for row in (before, after))
                 grown = _growth(curve, by)
                 needed = grown.needed(tolerance)
-                found.append(Fall(connector, by, *names, before["fvu"], after["fvu"], needed, grown.at(needed)))
+                found.append(Fall(connector, by, start, end, before["fvu"], after["fvu"], needed, grown.at(needed)))
         return found
 
     def reach(self, connector: str, factor: float) -> float:
@@ -134,7 +135,11 @@ class Ladder:
         tolerance: a fall of FVU, by twice the network or twice the images, that still counts."""
         best = self.table[self.table["best"]]
         own = best.index[best["kind"] == "own"][0]
-        told = {"own": self.reached(own), "pre_numbers": int(best.loc[own, "pre_numbers"]), "tolerance": tolerance}
+        told: dict[str, Any] = {
+            "own": self.reached(own),
+            "pre_numbers": int(best.loc[own, "pre_numbers"]),
+            "tolerance": tolerance,
+        }
         lossless = best[best["lossless"]]
         if len(lossless):
             hardest = lossless["held_out_error"].idxmax()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,7 @@ def measure_ladder(
                 means = [(loss.squared_error.mean(dim=1), loss.cosine_error.mean(dim=1), variance) for loss in found]
                 blocks.append(torch.stack([torch.stack(values) for values in means]).cpu().numpy())
                 progress.update(rows.stop - rows.start)
-        about = {"dataset": dataset, "model": model, "connector": connector}
+        about: dict[str, Any] = {"dataset": dataset, "model": model, "connector": connector}
         about["kind"] = json.loads(statistics.connector)["kind"]
         about |= {"lossless": pairs.connector.lossless, "known_fvu": pairs.connector.known_fvu}
         about |= {"pre_numbers": int(np.prod(pairs.pre_shape)), "post_numbers": int(np.prod(pairs.post_shape))}

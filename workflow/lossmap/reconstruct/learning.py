@@ -1,7 +1,8 @@
 """One network of the ladder: built to fit a connector, begun as ridge, trained on one share of the images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -39,7 +40,7 @@ class TrainingSettings:
     memory: int = MEMORY
 
     @classmethod
-    def of(cls, given: dict | None) -> "TrainingSettings":
+    def of(cls, given: Mapping[str, Any] | None) -> "TrainingSettings":
         """Raises: LossmapError if a setting is not known."""
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(given or {}) - set(known)):
@@ -61,7 +62,7 @@ def train_network(
     pairs: Pairs,
     split: Split,
     share: int,
-    network: dict,
+    network: Mapping[str, Any],
     ridge: nn.Module,
     seed: int,
     settings: TrainingSettings,
@@ -81,7 +82,7 @@ def train_network(
     batches = Batches(pairs, split.train[share], batch, seed, settings.buffer, settings.memory, part)
     held_out = HeldOut(pairs, split.held_out, batch, settings.memory, part)
     blocks = pairs.connector.blocks
-    shapes = {"pre_shape": list(pairs.pre_shape), "post_shape": list(pairs.post_shape)}
+    shapes: dict[str, Any] = {"pre_shape": list(pairs.pre_shape), "post_shape": list(pairs.post_shape)}
     shapes["blocks"] = None if blocks is None else blocks.tolist()
     torch.manual_seed(seed)
     alone = not has_enough(len(batches.images), pairs.post_shape, blocks)

@@ -207,7 +207,7 @@ def fit_linear_rungs(pairs: Pairs, split: Split) -> Iterator[FittedRung]:
     is D' times the patches of a block, or of an image where tokens have no place.
     """
     held_out, train = _Sums(pairs), _Sums(pairs)
-    shares, seen = sorted(split.train), []
+    shares, seen = sorted(split.train), np.empty(0, dtype=np.int64)
     with tqdm(total=len(split.held_out) + len(split.train[shares[-1]]), unit="image", desc="linear rungs") as progress:
         held_out.add(pairs, split.held_out, progress)
         for share in shares:

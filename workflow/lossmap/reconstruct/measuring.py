@@ -34,14 +34,13 @@ def measure_statistics(
     for side, (_, std) in (("pre", pre), ("post", post)):
         _report_constant(place_of(store), side, std)
 
-    fixed = {"store_digest": digest, "seed": seed}
-    standard = Statistics(*pre, *post, connector="", **fixed).to(device)
+    standard = Statistics(*pre, *post, store_digest=digest, connector="", seed=seed).to(device)
     of_blocks = {name: connector for name, connector in made.items() if isinstance(connector, OfBlocks)}
     measured, found = _measure_controls(of_blocks, store, standard, device), {}
     for name, spec in connectors.items():
         # A control that takes post of another image takes each once: its statistics are those of post.
-        *of_post, extra = measured[name] if name in of_blocks else (*post, {})
-        found[name] = Statistics(*pre, *of_post, connector=canonical(spec), extra=extra, **fixed)
+        mean, std, extra = measured[name] if name in of_blocks else (*post, {})
+        found[name] = Statistics(*pre, mean, std, digest, canonical(spec), seed, extra)
     return found
 
 

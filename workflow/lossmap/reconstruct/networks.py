@@ -5,7 +5,9 @@ unexplained is ridge's at first, and the best of its training is no worse. Where
 inputs, the network learns alone: what ridge has learned by heart would stay in all that the two put out.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any, cast
 
 from torch import Tensor, arange, as_tensor, autocast, empty, equal, nn
 
@@ -14,7 +16,7 @@ from lossmap.errors import LossmapError
 NETWORKS = ("mlp", "transformer")
 
 
-def build_network(architecture: dict, pre_shape, post_shape, blocks=None) -> nn.Module:
+def build_network(architecture: Mapping[str, Any], pre_shape, post_shape, blocks=None) -> nn.Module:
     """A network with random weights, drawn from torch's current generator.
 
     Parameters: architecture, {"kind": "mlp", "widths": [...], "dropout"} (see `TokenMLP`) or {"kind": "transformer",
@@ -55,7 +57,7 @@ class BeyondRidge(nn.Module):
 
     def silence(self) -> "BeyondRidge":
         """Let the network add nothing: its last layer becomes zero, and learns from there."""
-        for values in self.network.last.parameters():
+        for values in cast(Any, self.network).last.parameters():
             nn.init.zeros_(values)
         return self
 
@@ -83,7 +85,9 @@ class TokenMLP(nn.Module):
     def __init__(self, pre_shape, post_shape, widths: list[int], dropout: float = 0.1, blocks=None):
         super().__init__()
         (patches, self.features), (tokens, width) = pre_shape, post_shape
-        self.across, self.place, order, per_token = None, None, None, 1
+        self.across: nn.Linear | None = None
+        self.place: nn.Parameter | None = None
+        order, per_token = None, 1
         if blocks is not None:
             blocks = as_tensor(blocks, device="cpu")  # also where weights are only counted, on the meta device
             if not equal(blocks.flatten().sort().values, arange(patches, device="cpu")) or len(blocks) > tokens:
@@ -99,7 +103,7 @@ class TokenMLP(nn.Module):
         if blocks is None:
             self.across = nn.Linear(tokens, patches, bias=False)
             self.place = _places(patches, widths[1])
-        self.first = nn.Linear(*widths[:2])
+        self.first = nn.Linear(widths[0], widths[1])
         layers = []
         for before, after in pairwise(widths[1:]):
             layers += [nn.LayerNorm(before), nn.GELU(), nn.Dropout(dropout), nn.Linear(before, after)]
@@ -107,7 +111,7 @@ class TokenMLP(nn.Module):
 
     @property
     def last(self) -> nn.Linear:
-        return self.rest[-1] if len(self.rest) else self.first
+        return cast(nn.Linear, self.rest[-1]) if len(self.rest) else self.first
 
     def forward(self, post: Tensor) -> Tensor:
         """post (B, tokens, width) -> (B, patches, features)."""
@@ -152,7 +156,7 @@ class SequenceTransformer(nn.Module):
 
     @property
     def last(self) -> nn.Linear:
-        return self.write[-1]
+        return cast(nn.Linear, self.write[-1])
 
     def forward(self, post: Tensor) -> Tensor:
         """post (B, tokens, D) -> (B, patches, features)."""

@@ -1,6 +1,10 @@
 """The whole ladder in one call: reconstructors of a connector and of controls of known loss, and the verdict."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
+import xarray as xr
 
 from lossmap.errors import LossmapError
 from lossmap.measures.equality import compared_items
@@ -15,20 +19,21 @@ from lossmap.reconstruct.specs import CONTROLS, NETWORKS
 from lossmap.reconstruct.statistics import embeddings_digest
 from lossmap.reconstruct.trained import AT_ONCE, usual_device
 from lossmap.store import as_embeddings
+from lossmap.store.memory import Embeddings
 
 TESTED = 0.2  # of the images, where no others are given to test on
 
 
 def run_ladder(
-    train,
-    test=None,
+    train: Embeddings,
+    test: Embeddings | None = None,
     *,
-    networks: dict[str, dict] | None = None,
-    controls: dict[str, dict] | None = None,
-    shares: tuple[int, ...] = (25, 100),
+    networks: Mapping[str, Mapping[str, Any]] | None = None,
+    controls: Mapping[str, Mapping[str, Any]] | None = None,
+    shares: Sequence[int] = (25, 100),
     held_out: float = 0.2,
     seed: int = 0,
-    training: dict | None = None,
+    training: Mapping[str, Any] | None = None,
     resamples: int = 2000,
     confidence: float = 0.95,
     model: str = "the model",
@@ -72,7 +77,7 @@ def run_ladder(
     return Ladder(rows, "the ladder", resamples, confidence, seed_for(seed, "run_ladder"))
 
 
-def _apart(train, test, seed):
+def _apart(train: xr.Dataset, test: xr.Dataset | None, seed: int) -> tuple[xr.Dataset, xr.Dataset]:
     """Images to train on and others to test on. Of equal ones, only the first counts where they are cut from one."""
     if test is None:
         items = compared_items(train["pre_mean"].values).items

@@ -1,14 +1,15 @@
 """How settings of connectors and reconstructors are named and spelled. Nothing is loaded."""
 
 import json
+from typing import Any
 
 LINEAR = ("mean", "position_mean", "ridge")  # reconstructors in closed form, from the weakest
 # The ladder of whoever names none: networks by name, and controls with the networks that are trained on them.
-NETWORKS = {
+NETWORKS: dict[str, dict[str, Any]] = {
     "mlp-small": {"kind": "mlp", "widths": [64], "dropout": 0},
     "mlp-large": {"kind": "mlp", "widths": [512], "dropout": 0},
 }
-CONTROLS = {
+CONTROLS: dict[str, dict[str, Any]] = {
     "invertible-mlp": {"kind": "invertible_mlp", "networks": "all"},
     "pca": {"kind": "pca"},
     "other-image": {"kind": "other_image"},

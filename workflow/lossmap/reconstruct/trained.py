@@ -1,11 +1,15 @@
 """One reconstructor to work with: trained on embeddings or read from a folder, and what it misses of others."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
 
 from lossmap.errors import LossmapError
 from lossmap.measures.unexplained import unexplained
@@ -19,6 +23,7 @@ from lossmap.reconstruct.saving import file_digest, save_reconstructor
 from lossmap.reconstruct.specs import LINEAR, NETWORKS
 from lossmap.reconstruct.statistics import Statistics, embeddings_digest
 from lossmap.store import as_embeddings
+from lossmap.store.memory import Embeddings
 from lossmap.store.patch_losses import losses_in_memory
 
 AT_ONCE = 16  # images that are reconstructed at once
@@ -38,7 +43,7 @@ class Trained:
     rungs: tuple[Rung, ...] = ()
 
     @torch.inference_mode()
-    def reconstruct(self, post) -> np.ndarray:
+    def reconstruct(self, post: ArrayLike) -> NDArray[np.float32]:
         """What it makes of post (n, tokens, d2) or (n, d2), as of the model: pre (n, patches, d), float32, in the unit
         of the embeddings."""
         post = torch.as_tensor(np.asarray(post)) if not torch.is_tensor(post) else post
@@ -71,12 +76,12 @@ class Trained:
 
 
 def train_reconstructor(
-    embeddings,
-    network: str | dict = "mlp-large",
+    embeddings: Embeddings,
+    network: str | Mapping[str, Any] = "mlp-large",
     *,
     held_out: float = 0.2,
     seed: int = 0,
-    training: dict | None = None,
+    training: Mapping[str, Any] | None = None,
     device: str | None = None,
 ) -> Trained:
     """Train a reconstructor of what enters a connector from what leaves it.
@@ -89,16 +94,15 @@ def train_reconstructor(
     Returns: Trained: reconstruct(post), save(folder), history, and what `patch_losses` takes.
     Raises: LossmapError if the network or a setting is not known, or there are too few images.
     """
-    named = {"network": network} if isinstance(network, dict) else {network: NETWORKS.get(network)}
-    name = next(iter(named))
-    if name not in (*LINEAR, *NETWORKS, "network"):
+    if not isinstance(network, Mapping) and network not in (*LINEAR, *NETWORKS):
         known = ", ".join((*LINEAR, *NETWORKS))
         raise LossmapError(f"network is {network!r}. Choose one of {known}, or give a dict as of build_network.")
-    embeddings, device = as_embeddings(embeddings), usual_device(device)
+    name = network if isinstance(network, str) else "network"
+    given, device = as_embeddings(embeddings), usual_device(device)
     connectors = {"own": {"kind": "own"}}
-    (statistics,) = measure_statistics(embeddings, connectors, seed, embeddings_digest(embeddings), device).values()
-    pairs = pairs_of(embeddings, statistics, device)
-    networks = {} if name in LINEAR else named
+    (statistics,) = measure_statistics(given, connectors, seed, embeddings_digest(given), device).values()
+    pairs = pairs_of(given, statistics, device)
+    networks = {} if name in LINEAR else {name: NETWORKS[network] if isinstance(network, str) else network}
     climbed = climb(pairs, networks, [100], held_out, seed, TrainingSettings.of(training))
     rungs = {rung.reconstructor.rung: rung for rung in climbed}
     rung = rungs[name]
@@ -122,12 +126,12 @@ def open_reconstructor(folder: str | Path, name: str, share: int = 100, device: 
 
 def patch_losses(
     reconstructor: Trained,
-    embeddings,
+    embeddings: Embeddings,
     *,
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
-):
+) -> xr.Dataset:
     """What a reconstructor misses of each patch of images that trained nothing.
 
     Parameters: reconstructor, of `train_reconstructor` or `open_reconstructor`; embeddings, of the same model, see

@@ -11,10 +11,11 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -62,6 +63,8 @@ class Schedule:
 
     def rate(self, progress: "Progress") -> float:
         """Learning rate of the next step."""
+        if progress.learning_rate is None:
+            raise ValueError("no learning rate was found yet")
         rising = min(1, (progress.step + 1) / self.round) if progress.stage == 0 else 1
         return progress.learning_rate * CUT**progress.stage * rising
 
@@ -161,11 +164,11 @@ class Run:
 
     def update(self, rate: float, weight_decay: float) -> None:
         """One step of AdamW along the gradients that the weights hold, which are then dropped."""
-        weights = list(self.weights.values())
+        weights: list[Tensor] = list(self.weights.values())
         with torch.no_grad():
             adamw(
                 weights,
-                [weight.grad for weight in weights],
+                cast("list[Tensor]", [weight.grad for weight in weights]),
                 list(self.mean.values()),
                 list(self.square.values()),
                 [],
@@ -221,7 +224,12 @@ class Run:
 
     def save(self, path: Path, binding: dict) -> None:
         """Everything that the next step depends on, in one file. binding: what must be the same to go on from it."""
-        groups = {"weights": self.weights, "mean": self.mean, "square": self.square, "best": self.best}
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "weights": self.weights,
+            "mean": self.mean,
+            "square": self.square,
+            "best": self.best,
+        }
         tensors = {f"{group}/{name}": values for group, named in groups.items() for name, values in named.items()}
         tensors["count"] = self.count[0]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -284,7 +292,7 @@ def train(
         accelerator.unwrap_model(network, keep_fp32_wrapper=False)
     progress = trainer.run.progress
     below = progress.best < progress.linear
-    if trainer.alone and not below:
+    if isinstance(network, BeyondRidge) and trainer.alone and not below:
         network.silence().alone = False
     learned = progress.best < progress.linear * (1 - REST)
     converged = progress.ended and (learned if schedule.learning_rate else below or not trainer.alone)

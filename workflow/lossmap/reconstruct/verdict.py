@@ -119,6 +119,8 @@ class Verdict:
     @property
     def beyond(self) -> tuple[float, float]:
         """Between what difference to hardest and what, with ten times the ladder on either side."""
+        if self.hardest is None or self.difference is None:
+            raise ValueError("there is no lossless control to compare with")
         low, high = self.lost
         least, most = min(self.hardest.further, self.hardest.fvu.low), self.hardest.fvu.high
         return min(low - most, self.difference.low), max(high - least, self.difference.high)
@@ -181,7 +183,7 @@ def _bound(verdict: Verdict) -> str:
 
 def _lossless(verdict: Verdict) -> str:
     hardest, difference = verdict.hardest, verdict.difference
-    if hardest is None:
+    if hardest is None or difference is None:
         return "The study has no lossless control, so how much of it is the reconstructor's weakness is not known."
     each = [f"{percent(c.fvu.value)} ({c.connector})" for c in verdict.lossless if c.connector != hardest.connector]
     each.append(f"{percent_within(hardest.fvu)} ({hardest.connector}{', the hardest' if each else ''})")
@@ -210,8 +212,8 @@ def _shape(verdict: Verdict) -> str:
             f"({verdict.hardest.numbers:,} numbers), so they measure the reconstructor, not what a smaller output must "
             "lose."
         )
-    if linear is not None:
-        gap = verdict.linear_difference
+    gap = verdict.linear_difference
+    if linear is not None and gap is not None:
         how = "less than" if gap.high < 0 else "more than" if gap.low > 0 else "about as much as"
         parts.append(
             f"Principal components of each block of patches, {linear.numbers:,} numbers in all, leave "

@@ -7,6 +7,8 @@ square root of post's mean square matrix. When training is over, U W is the laye
 there had been no W.
 """
 
+from typing import cast
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -47,9 +49,9 @@ def measure_whitening(batches: Batches, accelerator: Accelerator) -> Tensor:
 
 def whiten(network: nn.Module, whitening: Tensor) -> None:
     """From now on the network learns U, and its first layer multiplies with U W. U starts as the layer's weight."""
-    parametrize.register_parametrization(network.first, "weight", _Times(whitening))
+    parametrize.register_parametrization(cast(nn.Linear, network.first), "weight", _Times(whitening))
 
 
 def fold(network: nn.Module) -> None:
     """End of `whiten`: U W becomes the first layer's weight."""
-    parametrize.remove_parametrizations(network.first, "weight")
+    parametrize.remove_parametrizations(cast(nn.Linear, network.first), "weight")

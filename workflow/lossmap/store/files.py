@@ -100,7 +100,7 @@ class CheckedFiles(LocalStore):
         start, stop = _bounds(byte_range, entry.size)
         first = start // entry.block
         begin, end = first * entry.block, min(-(-stop // entry.block) * entry.block, entry.size)
-        data = memoryview(np.empty(end - begin, "B"))
+        data = np.empty(end - begin, "B").data
         try:
             with (self.root / name).open("rb", buffering=0) as file:
                 file.seek(begin)

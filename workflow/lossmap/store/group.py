@@ -3,9 +3,11 @@
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import zarr
+from zarr.core.metadata import ArrayV3Metadata
 
 from lossmap.store.files import CheckedFiles, Digests, changed_blocks, digests
 from lossmap.store.format import ROOT, StoreError
@@ -29,7 +31,7 @@ class Group:
 
     @cached_property
     def image_ids(self) -> np.ndarray:
-        return np.array(self.arrays["image_id"][:].tolist(), dtype=str)
+        return np.array(np.asarray(self.arrays["image_id"][:]).tolist(), dtype=str)
 
     def check_complete(self) -> None:
         """Raise StoreError at the first file that is missing or of another size, or a changed description."""
@@ -77,7 +79,7 @@ class Group:
         if array in NAMES:
             return NAMES[array]
         stored = self.arrays[array]
-        axis = stored.metadata.dimension_names.index("image")
+        axis = cast("tuple[str, ...]", cast(ArrayV3Metadata, stored.metadata).dimension_names).index("image")
         n, chunk, file = (sizes[axis] for sizes in (stored.shape, stored.chunks, stored.shards or stored.chunks))
         first = int(place[1 + axis]) * file
         stop = min(first + file, n)

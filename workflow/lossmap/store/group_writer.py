@@ -105,7 +105,8 @@ class Growing:
     """
 
     def __init__(self, array: zarr.Array, axis: int = 0):
-        self.array, self.axis, self.written, self.held = array, axis, 0, []
+        self.array, self.axis, self.written = array, axis, 0
+        self.held: list[np.ndarray] = []
         self.rows = (array.shards or array.chunks)[axis]  # images of a file
 
     def hold(self, values: np.ndarray) -> None:

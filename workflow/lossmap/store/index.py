@@ -21,7 +21,8 @@ def write_index(parts: list[Path], index: Path) -> None:
     Raises StoreError if a part was never finished, an image occurs twice, or parts were made in different ways (their
     keys, shapes or preprocessing differ). Their provenance may differ.
     """
-    entries, holder, reference = [], {}, None
+    entries, reference = [], None
+    holder: dict[str, Path] = {}
     for path in parts:
         part = Part(path, index)
         own_ids = part.image_ids.tolist()

@@ -1,15 +1,18 @@
 """Embeddings in memory: the same Dataset as of a store."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike, NDArray
 
 from lossmap.errors import LossmapError
 from lossmap.store.format import DIMENSIONS
 from lossmap.store.writer import check_finite
 
 HERE = "embeddings in memory"  # what messages call them
+Embeddings: TypeAlias = xr.Dataset | tuple[ArrayLike, ArrayLike]  # the pair: pre and post
 
 
 def in_memory(embedded: Iterable[dict[str, np.ndarray]], image_ids: list[str], attributes: dict) -> xr.Dataset:
@@ -31,7 +34,14 @@ def in_memory(embedded: Iterable[dict[str, np.ndarray]], image_ids: list[str], a
     return xr.Dataset(variables, _ids(image_ids), attributes | {"post": post})
 
 
-def from_arrays(pre, post, *, pre_grid=None, post_grid=None, image_ids=None) -> xr.Dataset:
+def from_arrays(
+    pre: ArrayLike,
+    post: ArrayLike,
+    *,
+    pre_grid: Sequence[int] | None = None,
+    post_grid: Sequence[int] | None = None,
+    image_ids: Iterable[object] | None = None,
+) -> xr.Dataset:
     """Embeddings of any tool, as what `embed` returns, for everything that takes embeddings.
 
     Parameters: pre and post, real arrays or tensors: (n, d), one vector for each item, or (n, patches, d) and
@@ -60,12 +70,12 @@ def from_arrays(pre, post, *, pre_grid=None, post_grid=None, image_ids=None) -> 
         check_finite("these embeddings", name, values, None, ids)
         variables[name] = DIMENSIONS[name], values
         variables[f"{name}_mean"] = DIMENSIONS[f"{name}_mean"], values.mean(axis=1, dtype=np.float32)
-    about = {"pre_grid": pre_grid, "post_grid": post_grid and list(post_grid), "key": {}}
+    about: dict[str, Any] = {"pre_grid": pre_grid, "post_grid": post_grid and list(post_grid), "key": {}}
     about["post"] = {"shape": list(post.shape[1:]), "dtype": str(post.dtype), "stored": True}
     return xr.Dataset(variables, _ids(ids), about)
 
 
-def as_embeddings(embeddings) -> xr.Dataset:
+def as_embeddings(embeddings: Embeddings) -> xr.Dataset:
     """A Dataset of embeddings as it is, or of a pair of arrays, pre and post (see `from_arrays`).
 
     Raises: LossmapError if it is neither.
@@ -88,7 +98,7 @@ def _ids(image_ids: list[str]) -> dict:
     return {"image_id": ("image", np.array(image_ids, dtype=str))}
 
 
-def _three_axes(values, name: str) -> np.ndarray:
+def _three_axes(values: ArrayLike, name: str) -> NDArray[Any]:
     values = values.detach().cpu().float().numpy() if hasattr(values, "detach") else np.asarray(values)
     if values.dtype.kind not in "fiub" or values.ndim not in (2, 3) or not values.size:
         raise LossmapError(

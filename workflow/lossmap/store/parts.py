@@ -58,4 +58,4 @@ class Part(Group):
     def read(self, name: str, rows: slice | np.ndarray) -> np.ndarray:
         """Rows of one array. Raises StoreError if what is read is not what was written; it names file and images."""
         array = self.arrays[name]
-        return array.oindex[rows] if isinstance(rows, np.ndarray) else array[rows]
+        return np.asarray(array.oindex[rows] if isinstance(rows, np.ndarray) else array[rows])

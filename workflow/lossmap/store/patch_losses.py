@@ -83,7 +83,7 @@ def losses_in_memory(batches: list[dict[str, np.ndarray]], embeddings: xr.Datase
     Returns: a Dataset with squared_error, norm_difference, cosine_error and pre_norm (image, row, col), float32.
     """
     grid = tuple(embeddings.attrs["pre_grid"])
-    variables = {}
+    variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     for name in (*LOSSES, "pre_norm"):
         values = np.concatenate([batch[name][0] if name in LOSSES else batch[name] for batch in batches])
         variables[name] = ("image", "row", "col"), values.astype(np.float32).reshape(-1, *grid)

@@ -51,7 +51,7 @@ class PartWriter:
             "box": (n, 4),
             "size": (n, 2),
         }
-        self.dtypes = {name: np.dtype("float32") for name in DIMENSIONS}
+        self.dtypes: dict[str, np.dtype] = {name: np.dtype("float32") for name in DIMENSIONS}
         self.dtypes |= {"pre": np.dtype(dtype), "post": np.dtype(dtype), "size": np.dtype("int32")}
         self.group = GroupWriter(path, {**attributes, "format": FORMAT, "post": post})
         self.path, self.partial = self.group.path, self.group.partial
@@ -121,6 +121,8 @@ def write_part(
                 writer = PartWriter(path, image_ids, *shapes, dtype, attributes, store_post, provenance)
             writer.append(**batch)
             progress.update(len(batch["pre"]))
+    if writer is None:
+        raise StoreError(f"{path}: there are no {what} to write.")
     writer.close()
 
 

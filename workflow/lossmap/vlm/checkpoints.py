@@ -200,7 +200,7 @@ def _download(checkpoint: str, revision: str | None, vision_only: bool) -> Path:
     return _snapshot(checkpoint, revision, [*SMALL_FILES, *files])
 
 
-def _snapshot(checkpoint: str, revision: str, patterns: list[str]) -> Path:
+def _snapshot(checkpoint: str, revision: str | None, patterns: list[str]) -> Path:
     """The hub cache's folder of this commit, with the files of these patterns in it."""
     import huggingface_hub
 

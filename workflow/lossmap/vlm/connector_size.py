@@ -1,6 +1,7 @@
 """How large a model's connector is, from its configuration alone: no weights are read or made."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
@@ -16,8 +17,10 @@ def connector_parameters(config: PreTrainedConfig | str | Path) -> int:
     Raises: LossmapError if the folder has no readable config.json, or the model is of no known family.
     """
     if not isinstance(config, PreTrainedConfig):
-        read_family(config)
-        config = AutoConfig.from_pretrained(config, local_files_only=True, trust_remote_code=False)
+        read_family(Path(config))
+        config = cast(
+            PreTrainedConfig, AutoConfig.from_pretrained(config, local_files_only=True, trust_remote_code=False)
+        )
     if config.model_type not in FAMILIES:
         raise LossmapError(f"{config.model_type}: no such family is known. Known families: {', '.join(FAMILIES)}.")
     with torch.device("meta"):

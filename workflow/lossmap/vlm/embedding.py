@@ -3,10 +3,11 @@
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -15,18 +16,19 @@ import xarray as xr
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from lossmap.data.images import as_image, load_image
+from lossmap.data.images import Picture, as_image, load_image
 from lossmap.errors import LossmapError
 from lossmap.store import in_memory, write_index, write_part
 from lossmap.vlm.loading import VisionSide
 from lossmap.vlm.preprocessing import Preprocessor
 from lossmap.vlm.stored import open_embeddings, with_patch_boxes
 
-Picture = str | Path | Image.Image | np.ndarray
+T = TypeVar("T")
+Batch = tuple[dict[str, torch.Tensor], list[tuple[int, int]]] | LossmapError  # pixels and sizes
 
 
 @dataclass(frozen=True)
-class Batches(Dataset):
+class Batches(Dataset[Batch]):
     """Batches of prepared images, in order. A fault is returned, not raised, so that its message stays as it is.
 
     images: paths, PIL images or arrays (see `as_image`). sha256: of each file where a manifest has it, or None. names:
@@ -42,7 +44,7 @@ class Batches(Dataset):
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
 
-    def __getitem__(self, i: int):
+    def __getitem__(self, i: int) -> Batch:
         rows = range(i * self.batch_size, min((i + 1) * self.batch_size, len(self.images)))
         try:
             images = [self._load(row) for row in rows]
@@ -52,17 +54,17 @@ class Batches(Dataset):
 
     def _load(self, row: int) -> Image.Image:
         if self.sha256 is not None:
-            return load_image(self.images[row], self.sha256[row])
+            return load_image(cast("str | Path", self.images[row]), self.sha256[row])
         return as_image(self.images[row], self.names[row] if self.names is not None else f"image {row}")
 
 
 def embed(
     model: VisionSide,
-    images: Sequence[Picture],
+    images: Picture | Iterable[Picture],
     *,
-    image_ids: Sequence[str] | None = None,
+    image_ids: Iterable[object] | None = None,
     batch_size: int = 32,
-    dtype: str = "float32",
+    dtype: Literal["float32", "float16"] = "float32",
     store: str | Path | None = None,
     threads: int | None = None,
 ) -> xr.Dataset:
@@ -83,30 +85,30 @@ def embed(
     Raises: LossmapError if there are no images, an id occurs twice, an image can't be read (it is named), or a value
         is not finite.
     """
-    images = [images] if _is_one(images) else list(images)
-    image_ids = [str(name) for name in image_ids] if image_ids is not None else _names(images)
+    images = _listed(images)
+    names = [str(name) for name in image_ids] if image_ids is not None else _names(images)
     if dtype not in ("float32", "float16"):
         raise LossmapError(f"dtype is {dtype!r}. Choose float32 or float16.")
-    if not images or len(image_ids) != len(images):
-        raise LossmapError(f"{len(images)} images and {len(image_ids)} image_ids are given. Give one image or more.")
-    if len(set(image_ids)) < len(image_ids):
-        twice = next(name for i, name in enumerate(image_ids) if name in image_ids[:i])
+    if not images or len(names) != len(images):
+        raise LossmapError(f"{len(images)} images and {len(names)} image_ids are given. Give one image or more.")
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise LossmapError(f"image_ids: {twice} occurs twice. Give each image a name of its own.")
-    batches = Batches(model.preprocessor, images, batch_size, names=[f"image {name}" for name in image_ids])
+    batches = Batches(model.preprocessor, images, batch_size, names=[f"image {name}" for name in names])
     made = {"checkpoint": model.checkpoint, "batch_size": batch_size, "dtype": dtype, "store_post": True}
     made |= {"image_size": model.preprocessor.input_size[0] if model.family.view in ("any", "longest") else None}
     made |= {"compute_dtype": str(model.dtype).removeprefix("torch.")}
     about = describe(model, made)
     embedded = embed_images(model, batches, getattr(torch, dtype), threads or torch.get_num_threads())
     if store is None:
-        return with_patch_boxes(in_memory(embedded, image_ids, about))
+        return with_patch_boxes(in_memory(embedded, names, about))
     index = Path(store)
     if index.suffix != ".json":
         raise LossmapError(f"{store}: is no name of an index. Give <folder>/<name>.json.")
     part = index.with_suffix("") / f"part-{0:06d}-{len(images):06d}.zarr"
     part.parent.mkdir(parents=True, exist_ok=True)
     software = {"torch": torch.__version__, "transformers": transformers.__version__, "device": model.device.type}
-    write_part(embedded, part, image_ids, dtype, about, provenance=software)
+    write_part(embedded, part, names, dtype, about, provenance=software)
     write_index([part], index)
     return open_embeddings(index)
 
@@ -121,11 +123,12 @@ def describe(model: VisionSide, key: dict) -> dict:
     }
 
 
-def _is_one(images) -> bool:
-    """Whether it is one image, not several."""
+def _listed(images: Picture | Iterable[Picture]) -> list[Picture]:
+    """One image, or several, as several."""
     if isinstance(images, np.ndarray):
-        return images.ndim == 2 or (images.ndim == 3 and images.shape[2] == 3)
-    return isinstance(images, str | os.PathLike | Image.Image)
+        one = images.ndim == 2 or (images.ndim == 3 and images.shape[2] == 3)
+        return [images] if one else list(images)
+    return [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
 
 
 def _names(images: Sequence[Picture]) -> list[str]:
@@ -156,7 +159,7 @@ def embed_images(
         yield _embed(vision, batches, batch, dtype)
 
 
-def _embed(vision, batches, batch, dtype):
+def _embed(vision: VisionSide, batches: Batches, batch: Batch, dtype: torch.dtype) -> dict[str, np.ndarray]:
     if isinstance(batch, LossmapError):
         raise batch
     pixels, sizes = batch
@@ -174,12 +177,12 @@ def _embed(vision, batches, batch, dtype):
     }
 
 
-def _in_order(work, count, threads):
+def _in_order(work: Callable[[int], T], count: int, threads: int) -> Iterator[T]:
     """work(0), work(1), ..., work(count - 1), computed by threads of one core each, at most two a thread in memory."""
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        waiting = deque()
+        waiting: deque[Future[T]] = deque()
         for i in range(count):
             waiting.append(pool.submit(work, i))
             if len(waiting) == 2 * threads:

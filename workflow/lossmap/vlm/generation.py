@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -14,7 +14,7 @@ from lossmap.errors import LossmapError
 from lossmap.vlm.checkpoint_check import language_problems
 from lossmap.vlm.checkpoints import resolve_checkpoint, weight_files
 from lossmap.vlm.families import Family, read_family
-from lossmap.vlm.loading import check_loaded, precision_of, quiet, reduced
+from lossmap.vlm.loading import check_loaded, placed, precision_of, quiet, reduced
 from lossmap.vlm.preprocessing import load_preprocessor
 from lossmap.vlm.processors import load_processor
 
@@ -126,9 +126,8 @@ class LanguageSide:
     def image(self, post: torch.Tensor) -> dict[str, BaseModelOutputWithPooling]:
         """post (n, tokens, features) as the argument `mm_encoder_outputs` of the model."""
         post = post.to(self.device, self.dtype)
-        return {
-            "image": BaseModelOutputWithPooling(pooler_output=post if self.model_type in ONE_TENSOR else list(post))
-        }
+        each: Any = post if self.model_type in ONE_TENSOR else list(post)
+        return {"image": BaseModelOutputWithPooling(pooler_output=each)}
 
     def generate(self, prompts: list[str], post: torch.Tensor, max_new_tokens: int) -> list[list[int]]:
         """What the model says, greedily: at each step the likeliest token.
@@ -162,7 +161,7 @@ class LanguageSide:
 
     @torch.inference_mode()
     def _generate(self, inputs: dict[str, torch.Tensor], **how) -> Any:
-        return self.model.generate(**inputs, **how, logits_processor=[OnlyNumbers()])
+        return cast(Any, self.model).generate(**inputs, **how, logits_processor=[OnlyNumbers()])
 
     def _begun(self, text: str) -> bool:
         begin = self.processor.tokenizer.bos_token
@@ -192,9 +191,9 @@ def load_language_side(
     for problem in language_problems(folder, model_type):
         raise LossmapError(problem)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    whole = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+    whole = cast("type[PreTrainedModel]", MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)])
     with quiet():
-        model, info = reduced(whole, lambda model: _drop_vision(model, family)).from_pretrained(
+        model, info = cast(Any, reduced(whole, lambda model: _drop_vision(model, family))).from_pretrained(
             folder,
             config=config,
             dtype=precision,
@@ -206,7 +205,7 @@ def load_language_side(
     check_loaded(checkpoint, "language", info)
     processor = _processor(folder)
     size = load_preprocessor(folder, image_size=image_size).input_size
-    return LanguageSide(model_type, family, model.to(device).eval(), processor, size, revision or _digest(folder))
+    return LanguageSide(model_type, family, placed(model, device), processor, size, revision or _digest(folder))
 
 
 def _drop_vision(model: PreTrainedModel, family: Family) -> None:

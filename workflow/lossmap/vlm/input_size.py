@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES, Family
@@ -18,7 +18,7 @@ USUAL = 336  # pixels: the side of LLaVA's images, proposed for models that take
 ASPECT_OF_QWEN = 200  # the longest shape that Qwen's image processors take: long side over short
 FIXED_POSITIONS = ("clip_vision_model", "siglip_vision_model")  # towers that take images of one size
 # What transformers takes where a config.json of a family without a size of its own is silent.
-DEFAULTS = {
+DEFAULTS: dict[str, dict[str, Any]] = {
     "idefics2": {
         "vision_config": {"patch_size": 32, "image_size": 224},
         "perceiver_config": {"resampler_n_latents": 64},
@@ -75,13 +75,13 @@ def input_size(where: str, family: Family, config: Any, settings: dict, image_si
             f"{where}: its image processor says do_resize: false, so inputs have no fixed size. Set it true."
         )
     if family.view in ("any", "longest"):
-        side = image_size or _own_side(family, settings)
-        _check_side(where, family, side, patch * merge, merge, getattr(config.vision_config, "image_size", None))
+        wanted, largest = image_size or _own_side(family, settings), getattr(config.vision_config, "image_size", None)
+        side = _checked_side(where, family, wanted, patch * merge, merge, largest)
         return InputSize((side, side), None, False, patch, merge)
     pad = bool(settings.get("do_pad")) and settings.get("image_processor_type", "").startswith("LlavaImageProcessor")
     size, crop = _fixed(settings, family.view, pad)
     given = crop or size
-    if not isinstance(given, tuple):
+    if size is None or not isinstance(given, tuple):
         crops = "" if settings.get("do_center_crop") else " without a centre crop"
         raise LossmapError(
             f"{where}: its image processor's size is {settings.get('size')}{crops}, of which Lossmap makes no fixed"
@@ -103,8 +103,9 @@ def read_settings(folder: Path) -> dict:
     settings = nested if isinstance(nested, dict) else json_object(folder / "preprocessor_config.json")
     pixels = {"shortest_edge": settings.get("min_pixels"), "longest_edge": settings.get("max_pixels")}
     if any(pixels.values()):  # as Qwen's older checkpoints say it
-        size = settings.get("size") if isinstance(settings.get("size"), dict) else {}
-        settings = {**settings, "size": {**size, **{key: value for key, value in pixels.items() if value}}}
+        size = settings.get("size")
+        given = size if isinstance(size, dict) else {}
+        settings = {**settings, "size": {**given, **{key: value for key, value in pixels.items() if value}}}
     return settings
 
 
@@ -115,7 +116,7 @@ def size_problem(folder: Path, image_size: int | None = None, called: str | None
         message calls the checkpoint.
     """
     content, settings = json_object(folder / "config.json"), read_settings(folder)
-    family = FAMILIES.get(content.get("model_type"))
+    family = FAMILIES.get(str(content.get("model_type")))
     if family is None or (family.view not in ("any", "longest") and not isinstance(settings.get("size"), dict)):
         return None  # another check names it; what a file leaves to transformers' defaults, loading tells
     where = f"{called or folder} ({content['model_type']})"
@@ -144,15 +145,21 @@ def embedding_shapes(folder: Path, image_size: int | None = None) -> Shapes | No
     Parameters: as `size_problem`.
     """
     content, settings = json_object(folder / "config.json"), read_settings(folder)
-    family = FAMILIES.get(content.get("model_type"))
+    family = FAMILIES.get(str(content.get("model_type")))
     if family is None:
         return None
     try:
         config = _configuration(content)
         found = input_size(str(folder), family, config, settings, image_size)
-        rows, columns = (side // found.patch for side in found.crop or found.size)
+        height, width = cast("tuple[int, int]", found.crop or found.size)
+        rows, columns = height // found.patch, width // found.patch
         post_grid = (rows // found.merge, columns // found.merge) if family.merge else None
-        tokens = post_grid[0] * post_grid[1] + family.newline if post_grid else family.latents(config)
+        if post_grid:
+            tokens = post_grid[0] * post_grid[1] + family.newline
+        elif family.latents:
+            tokens = family.latents(config)
+        else:
+            return None
         pre_shape, post_shape = (rows * columns, family.pre_dim(config)), (tokens, config.text_config.hidden_size)
         return Shapes((rows, columns), pre_shape, post_grid, post_shape)
     except (LossmapError, AttributeError, TypeError, KeyError, ValueError, ZeroDivisionError):
@@ -186,7 +193,7 @@ def _largest_aspect(model_type: str | None, settings: dict) -> int | None:
     return None
 
 
-def _check_side(where: str, family: Family, side: int | None, unit: int, merge: int, tower: Any) -> None:
+def _checked_side(where: str, family: Family, side: int | None, unit: int, merge: int, tower: Any) -> int:
     if side is None:
         raise LossmapError(
             f"{where}: takes images of any size. Set the model's image_size to the side of the square that every"
@@ -205,6 +212,7 @@ def _check_side(where: str, family: Family, side: int | None, unit: int, merge: 
             f"{where}: image_size {side} is more than {tower}, up to which its vision tower has position embeddings."
             f" Take {tower // unit * unit} or less."
         )
+    return side
 
 
 def _check_tower(where: str, tower: Any, given: tuple[int, int], patch: int, merge: int) -> None:
@@ -227,7 +235,8 @@ def _fixed(settings: dict, view: str, pad: bool) -> tuple[tuple[int, int] | int 
     size, crop = _sides(settings, "size"), _sides(settings, "crop_size")
     if set(size) == {"shortest_edge"}:
         square = view == "base" or pad
-        resize = (size["shortest_edge"],) * 2 if square else size["shortest_edge"]
+        edge = size["shortest_edge"]
+        resize: tuple[int, int] | int = (edge, edge) if square else edge
     elif set(size) == {"height", "width"}:
         resize = (size["height"], size["width"])
     else:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -36,14 +37,19 @@ class VisionSide:
         their width.
     """
 
-    def __init__(self, model_type, family, config, model, preprocessor, revision, checkpoint=None):
-        self.model_type: str = model_type
-        self.family: Family = family
-        self.config: PreTrainedConfig = config
-        self.model: PreTrainedModel = model
-        self.preprocessor: Preprocessor = preprocessor
-        self.revision: str | None = revision
-        self.checkpoint: str | None = checkpoint and str(checkpoint)
+    def __init__(
+        self,
+        model_type: str,
+        family: Family,
+        config: PreTrainedConfig,
+        model: PreTrainedModel,
+        preprocessor: Preprocessor,
+        revision: str | None,
+        checkpoint: str | Path | None = None,
+    ):
+        self.model_type, self.family, self.config, self.model = model_type, family, config, model
+        self.preprocessor, self.revision = preprocessor, revision
+        self.checkpoint = None if checkpoint is None else str(checkpoint)
         first = next(values for name, values in model.named_parameters() if is_vision_key(family, name))
         self.dtype: torch.dtype = first.dtype
         self.device: torch.device = first.device
@@ -74,7 +80,7 @@ class VisionSide:
         Raises: LossmapError if the patches don't form the expected grid.
         """
         with self._tap as tap:
-            post = self.model.get_image_features(**pixel_inputs).pooler_output
+            post = cast(Any, self.model).get_image_features(**pixel_inputs).pooler_output
             seen = tap.take()
         post = post if torch.is_tensor(post) else torch.stack(list(post))
         rows, cols = self.pre_grid
@@ -130,11 +136,17 @@ def load_vision_side(
     preprocessor = load_preprocessor(folder, image_size=image_size)
     model_type, family = read_family(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    model = load_base_model(checkpoint, folder, config, MODEL_MAPPING[type(config)], is_vision_key, precision)
+    model_class = cast("type[PreTrainedModel]", MODEL_MAPPING[type(config)])
+    model = load_base_model(checkpoint, folder, config, model_class, is_vision_key, precision)
     for part in TEXT_PARTS:
         if hasattr(model, part):
             setattr(model, part, None)
-    return VisionSide(model_type, family, config, model.to(device).eval(), preprocessor, revision, checkpoint)
+    return VisionSide(model_type, family, config, placed(model, device), preprocessor, revision, checkpoint)
+
+
+def placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
+    """The model in evaluation mode, on a device."""
+    return cast(Any, model).to(device).eval()  # transformers' type of `to` takes no device
 
 
 def precision_of(dtype: str) -> torch.dtype:
@@ -160,7 +172,7 @@ def load_base_model(
     """
     _, family = read_family(folder)
     with quiet():
-        model, info = model_class.from_pretrained(
+        model, info = cast(Any, model_class).from_pretrained(
             None,
             config=_without_text(config, family),
             state_dict=_tensors(folder, lambda key: wanted(family, key)),
@@ -193,7 +205,7 @@ def reduced(model_class: type[PreTrainedModel], drop: Callable[[PreTrainedModel]
     It keeps its name and module, by which transformers knows how tensors were spelt in older checkpoints.
     """
 
-    class Reduced(model_class):
+    class Reduced(model_class):  # type: ignore[misc, valid-type]  # whose class is known when it runs
         __module__ = model_class.__module__
 
         def __init__(self, config: PreTrainedConfig, *args, **kwargs):
@@ -214,7 +226,7 @@ def digest_of(tensors: dict[str, torch.Tensor]) -> str:
     sha = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -47,8 +47,8 @@ def open_model(
 
 def _of_memory(model: torch.nn.Module, processor: Any, image_size: int | None) -> VisionSide:
     if hasattr(model, "get_base_model"):  # peft's wrapper; the adapter's layers stay where they are, inside the model
-        model = model.get_base_model()
-    base = getattr(model, "base_model", model)  # of the class that generates; a base model is its own
+        model = cast(Any, model).get_base_model()
+    base: Any = getattr(model, "base_model", model)  # of the class that generates; a base model is its own
     model_type = getattr(getattr(base, "config", None), "model_type", None)
     called = f"{getattr(model, 'name_or_path', '') or 'The model'} ({type(model).__name__})"
     if model_type not in FAMILIES or not hasattr(base, "get_image_features"):

@@ -74,7 +74,7 @@ def _one_view(processor: Any, family: Family, preprocessor: "Preprocessor", imag
     """What the processor makes of an image, asked for one view of all of it, and of those sides that Lossmap gives it
     where its family takes any."""
     side = preprocessor.input_size[0]
-    asked = {"crop_to_patches": False, "do_pan_and_scan": False, "do_image_splitting": False}
+    asked: dict[str, Any] = {"crop_to_patches": False, "do_pan_and_scan": False, "do_image_splitting": False}
     if family.view == "base":
         asked["image_grid_pinpoints"] = [[side, side]]  # few tiles: they aren't looked at
     elif family.view == "longest":

@@ -8,7 +8,7 @@ processor's. Always one view of the whole image: no tiles, no splitting, no pan 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from PIL import Image
@@ -51,7 +51,7 @@ class Preprocessor:
     @property
     def input_size(self) -> tuple[int, int]:
         """(height, width) of the model's input, in pixels."""
-        return self.crop or self.size
+        return self.crop or cast("tuple[int, int]", self.size)  # a number alone comes with a crop
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -72,7 +72,7 @@ class Preprocessor:
         for i, image in enumerate(images):
             if image.mode != "RGB":
                 raise ValueError(f"image {i} of the batch has mode {image.mode}, not RGB: decode it with load_image")
-            pixels[i] = self._seen(image)
+            pixels[i] = np.asarray(self._seen(image))
         return {"pixels": torch.from_numpy(pixels)}
 
     def normalise(
@@ -203,7 +203,7 @@ def read_preprocessor(folder: Path, image_size: int | None = None, called: str |
         )
     found = input_size(where, family, config, settings, image_size)
     mean = _three(processor.image_mean) if processor.do_normalize else (0.0, 0.0, 0.0)
-    margins = _three(processor.image_mean) if processor.image_mean else (0.0, 0.0, 0.0)
+    red, green, blue = _three(processor.image_mean) if processor.image_mean else (0.0, 0.0, 0.0)
     preprocessor = Preprocessor(
         view=family.view,
         size=found.size,
@@ -216,7 +216,7 @@ def read_preprocessor(folder: Path, image_size: int | None = None, called: str |
         patch=found.patch,
         merge=found.merge,
         frames=getattr(config.vision_config, "temporal_patch_size", 1) if "image_grid_thw" in family.inputs else 1,
-        pad=tuple(int(value * 255) for value in margins) if found.pad else None,
+        pad=(int(red * 255), int(green * 255), int(blue * 255)) if found.pad else None,
     )
     check_pixels(where, processor, family, preprocessor)
     return preprocessor
@@ -224,7 +224,8 @@ def read_preprocessor(folder: Path, image_size: int | None = None, called: str |
 
 def _three(value) -> tuple[float, float, float]:
     """A setting of each colour, given as three numbers or as one for all."""
-    return (float(value),) * 3 if isinstance(value, int | float) else tuple(map(float, value))
+    red, green, blue = (value,) * 3 if isinstance(value, int | float) else value
+    return float(red), float(green), float(blue)
 
 
 def _along_longest(width: int, height: int, side: int) -> tuple[int, int]:

@@ -38,7 +38,8 @@ def probe_patches(
     pre, others = pre.float(), others.float()
     patches, features = pre.shape[1:]
     length = step * float(pre.square().sum(2).mean().sqrt())
-    responses = [], []
+    around: list[torch.Tensor] = []
+    towards: list[torch.Tensor] = []
     for i, (image, other) in enumerate(zip(pre, others, strict=True)):
         generator = torch.Generator().manual_seed((seed + i) % 2**63)
         moves = torch.randn((directions, patches, features), generator=generator)
@@ -50,10 +51,10 @@ def probe_patches(
             batch = image.repeat(len(some), 1, 1)
             batch[torch.arange(len(some)), patch[some]] += length * moves.flatten(0, 1)[some]
             moved.append((connector(batch).flatten(1).double() - start).norm(dim=1).cpu())
-        moved = torch.cat(moved).view(len(moves), patches)
-        responses[0].append(moved[:-1].square().mean(0).sqrt() / length)
-        responses[1].append(moved[-1] / length)
-    return Response(*(torch.stack(values).float() for values in responses))
+        lengths = torch.cat(moved).view(len(moves), patches)
+        around.append(lengths[:-1].square().mean(0).sqrt() / length)
+        towards.append(lengths[-1] / length)
+    return Response(torch.stack(around).float(), torch.stack(towards).float())
 
 
 def _towards(image, other):

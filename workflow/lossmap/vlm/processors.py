@@ -11,7 +11,7 @@ from typing import Any
 
 
 @cache
-def image_processor_only(processor_class: type) -> type:
+def image_processor_only(processor_class: Any) -> Any:
     """The same processor class, less its video part.
 
     Parameters: processor_class, a transformers `ProcessorMixin` subclass, say `Qwen2_5_VLProcessor`.

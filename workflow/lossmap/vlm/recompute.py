@@ -1,6 +1,7 @@
 """post from stored pre, through the frozen connector: no image, no vision tower, no language model."""
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from lossmap.errors import LossmapError
 from lossmap.vlm.checkpoints import resolve_checkpoint
 from lossmap.vlm.families import Family, is_connector_key, read_family
-from lossmap.vlm.loading import connector_digest, load_base_model, precision_of, reduced
+from lossmap.vlm.loading import connector_digest, load_base_model, placed, precision_of, reduced
 from lossmap.vlm.preprocessing import load_preprocessor
 
 # Idefics2's connector holds some 100 MB for each image on its way, in float32.
@@ -66,7 +67,7 @@ class Connector:
         post = post.reshape(len(pre), -1, post.shape[-1])
         if not self.family.newline:
             return post
-        newline = self.model.image_newline.expand(len(pre), self.family.newline, -1)
+        newline = cast(torch.Tensor, self.model.image_newline).expand(len(pre), self.family.newline, -1)
         return torch.cat([post, newline], dim=1)
 
 
@@ -87,9 +88,10 @@ def load_connector(
     grid = load_preprocessor(folder, image_size=image_size).grid
     model_type, family = read_family(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    model_class = reduced(MODEL_MAPPING[type(config)], lambda model: _keep_only(model, family.connector))
+    whole = cast("type[PreTrainedModel]", MODEL_MAPPING[type(config)])
+    model_class = reduced(whole, lambda model: _keep_only(model, family.connector))
     model = load_base_model(checkpoint, folder, config, model_class, is_connector_key, precision)
-    return Connector(checkpoint, model_type, family, config, model.to(device).eval(), grid)
+    return Connector(checkpoint, model_type, family, config, placed(model, device), grid)
 
 
 def connector_of(key: dict, device: str = "cpu") -> Connector:

@@ -8,6 +8,7 @@ where both sides grow, and for squares), 8 bits between, coefficients rounded to
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -112,7 +113,7 @@ def _lanczos(x):
 
 
 # Pillow's filters, with how far they reach on either side; all but the nearest pixel.
-KERNELS = {
+KERNELS: dict[int, tuple[Callable, float]] = {
     Image.Resampling.BOX: (_box, 0.5),
     Image.Resampling.BILINEAR: (_bilinear, 1.0),
     Image.Resampling.HAMMING: (_hamming, 1.0),

@@ -2,6 +2,7 @@
 
 import threading
 from operator import attrgetter
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -47,14 +48,15 @@ class Tap:
         for module in self._training:
             module.training = False
         if self.one_view:
-            self._views, self.model.config.image_grid_pinpoints = self.model.config.image_grid_pinpoints, ONE_VIEW
+            config = cast(Any, self.model).config
+            self._views, config.image_grid_pinpoints = config.image_grid_pinpoints, ONE_VIEW
 
     def _close(self) -> None:
         self._hook.remove()
         for module in self._training:
             module.training = True
         if self.one_view:
-            self.model.config.image_grid_pinpoints = self._views
+            cast(Any, self.model).config.image_grid_pinpoints = self._views
 
     def _keep(self, module, args, kwargs):
         self._seen.pre = args[0] if args else next(iter(kwargs.values()))

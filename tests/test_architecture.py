@@ -60,11 +60,14 @@ CONDA_NAMES = {
 
 
 def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module
+    """What a module imports; of what it imports for types alone, only modules of this package."""
+    tree = ast.parse(path.read_text())
+    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    typing_only = {node for guard in guards for node in guard.body}
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) else []
+        yield from (name for name in names if node not in typing_only or name.startswith("lossmap"))
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -314,6 +317,7 @@ def run(*, table: Path):
         ("def total(a, b=2):", "def total(a: int, b: int = 2) -> int:\n\n", True),
         ("found: int = a + b", "found: float = a + b", True),
         ("first: int\n", "first: float\n", True),
+        ("class Pair", "if TYPE_CHECKING:\n    import xarray\n\nclass Pair", True),
         ("second: int = 1", "second: int = 2", False),
         ("table: Path", "table: int", False),  # the command line would read another thing
         ("    first: int\n", "", False),

@@ -1,4 +1,4 @@
-"""A user's module: every public name, with the type that it has there. `make types` checks it strictly; nothing runs it."""
+"""A user's module: every public name, with the type that it has there. `make types` checks it; nothing runs it."""
 
 from pathlib import Path
 from typing import assert_type

@@ -51,7 +51,7 @@ def _counted(ids: list[str]) -> list:
 
 
 def _marks(questions: list[tuple]) -> dict[str, list]:
-    found = {}
+    found: dict[str, list] = {}
     for question_id, text, _, options, _ in questions:
         for mark in set(MARKS.findall("\n".join(filter(None, [text, *(options or ())])))):
             found.setdefault(mark, [0, question_id])[0] += 1
@@ -59,7 +59,7 @@ def _marks(questions: list[tuple]) -> dict[str, list]:
 
 
 def _by_number(lists: Iterable[tuple]) -> dict[str, list]:
-    found = {}
+    found: dict[str, list] = {}
     for entry_id, values in lists:
         found.setdefault(str(len(values or ())), [0, entry_id])[0] += 1
     return found

@@ -10,9 +10,11 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping
+from typing import cast
 
 import simplejpeg
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 HOLE = 256  # bytes of zeros: no AVIF encoder writes 17 of them, and file systems and downloads leave 512 or more
 PADDING = 8  # bytes that an encoder may leave between a picture's last bit and its end marker
@@ -36,7 +38,7 @@ def find_damage(content: bytes, image: Image.Image) -> str | None:
         case "AVIF":
             return _avif(content, image.info)
         case "TIFF":
-            return _tiff(content, image.tag_v2)
+            return _tiff(content, cast(TiffImageFile, image).tag_v2)
     return None
 
 

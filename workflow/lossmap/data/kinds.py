@@ -29,7 +29,7 @@ UNREAD = {  # images that are not read
 }
 SYSTEM = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "lost+found"}  # not the user's
 READ = "read"
-_FIRST_BYTES = (  # what a file begins with -> what it is
+_BEGINNINGS = (  # what a file begins with -> what it is
     (rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a", READ),
     (rb"II\*\0.{4}CR", UNREAD[".cr2"]),
     (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", READ),  # TIFF
@@ -49,7 +49,7 @@ _FIRST_BYTES = (  # what a file begins with -> what it is
     (rb"qoif|DDS ", UNREAD[".qoi"]),
     (rb"(\xef\xbb\xbf)?\s*<(svg\b|(\?xml|!--|!DOCTYPE svg).*?<svg\b)", UNREAD[".svg"]),
 )
-_FIRST_BYTES = tuple((re.compile(pattern, re.DOTALL), kind) for pattern, kind in _FIRST_BYTES)
+_FIRST_BYTES = tuple((re.compile(pattern, re.DOTALL), kind) for pattern, kind in _BEGINNINGS)
 
 
 def suffix_of(name: str) -> str:

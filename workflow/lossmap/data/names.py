@@ -38,7 +38,7 @@ def _letters(name: str) -> str:
 
 def _spelt(folder: str, alike: Callable[[str], str]) -> dict[str, list[str]]:
     """What is alike in the names of a folder -> these names."""
-    names = {}
+    names: dict[str, list[str]] = {}
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         names.setdefault(alike(name), []).append(name)
     return names
@@ -46,7 +46,7 @@ def _spelt(folder: str, alike: Callable[[str], str]) -> dict[str, list[str]]:
 
 def _resolve(path: str, root: str, spelt: Callable, alike: Callable[[str], str]) -> str | None:
     """The one file whose path is alike, folder by folder; None if there is none, or are several."""
-    parts = []
+    parts: list[str] = []
     for part in path.split("/"):
         names = spelt(os.path.join(root, *parts), alike).get(alike(part), [])
         if part in names:

@@ -44,7 +44,8 @@ def read_pictures(images: Path) -> Pictures:
     rows = pd.read_parquet(images, columns=["image_id", "path", "sha256"])
     stored = pq.read_table(images.with_name("thumbnails.parquet"))["thumbnail"].to_pylist()
     values = np.frombuffer(b"".join(stored), dtype=np.uint8).reshape(-1, BYTES)
-    return Pictures(*(rows[name].tolist() for name in rows), values.astype(np.float32))
+    image_ids, paths, digests = (rows[name].tolist() for name in rows)
+    return Pictures(image_ids, paths, digests, values.astype(np.float32))
 
 
 def near_copies(training: Pictures, evaluated: Pictures) -> pd.DataFrame:

@@ -71,7 +71,7 @@ def entry_problems(entry: dict) -> list[str]:
     `limit` takes that many images, spread evenly over the annotations (all, if there are fewer), `sample` as many at
     random by `seed` (0 unless given).
     """
-    form = FORMATS.get(entry.get("format"))
+    form = FORMATS.get(str(entry.get("format")))
     if form is None:
         return [f"format: is {entry.get('format')!r}, wanted one of {', '.join(FORMATS)}"]
     problems = [f"{key}: is missing; format {entry['format']} needs it" for key in form.required if key not in entry]

@@ -1,6 +1,8 @@
 """The three miniature models, untrained: the real transformers classes with few and narrow layers, and a processor
 each."""
 
+from typing import cast
+
 import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -57,7 +59,7 @@ ROLES = ("USER", "ASSISTANT", "User", "Assistant", "user", "assistant")
 def make_tokenizer(words, specials, *, pad, eos, bos=None, extra) -> PreTrainedTokenizerFast:
     """A tokenizer of whole words; punctuation and line breaks are tokens of their own, decoding restores ordinary
     spacing."""
-    vocabulary = {}
+    vocabulary: dict[str, int] = {}
     for token in ["<unk>", *specials, "\n", ":", *ROLES, *words]:
         vocabulary.setdefault(token, len(vocabulary))
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -125,7 +127,7 @@ def _llava(words) -> tuple[PreTrainedModel, ProcessorMixin]:
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         ),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=cast(int, tokenizer.convert_tokens_to_ids("<image>")),
         image_seq_length=GRID * GRID,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
@@ -180,7 +182,7 @@ def _idefics2(words) -> tuple[PreTrainedModel, ProcessorMixin]:
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         ).to_dict(),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_id=cast(int, tokenizer.convert_tokens_to_ids("<image>")),
         tie_word_embeddings=False,
     )
     model = Idefics2ForConditionalGeneration(config)
@@ -210,7 +212,7 @@ def _qwen2_5_vl(words) -> tuple[PreTrainedModel, ProcessorMixin]:
         size={"shortest_edge": IMAGE * IMAGE, "longest_edge": IMAGE * IMAGE},
     )
     processor = image_processor_only(Qwen2_5_VLProcessor)(image_processor, tokenizer, chat_template=QWEN_TEMPLATE)
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in specials}
+    ids = {token: cast(int, tokenizer.convert_tokens_to_ids(token)) for token in specials}
     config = Qwen2_5_VLConfig(
         vision_config={
             "depth": 4,

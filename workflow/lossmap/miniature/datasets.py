@@ -78,11 +78,11 @@ def _answerable(scene: Scene, rng: np.random.Generator) -> language.Question:
 
 def answer_mask(scene: Scene, digits: tuple[int, ...]) -> np.ndarray:
     """(height, width) bool: the visible ink of these digits of a scene."""
-    return scene.masks[list(digits)].any(0)
+    return np.any(scene.masks[list(digits)], axis=0)
 
 
 def _coco_train(folder: Path, n: int, rng: np.random.Generator) -> None:
-    pool, images, annotations = digit_pool("training"), [], []
+    pool, images, annotations = digit_pool("training"), [], list[dict]()
     for image_id in _ids(rng, n, 581_930):
         scene = draw_scene(rng, pool)
         name = f"{image_id:012d}.jpg"
@@ -130,7 +130,7 @@ def _flickr30k(folder: Path, n: int, rng: np.random.Generator) -> None:
 
 def _seedbench(folder: Path, n: int, rng: np.random.Generator) -> None:
     """Three questions for every two images, the right letters and the categories as even as they can be."""
-    pool, questions, asked = digit_pool("held-out"), [], Counter()
+    pool, questions, asked = digit_pool("held-out"), list[dict](), Counter[int]()
     total = (3 * n + 1) // 2
     letters = rng.permutation(np.arange(total) % 4).tolist()
     for i, number in enumerate(_ids(rng, n, 10_000_000)):
@@ -214,7 +214,7 @@ def _cub(folder: Path, n: int, rng: np.random.Generator) -> None:
     of a class is for testing. One digit an image; its handwriting, ink, size, place and background vary."""
     classes = [(ink, label) for label in range(10) for ink in INKS][: max(1, min(20, n // 4))]
     names = [f"{i + 1:03d}.{ink}_{NUMBERS[label].capitalize()}" for i, (ink, label) in enumerate(classes)]
-    listed = {name: [] for name in ANNOTATIONS["cub"]}
+    listed: dict[str, list[str]] = {name: [] for name in ANNOTATIONS["cub"]}
     listed["classes.txt"] = [f"{i + 1} {name}" for i, name in enumerate(names)]
     serials = _ids(rng, n, 200_000)
     for i, k in enumerate(sorted(j % len(classes) for j in range(n))):

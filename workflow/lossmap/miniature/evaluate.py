@@ -56,7 +56,7 @@ def question_alone_scores(
     rng: as given to `question_scores`, for the same questions; fit_rng: for those on the training scenes, `rounds` a
     scene.
     """
-    said = defaultdict(Counter)
+    said: dict[str, Counter[str]] = defaultdict(Counter)
     for scene in training:
         for _ in range(rounds):
             question = language.ask(scene, fit_rng)

@@ -2,6 +2,7 @@
 prompts."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -273,14 +274,15 @@ def ask_choice(
     answer = int(rng.integers(4)) if answer is None else answer
     digits, everything = scene.digits, tuple(range(len(scene.digits)))
     i = int(rng.integers(len(digits)))
-    about, pool = (i,), NUMBERS
+    about: tuple[int, ...] = (i,)
+    pool: Sequence[str] = NUMBERS
     words = {"place": digits[i].place, "colour": digits[i].colour}
     if category == 1:
         about, right = everything, _inked(digits)
-        pool = {_changed(scene, rng) for _ in range(12)}
-        while len(pool) < 3:
-            pool.add(_changed(scene, rng))
-        pool = sorted(pool)
+        drawn = {_changed(scene, rng) for _ in range(12)}
+        while len(drawn) < 3:
+            drawn.add(_changed(scene, rng))
+        pool = sorted(drawn)
     elif category == 2:
         right = digits[i].number
     elif category == 3:
@@ -309,10 +311,10 @@ def ask_choice(
         words["row"] = _ROWS[r]
         right = f"{first} {second}"
         others = [_pick(rng, NUMBERS) for _ in range(6)]
-        pool = {f"{second} {first}", *(f"{first} {o}" for o in others[:3]), *(f"{o} {second}" for o in others[3:])}
-        while len(pool - {right}) < 3:
-            pool.add(f"{_pick(rng, NUMBERS)} {second}")
-        pool = sorted(pool)
+        drawn = {f"{second} {first}", *(f"{first} {o}" for o in others[:3]), *(f"{o} {second}" for o in others[3:])}
+        while len(drawn - {right}) < 3:
+            drawn.add(f"{_pick(rng, NUMBERS)} {second}")
+        pool = sorted(drawn)
     wrong = [option for option in pool if option != right]
     options = [wrong[k] for k in rng.permutation(len(wrong))[:3]]
     options.insert(answer, right)

@@ -2,6 +2,7 @@
 features."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,7 @@ class Encoder:
         )
         image = _AROUND[name] + _IMAGE_TOKEN[name] * IMAGE_TOKENS[name] + _AROUND[name]
         self.template = template.replace(_IMAGE_TOKEN[name], image)
-        self._known = {}
+        self._known: dict[str, list[int]] = {}
 
     def _tokens(self, text: str) -> list[int]:
         if text not in self._known:
@@ -69,7 +70,8 @@ def answer_logits(name: str, model, features: torch.Tensor, batch: Batch) -> tup
 
     Returns (answer tokens of all sequences, vocabulary) and (answer tokens,).
     """
-    post = BaseModelOutputWithPooling(pooler_output=list(connect(name, model, features)))
+    each: Any = list(connect(name, model, features))  # whose type is told as one tensor
+    post = BaseModelOutputWithPooling(pooler_output=each)
     extra = {}
     if name == "qwen2_5_vl":
         image_token = model.config.image_token_id

@@ -147,7 +147,7 @@ class Checkpoint:
     def load(self, modules: nn.ModuleDict, optimisers: list) -> None:
         tensors = load_file(self.path)
         modules.load_state_dict({key[8:]: value for key, value in tensors.items() if key.startswith("weights.")})
-        states = [{} for _ in optimisers]
+        states: list[dict[int, dict]] = [{} for _ in optimisers]
         for key, value in tensors.items():
             if key.startswith("optimiser."):
                 _, n, i, field = key.split(".")
@@ -272,10 +272,10 @@ class Trainer:
             if stage.name != "tower":
                 self.features = cached_features(self.name, self.model, self.examples.pixels)
                 self.held_features = cached_features(self.name, self.model, self.held_out.pixels)
-            ends_here = until is not None and until[0] == stage.name
-            steps = range(done if stage.name == reached else 0, until[1] if ends_here else stage.steps)
+            end = until[1] if until is not None and until[0] == stage.name else None
+            steps = range(done if stage.name == reached else 0, stage.steps if end is None else end)
             seconds = self._run(index, stage, optimisers, steps, seconds)
-            if ends_here:
+            if end is not None:
                 break
         self.model.eval()
         return seconds

@@ -5,7 +5,9 @@ Those made from pre cut the patch grid into equal blocks, one for each token: a 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -175,7 +177,7 @@ class Pooling(OfBlocks):
         return grouped.unflatten(2, (self.blocks.shape[1], -1)).mean(2)
 
 
-SETTINGS = {  # of each kind, with defaults
+SETTINGS: dict[str, dict[str, Any]] = {  # of each kind, with defaults
     "own": {},
     "identity": {},
     "rotation": {},
@@ -189,13 +191,13 @@ SETTINGS = {  # of each kind, with defaults
 
 def make_connector(
     spec: dict,
-    pre_grid: list[int],
+    pre_grid: Sequence[int],
     pre_shape: tuple[int, int],
     post_shape: tuple[int, int],
     seed: int,
     statistics: Statistics | None = None,
     *,
-    post_grid: list[int] | None,
+    post_grid: Sequence[int] | None,
 ) -> Connector:
     """The connector of a model that a spec describes.
 

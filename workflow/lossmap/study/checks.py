@@ -39,7 +39,7 @@ def check_annotations(config: dict) -> None:
         try:
             found = count_annotated(config["datasets"][dataset], problems)
         except LossmapError as error:
-            problems, found = [str(error)], None
+            problems, found = Problems([str(error)]), None
         if problems:
             faults += [f"{dataset}: {problem}" for problem in dict.fromkeys(problems)]
         elif found:
@@ -57,8 +57,10 @@ def check_contents(config: dict, contents: dict[str, dict]) -> None:
 
 def all_problems(config: dict, contents: dict[str, dict]) -> list[str]:
     """A line for each thing that a dataset has not and the study asks of it."""
-    checks = (_caption_problems, _answer_problems, _choice_problems, _mark_problems, _mask_problems, _class_problems)
-    checks += (_neighbour_problems, _training_problems, _shape_problems)
+    checks = (
+        *(_caption_problems, _answer_problems, _choice_problems, _mark_problems, _mask_problems, _class_problems),
+        *(_neighbour_problems, _training_problems, _shape_problems),
+    )
     return [
         f"{dataset} ({found['images']} images): {problem}"
         for dataset, found in contents.items()
@@ -158,7 +160,9 @@ def _mark_problems(config: dict, dataset: str, found: dict) -> list[str]:
 
 def _image_token(folder: Path | None) -> str | None:
     """What stands for an image in a model's prompts, by its processor's configuration; None where that doesn't say."""
-    for name in ("processor_config.json", "tokenizer_config.json") if folder else ():
+    if folder is None:
+        return None
+    for name in ("processor_config.json", "tokenizer_config.json"):
         token = json_object(folder / name).get("image_token")
         if token is not None:
             return token["content"] if isinstance(token, dict) else token

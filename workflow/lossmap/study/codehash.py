@@ -51,7 +51,7 @@ def _collect(module: str, seen: dict[str, bytes]) -> None:
 @cache
 def _read(path: Path) -> tuple[bytes, tuple[str, ...]]:
     """Hash of a module's code, and the modules of this package that it imports (at any depth of its functions)."""
-    tree = ast.parse(path.read_text())
+    tree = _Computed().visit(ast.parse(path.read_text()))
     names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -59,8 +59,9 @@ def _read(path: Path) -> tuple[bytes, tuple[str, ...]]:
         elif isinstance(node, ast.ImportFrom):
             if node.level:
                 raise ValueError(f"{path}:{node.lineno}: relative import; write `from lossmap...` instead.")
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    digest = hashlib.sha256(ast.dump(_Computed().visit(tree)).encode())
+            module = str(node.module)
+            names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+    digest = hashlib.sha256(ast.dump(tree).encode())
     # A package's tables, and the files beside a module that share its name: what it reads.
     for data in sorted(path.parent.glob("*.csv" if path.name == "__init__.py" else f"{path.stem}.*")):
         if data.suffix != ".py":
@@ -69,8 +70,12 @@ def _read(path: Path) -> tuple[bytes, tuple[str, ...]]:
 
 
 class _Computed(ast.NodeTransformer):
-    """A module's code without what explains it: docstrings, and the types of arguments, results and variables. Fields
-    of a dataclass stay, with their names, order and defaults; and the types of `run`, which the command line reads."""
+    """A module's code without what explains it: docstrings, the types of arguments, results and variables, and what is
+    imported for types alone. Fields of a dataclass stay, with their names, order and defaults; and the types of `run`,
+    which the command line reads."""
+
+    def visit_If(self, node):
+        return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else self.generic_visit(node)
 
     def visit_Expr(self, node):
         return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node

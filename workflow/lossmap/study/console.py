@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from typing import Any, cast
 
 # What Snakemake says about itself at each start and each job: beginnings of messages, and kinds of events.
 ITS_OWN = (
@@ -38,10 +39,10 @@ def install(logger: logging.Logger, settings) -> None:
     for handler in list(logger.handlers):
         if handler.name == "DefaultLogFileHandler":
             for its in handler.filters:
-                its.printshellcmds = True
+                cast(Any, its).printshellcmds = True
         elif handler.name == "DefaultStreamHandler" and not asked:
             logger.removeHandler(handler)
-            logger.addHandler(Console(handler, settings.dryrun))
+            logger.addHandler(Console(cast(logging.StreamHandler, handler), settings.dryrun))
 
 
 class Console(logging.Handler):
@@ -53,8 +54,8 @@ class Console(logging.Handler):
         self.default, self.dry, self.stream = default, dry, default.stream
         for its in default.filters:
             self.addFilter(its)
-        self.jobs: dict[int, logging.LogRecord] = {}  # that run
-        self.failed: dict[int, logging.LogRecord] = {}
+        self.jobs: dict[int | None, Any] = {}  # that run: records, which have what Snakemake puts there
+        self.failed: dict[int | None, Any] = {}
         self.ended: int | None = None  # the job that ended last, until it has its number
         self.done, self.total, self.drawn, self.stats = 0, 0, 0, None
         self.began = time.time()
@@ -81,12 +82,12 @@ class Console(logging.Handler):
     def close(self) -> None:
         """Leave the console as lines alone."""
         self.closed.set()
-        with self.lock:
+        with cast(Any, self.lock):
             self._erase()
             self.terminal = False
         super().close()
 
-    def _text(self, record: logging.LogRecord) -> str | None:
+    def _text(self, record: Any) -> str | None:
         event = str(getattr(record, "event", None) or "")
         match event:
             case "job_info" if self.dry:
@@ -115,6 +116,7 @@ class Console(logging.Handler):
                 return message if record.levelno >= logging.ERROR or not message.startswith(ITS_OWN) else None
             case _ if event not in UNSHOWN:
                 return self.default.format(record)
+        return None
 
     def _line_of_ended(self, now: float) -> str | None:
         job = self.jobs.pop(self.ended, None)
@@ -133,7 +135,7 @@ class Console(logging.Handler):
 
     def _refresh(self) -> None:
         while not self.closed.wait(1):
-            with self.lock:
+            with cast(Any, self.lock):
                 self._erase()
                 self._draw()
                 self.stream.flush()
@@ -159,7 +161,7 @@ class Console(logging.Handler):
         self.drawn = len(lines)
 
 
-def _name(job: logging.LogRecord) -> str:
+def _name(job: Any) -> str:
     """The rule of a job and what it works on."""
     return " ".join([job.rule_name, *(value for key, value in getattr(job, "wildcards", {}).items() if key != "study")])
 
@@ -181,7 +183,7 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def _failure(name: str, record: logging.LogRecord) -> str:
+def _failure(name: str, record: Any) -> str:
     """What the log of a job that failed ends with, where it is, and the command to paste."""
     lines = [f"Error in rule {name}:"]
     if record.rule_msg:
@@ -196,7 +198,7 @@ def _failure(name: str, record: logging.LogRecord) -> str:
     return "\n".join(lines)
 
 
-def _last_words(job: logging.LogRecord) -> str:
+def _last_words(job: Any) -> str:
     """The last line of a running job's log, a progress bar in long jobs; nothing while an older one is there."""
     if not job.log or not os.path.exists(job.log[0]) or os.path.getmtime(job.log[0]) < job.created:
         return ""

@@ -22,8 +22,8 @@ def control_problems(config: dict) -> list[str]:
     for model, entry in config["models"].items():
         folder = configuration_here(entry)
         shapes = embedding_shapes(folder, entry.get("image_size")) if folder else None
-        for name, control in config["reconstruction"]["controls"].items() if shapes else ():
-            if misfit := _misfit(control, shapes):
+        for name, control in config["reconstruction"]["controls"].items():
+            if shapes and (misfit := _misfit(control, shapes)):
                 problems.append(f"reconstruction: controls: {name}: with {model}: {misfit}")
     return problems
 

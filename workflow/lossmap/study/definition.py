@@ -385,8 +385,19 @@ class Figures(Section):
 
     scale: float = Field(1.0, ge=0.5, le=4, description="of width and height; type keeps its size")
     palette: Literal[
-        *("colorblind", "deep", "muted", "bright", "pastel", "dark"),
-        *("tab10", "Set1", "Set2", "Set3", "Dark2", "Paired", "Accent"),
+        "colorblind",
+        "deep",
+        "muted",
+        "bright",
+        "pastel",
+        "dark",
+        "tab10",
+        "Set1",
+        "Set2",
+        "Set3",
+        "Dark2",
+        "Paired",
+        "Accent",
     ] = Field("colorblind", description="of seaborn, by name; the default is safe for the colour-blind")
     names: dict[Name, Annotated[str, Field(min_length=1)]] = Field({}, description="model -> what figures call it")
 

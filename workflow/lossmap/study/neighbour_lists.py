@@ -1,7 +1,7 @@
 """Rankings of neighbours on disk: one row per similarity, side of the connector and image."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ def write_lists(path: Path, lists: NeighbourLists) -> None:
     in Ranking, the last two empty where nothing ties; copy_of, in the rows of images left out."""
     frames = []
     for (metric, stage), ranking in lists.rankings.items():
-        columns = {"metric": metric, "stage": stage, "image_id": lists.image_ids}
+        columns: dict[str, Any] = {"metric": metric, "stage": stage, "image_id": lists.image_ids}
         columns["neighbours"] = list(ranking.items.astype("int32"))
         if ranking.without_ties:
             columns |= {"within": None, "twin": None}

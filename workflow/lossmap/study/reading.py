@@ -51,7 +51,7 @@ def lines_of(path: str | Path) -> dict[tuple, str]:
 
 def placed(problem: str, places: dict[tuple, str]) -> str:
     """A problem that begins with its place, "overlap: k: 0: ...", preceded by the line of as much of it as is known."""
-    found, path = "", ()
+    found, path = "", tuple[int | str, ...]()
     for step in problem.split(": "):
         path = (*path, int(step) if step.isdigit() and (*path, step) not in places else step)
         if path not in places:

@@ -79,7 +79,7 @@ def _kind(about: dict) -> str:
         name = about["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
     if "anyOf" in about or "oneOf" in about:
-        return " or ".join(_kind(one) for one in about.get("anyOf", about.get("oneOf")))
+        return " or ".join(_kind(one) for one in about.get("anyOf") or about["oneOf"])
     if "enum" in about or "const" in about:
         return " or ".join(f"`{value}`" for value in about.get("enum", [about.get("const")]))
     match about["type"]:

@@ -7,9 +7,10 @@ each plan, and given again where there is a reason. The Snakefile imports this: 
 """
 
 from functools import wraps
+from typing import Any
 
 
-def plan_by_content(dag_class: type) -> None:
+def plan_by_content(dag_class: Any) -> None:
     """Have Snakemake's DAG forget, at each plan of this run, which jobs it had marked for jobs before them."""
     plan = dag_class.update_needrun
     if hasattr(plan, "__wrapped__"):  # by this function, in this process

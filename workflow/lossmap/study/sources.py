@@ -24,7 +24,7 @@ def sources_digest(entry: dict, miniature: str) -> str:
     of a large dataset would take minutes on a cluster's disk, whenever the workflow is started.
     """
     paths = [path for path in input_paths(entry) if not is_made(path, miniature)]
-    state = [files_digest(path for path in paths if not os.path.isdir(path))]
+    state: list[object] = [files_digest(path for path in paths if not os.path.isdir(path))]
     for path in filter(os.path.isdir, paths):
         state += _folder_state(path, "", set())
     return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
@@ -41,7 +41,7 @@ def _folder_state(root: str, inner: str, seen: set) -> list[tuple]:
     """A folder and all below it, through links; seen: folders that were looked at, where links lead in a circle."""
     folder = os.path.join(root, inner)
     stat = os.stat(folder)
-    state = [(inner, stat.st_mtime_ns)]
+    state: list[tuple] = [(inner, stat.st_mtime_ns)]
     if (stat.st_dev, stat.st_ino) in seen:
         return state
     seen.add((stat.st_dev, stat.st_ino))

@@ -55,7 +55,7 @@ class OfImages(Spec):
 class WithIntervals(OfImages):
     """The confidence of intervals."""
 
-    SECTIONS = ("statistics",)
+    SECTIONS: ClassVar[tuple[str, ...]] = ("statistics",)
     confidence: float
 
 

@@ -37,11 +37,11 @@ def faults_of(error: ValidationError, config: dict, definition: type[BaseModel],
 
     config: what was checked; definition: by what; places: where each key stands (lossmap.study.reading.lines_of).
     """
-    lines = {}
+    lines: dict[str, None] = {}
     for fault in error.errors():
         path = _path(fault["loc"], config)
         where = next((f"{places[path[:n]]}: " for n in range(len(path), 0, -1) if path[:n] in places), "")
-        lines[where + _worded(fault, path, definition)] = None
+        lines[where + _worded(dict(fault), path, definition)] = None
     return list(lines)
 
 

@@ -152,12 +152,15 @@ def _with_masks(
     found = dict(zip(masks, zip(files, check_masks(files, entry["masks"], workers), strict=True), strict=True))
     spelt, problems = [], []
     for question in questions:
-        file, size = found.get(question.mask, (None, None))
+        if question.mask is None:
+            spelt.append(question)
+            continue
+        file, size = found[question.mask]
         spelt.append(question._replace(mask=file))
         image = facts.get(question.image_id)
         if isinstance(size, str):
             problems.append(f"mask of question {question.question_id}: {size}{_meant(hints.get(file))}")
-        elif size is not None and image is not None and size != (image.width, image.height):
+        elif image is not None and size != (image.width, image.height):
             problems.append(
                 f"mask of question {question.question_id}: {os.path.join(entry['masks'], file)}: is"
                 f" {size[0]} x {size[1]} pixels; its image, upright by its EXIF orientation, is"

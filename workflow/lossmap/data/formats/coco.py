@@ -5,7 +5,8 @@ from lossmap.data.formats.parsing import Annotations, ImageEntry, Problems, load
 
 def parse(entry: dict, problems: Problems) -> Annotations:
     """All images; captions if the file has any, then every annotation must be one."""
-    path, found, seen = entry["annotations"], Annotations(), {}
+    path, found = entry["annotations"], Annotations()
+    seen: dict[str, str] = {}
     content = load_json(path, dict, problems, forget=("segmentation", "bbox", "license", "coco_url", "flickr_url"))
     for i, record in enumerate(problems.take(content, "images", "a list", path) or ()):
         where = f"{path}: images[{i}]"

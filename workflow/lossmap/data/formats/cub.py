@@ -16,12 +16,12 @@ def parse(entry: dict, problems: Problems) -> Annotations:
     """
     files = [os.path.join(entry["annotations"], name) for name in CUB_FILES]
     images, labels, splits, classes, boxes = (_lines(file, problems) for file in files)
-    for file, others in zip(files[1:], (labels, splits, None, boxes), strict=True):
-        for image_id, (where, _) in (others or {}).items():
+    for file, table in zip(files[1:], (labels, splits, None, boxes), strict=True):
+        for image_id, (where, _) in (table or {}).items():
             if image_id not in images:
                 problems.append(f"{where}: image {image_id} is not in {files[0]}")
         for image_id, (where, _) in images.items():
-            if others is not None and image_id not in others:
+            if table is not None and image_id not in table:
                 problems.append(f"{where}: image {image_id} is not in {file}")
     for where, box in boxes.values():
         if len(box.split()) != 4 or not all(map(_is_number, box.split())):
@@ -41,7 +41,7 @@ def parse(entry: dict, problems: Problems) -> Annotations:
 
 def _lines(path: str, problems: Problems) -> dict[str, tuple[str, str]]:
     """First field -> where, rest of the line."""
-    lines, seen = {}, {}
+    lines, seen = {}, dict[str, str]()
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         where = f"{path}: line {number}"
         fields = line.split(maxsplit=1)

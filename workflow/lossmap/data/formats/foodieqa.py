@@ -8,7 +8,8 @@ def parse(entry: dict, problems: Problems) -> Annotations:
 
     A "food_file" is published as images/<name>: the entry's `images` is the folder that holds <name>, however called.
     """
-    path, found, seen, seen_images = entry["annotations"], Annotations(), {}, {}
+    path, found, seen_images = entry["annotations"], Annotations(), {}
+    seen: dict[str, str] = {}
     for i, record in enumerate(load_json(path, list, problems)):
         where = f"{path}: [{i}]"
         question_id = problems.take(record, "question_id", "an id", where)
@@ -32,6 +33,8 @@ def parse(entry: dict, problems: Problems) -> Annotations:
         if file not in seen_images:
             seen_images[file] = where
             found.images.append(ImageEntry(file, file, where))
-        if question_id is not None and problems.is_new(seen, question_id, "question", where) and index is not None:
+        if question_id is None or not problems.is_new(seen, question_id, "question", where):
+            continue
+        if options is not None and index is not None:
             found.questions.append(Question(question_id, file, text, [options[index]], options, index))
     return found

@@ -16,7 +16,7 @@ def parse(entry: dict, problems: Problems) -> Annotations:
     """
     root, found = entry["images"], Annotations()
     loose, folders, others = _list(root)
-    files = [(None, name) for name in loose]
+    files: list[tuple[str | None, str]] = [(None, name) for name in loose]
     for folder in folders:
         inner, deeper, inner_others = _list(os.path.join(root, folder))
         problems.extend(f"{root}/{folder}/{name}: is a folder inside a class's folder; move it up" for name in deeper)
@@ -39,10 +39,10 @@ def parse(entry: dict, problems: Problems) -> Annotations:
 
 def _list(folder: str) -> tuple[list[str], list[str], Counter]:
     """Image names, sub-folder names, and the numbers of other files by their kind."""
-    with os.scandir(folder) as entries:
-        entries = sorted(entries, key=lambda one: one.name)
+    with os.scandir(folder) as listed:
+        entries = sorted(listed, key=lambda one: one.name)
     folders = {one.name for one in entries if os.path.isdir(one)}  # not is_dir(), which fails on a link to itself
-    images, others = [], Counter()
+    images, others = [], Counter[str]()
     for name in (one.name for one in entries if one.name not in folders):
         if is_ours(name) and is_image(os.path.join(folder, name)):
             images.append(name)

@@ -8,7 +8,8 @@ from lossmap.data.sources import FORMATS
 
 def parse(entry: dict, problems: Problems) -> Annotations:
     """The images of one split. Ids are COCO's, or file names without suffix (Flickr30k). Captions are the raw ones."""
-    path, found, seen, others = entry["annotations"], Annotations(), {}, 0
+    path, found, others = entry["annotations"], Annotations(), 0
+    seen: dict[str, str] = {}
     splits = FORMATS["karpathy"].splits
     content = load_json(path, dict, problems, forget=("tokens",))
     for i, record in enumerate(problems.take(content, "images", "a list", path) or ()):

@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lossmap.errors import LossmapError, study_file
 
@@ -43,10 +43,10 @@ class Annotations:
     files: frozenset[str] = frozenset()
 
 
-class Problems(list):
+class Problems(list[str]):
     """Faults found so far, a line each. The methods return a checked value, or None after noting the fault."""
 
-    def take(self, record, name: str, kind: str, where: str):
+    def take(self, record: Any, name: str, kind: str, where: str) -> Any:
         """The field `name` of a JSON object. kind: see KINDS; "an id", text or a whole number, is given as text."""
         if not isinstance(record, dict):
             return self._note(f"{where}: is {_describe(record)}, wanted an object")
@@ -82,8 +82,10 @@ class Problems(list):
             self._note(f"{where}: {what} {key} was already given at {first}")
         return first is where
 
-    def _note(self, problem: str) -> None:
+    def _note(self, problem: str) -> Any:
+        """None, in place of what was wanted."""
         self.append(problem)
+        return None
 
 
 def is_text(value) -> bool:

@@ -11,10 +11,11 @@ CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
 
 def parse(entry: dict, problems: Problems) -> Annotations:
     """The image questions, with the name of their type as category, and the images they ask about."""
-    path, found, seen, seen_images, videos = entry["annotations"], Annotations(), {}, {}, 0
+    path, found, seen_images, videos = entry["annotations"], Annotations(), {}, 0
+    seen: dict[str, str] = {}
     content = load_json(path, dict, problems)
     types = problems.take(content, "question_type", "an object", path) or {}
-    type_names, seen_types = {}, {}
+    type_names, seen_types = {}, dict[str, str]()
     for name in types:
         where = f"{path}: question_type {name!a}"
         type_id = problems.take(types, name, "a whole number", where)

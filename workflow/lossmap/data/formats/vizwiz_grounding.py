@@ -7,7 +7,8 @@ from lossmap.data.formats.parsing import Annotations, ImageEntry, Problems, Ques
 
 def parse(entry: dict, problems: Problems) -> Annotations:
     """One question an image; the id of both is the file name without suffix."""
-    path, found, seen = entry["annotations"], Annotations(), {}
+    path, found = entry["annotations"], Annotations()
+    seen: dict[str, str] = {}
     for file, record in load_json(path, dict, problems, forget=("answer_grounding",)).items():
         where = f"{path}: {file!a}"
         stem = problems.take({"file name": posixpath.splitext(file)[0]}, "file name", "text", where)
@@ -16,5 +17,5 @@ def parse(entry: dict, problems: Problems) -> Annotations:
         if stem is None or not problems.is_new(seen, stem, "image", where):
             continue
         found.images.append(ImageEntry(stem, file, where))
-        found.questions.append(Question(stem, stem, text, answers, mask=f"{stem}.png"))
+        found.questions.append(Question(stem, stem, text, answers or [], mask=f"{stem}.png"))
     return found

@@ -11,7 +11,8 @@ def parse(entry: dict, problems: Problems) -> Annotations:
     An image's file is COCO_<subset>_<id, 12 digits>.jpg; the subset, such as val2014, is the file's "data_subtype", or
     the name of the image folder where the file does not say.
     """
-    path, found, seen, seen_images = entry["questions"], Annotations(), {}, {}
+    path, found, seen_images = entry["questions"], Annotations(), {}
+    seen: dict[str, str] = {}
     content = load_json(path, dict, problems)
     subset = os.path.basename(os.path.normpath(entry["images"]))
     if "data_subtype" in content:
@@ -43,7 +44,7 @@ def parse(entry: dict, problems: Problems) -> Annotations:
 
 def _annotations(path: str, problems: Problems) -> dict[str, tuple]:
     """question_id -> image id, answers, answer type, where."""
-    annotations, seen = {}, {}
+    annotations, seen = {}, dict[str, str]()
     content = load_json(path, dict, problems, forget=("answer_confidence", "answer_id"))
     for i, record in enumerate(problems.take(content, "annotations", "a list", path) or ()):
         where = f"{path}: annotations[{i}]"

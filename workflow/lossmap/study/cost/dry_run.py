@@ -2,6 +2,7 @@
 
 import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -38,7 +39,7 @@ class DryRun:
 
     def __enter__(self) -> Cost:
         cost = Cost()
-        self.modes = [_ShapesOfWeights(cost), _AttentionOfGPUs()]
+        self.modes: list[Any] = [_ShapesOfWeights(cost), _AttentionOfGPUs()]
         for mode in self.modes:
             mode.__enter__()
         return cost

@@ -61,8 +61,8 @@ def connector_cost(
     post_grid: tuple[int, int] | None,
 ) -> ConnectorCost:
     """Parameters and errors: as `make_connector`, for the model of these shapes."""
-    rotations = {"rotation": 1, "invertible_mlp": 1 + spec.get("layers", SETTINGS["invertible_mlp"]["layers"])}
-    rotations = rotations.get(spec["kind"], 0)
+    layers = spec.get("layers", SETTINGS["invertible_mlp"]["layers"])
+    rotations = {"rotation": 1, "invertible_mlp": 1 + layers}.get(spec["kind"], 0)
     # Random rotations take a minute to draw, and their tokens are those of the identity.
     drawn = {"kind": "identity"} if rotations else spec
     connector = make_connector(drawn, pre_grid, pre_shape, post_shape, seed=0, post_grid=post_grid)

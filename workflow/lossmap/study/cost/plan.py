@@ -168,9 +168,10 @@ def plan_reconstruction(
 ) -> list[Work]:
     """Closed-form rungs, networks, losses; nothing where the number of images of one of the datasets is unknown."""
     how = config["reconstruction"]
-    if any(counts[dataset].images is None for dataset in {how["train"], how["ladder"], *how["evaluate"]}):
+    images = counts[how["train"]].images
+    if images is None or any(counts[dataset].images is None for dataset in {how["ladder"], *how["evaluate"]}):
         return []
-    batch, _ = _training(how, counts[how["train"]].images)
+    batch, _ = _training(how, images)
     ladder, (pre, post) = ladder_cost(how, name, model, batch), stored_bytes(config, model)
     read = {at: pre + post * connector.reads_post for at, connector in ladder.connectors.items()}
     return [
@@ -290,7 +291,7 @@ def plan_speech(
         rates.seconds(batch * language.token_flops, dtype),
         (language.weights + batch * language.cache) / rates.bandwidth,
     )
-    jobs, flops, seconds, memory = {}, 0.0, 0.0, 0.0
+    jobs, flops, seconds, memory = dict[str, int](), 0.0, 0.0, 0.0
     for task, dataset in speaks(config):
         prompts = counts[dataset].images if task == "captions" else counts[dataset].questions
         if prompts is None:
@@ -315,13 +316,13 @@ def plan_neighbours(config: dict, counts: dict[str, Count], name: str, model: Vi
     """Searches among all pairs of a dataset's images; the probe's hours are left out, for it takes a few images."""
     sections = ("overlap", "retrieval", "geometry", "galleries")
     searched = {dataset for section in sections for dataset in config[section]["datasets"]}
-    known = {dataset for dataset in searched if counts[dataset].images is not None}
-    geometry = known & set(config["geometry"]["datasets"])
+    known = {dataset: images for dataset in searched if (images := counts[dataset].images) is not None}
+    geometry = known.keys() & set(config["geometry"]["datasets"])
     pooled = model.pre_shape[1] + model.post_shape[1]
     flat = prod(model.pre_shape) + prod(model.post_shape)
     # Each by two metrics; of geometry, all patches too.
     numbers = {dataset: 2 * (pooled + flat * (dataset in geometry)) for dataset in known}
-    flops = sum(2 * counts[dataset].images ** 2 * numbers[dataset] for dataset in known)
+    flops = sum(2 * images**2 * numbers[dataset] for dataset, images in known.items())
     jobs = {"find_neighbours": len(known), "compare_indexes": len(geometry), "probe_patches": len(geometry)}
     work = Work(NEIGHBOURS, name, jobs=jobs, flops=flops, seconds=rates.seconds(flops, "float32"))
     return [work] if known else []

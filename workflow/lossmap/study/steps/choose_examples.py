@@ -2,6 +2,7 @@
 
 import string
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,7 @@ def run(
     if spec.task == "images":
         items, texts, scores = _unasked(measured), _no_texts(measured), patch_loss
     else:
+        predictions, scores, references = cast(Path, predictions), cast(Path, scores), cast(Path, references)
         items, texts = _scored(predictions, scores, spec), _texts(references, spec.task)
     for known, ids, where in (
         (files.index, items["image_id"], images),
@@ -59,7 +61,7 @@ def run(
     error = losses["squared_error"][measured.get_indexer(items["image_id"])]
     covered = None if relevance is None else _covered(relevance, items["question_id"], error.shape, scores)
     relevant = None if covered is None else covered >= spec.relevance_threshold
-    if relevant is None or not relevant.any():
+    if covered is None or relevant is None or not relevant.any():
         items = items.assign(covered=None, relevant=None, loss=error.mean(axis=1, dtype=float))
     else:
         items = items.assign(covered=list(covered), relevant=list(relevant), loss=region_means(error, relevant))
@@ -110,8 +112,7 @@ def _unasked(measured: pd.Index) -> pd.DataFrame:
 
 def _no_texts(measured: pd.Index) -> pd.DataFrame:
     """As `_texts`, where people said nothing."""
-    references = [[] for _ in measured]
-    nothing = {"question": None, "options": None, "references": references, "mask_path": None}
+    nothing = {"question": None, "options": None, "references": [list[str]() for _ in measured], "mask_path": None}
     return pd.DataFrame(nothing, index=measured)
 
 
@@ -141,7 +142,7 @@ def _covered(relevance: Path, questions: pd.Series, shape: tuple[int, int], scor
     return covered
 
 
-def _all_known(known: pd.Index, ids: pd.Series, where: Path, scores: Path) -> None:
+def _all_known(known: pd.Index, ids: pd.Series, where: Path | None, scores: Path) -> None:
     missing = ids[~ids.isin(known)]
     if len(missing):
         raise LossmapError(

@@ -68,13 +68,13 @@ def _rankings(store, images: np.ndarray, stage: str, spec: CompareIndexes) -> tu
     rows = max(1, block // 4)  # float32 takes twice the space of half precision
     parts = (tokens[images[start : start + rows]].values for start in range(0, n, rows))
     pooled = [pooled_without_sinks(part, spec.sink_ratio) for part in parts]
-    pooled = Pooled(*(np.concatenate(parts) for parts in zip(*pooled, strict=True)))
+    whole = Pooled(*(np.concatenate(parts) for parts in zip(*pooled, strict=True)))
     rankings = {
         "flat_euclidean": flat["euclidean"],
         "mean_pooled_euclidean": rank_neighbours(means, k, device=device),
         "flat_cosine": flat["cosine"],
         "mean_pooled_cosine": rank_neighbours(means, k, "cosine", device=device),
         "whitened_euclidean": rank_neighbours(whitened(means), k, device=device),
-        "without_sinks_euclidean": rank_neighbours(pooled.mean, k, device=device),
+        "without_sinks_euclidean": rank_neighbours(whole.mean, k, device=device),
     }
-    return rankings, float(pooled.left_out.mean())
+    return rankings, float(whole.left_out.mean())

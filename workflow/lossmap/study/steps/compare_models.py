@@ -1,6 +1,7 @@
 """What was measured of two models -> how they differ, on the same images."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from lossmap.measures.overlap import ranking_overlap
 from lossmap.measures.resampling import ratio_interval
 from lossmap.measures.seeds import seed_for
 from lossmap.measures.unexplained import unexplained_difference
-from lossmap.study.neighbour_lists import STAGES, read_lists
+from lossmap.study.neighbour_lists import read_lists
 from lossmap.study.specs import CompareModels
 
 COPIES = "other images are copies in the one than in the other"
@@ -43,7 +44,7 @@ def run(
     equal = {name: _equal_share(path) for name, path in zip(spec.shared, shared, strict=True)}
     rows = []
     for dataset, pair in _pairs(spec.lists, lists):
-        rows += [{"dataset": dataset, **row} for row in _overlaps(*map(read_lists, pair), spec)]
+        rows += [{"dataset": dataset, **row} for row in _overlaps(read_lists(pair[0]), read_lists(pair[1]), spec)]
     for dataset, pair in _pairs(spec.losses, losses):
         rows.append({"dataset": dataset, **_loss(pair, dataset, spec)})
     for kind, files in (("captions", captions), ("answers", answers), ("choices", choices)):
@@ -64,7 +65,7 @@ def _equal_share(path: Path) -> float:
     return found["equal"] / found["bytes"]
 
 
-def _row(measure: str, n: int, values: tuple[float, float], interval, metric=None, k=None, reason=None) -> dict:
+def _row(measure: str, n: int, values: Sequence[float], interval, metric=None, k=None, reason=None) -> dict:
     base, tuned = map(float, values)
     difference, low, high = map(float, interval)
     place = {"measure": measure, "metric": metric, "k": k, "n": n}
@@ -78,7 +79,7 @@ def _overlaps(base, tuned, spec: CompareModels):
     for metric in spec.metrics:
         for k in spec.k:
             each = [
-                ranking_overlap(*(lists.rankings[metric, stage] for stage in STAGES), k, parts=True)
+                ranking_overlap(lists.rankings[metric, "pre"], lists.rankings[metric, "post"], k, parts=True)
                 for lists in (base, tuned)
             ]
             means = each[0].values.mean(), each[1].values.mean()
@@ -102,7 +103,7 @@ def _score(pair: tuple[Path, Path], kind: str, dataset: str, spec: CompareModels
     """Mean score of all questions, or captions; images are drawn, each with all its questions."""
     column, frames = SCORES[kind], list(map(pd.read_parquet, pair))
     key = "image_id" if kind == "captions" else "question_id"
-    both = _beside(*frames, key, pair)
+    both = _beside(frames[0], frames[1], key, pair)
     change = (both[f"{column}_tuned"] - both[column]).groupby(both["image_id"], sort=False).agg(["sum", "size"])
     seed = seed_for(spec.seed, "compare_models", dataset, kind)
     found = ratio_interval(change["sum"], change["size"], spec.resamples, spec.confidence, seed)

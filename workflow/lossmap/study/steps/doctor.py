@@ -62,7 +62,7 @@ def wrong_versions(required: list[Requirement]) -> list[str]:
     return [
         f"{one.name} is {version_of(one.name) or MISSING}, wanted {one.specifier}: pip install '{one}'"
         for one in required
-        if version_of(one.name) is None or not one.specifier.contains(version_of(one.name), prereleases=True)
+        if (found := version_of(one.name)) is None or not one.specifier.contains(found, prereleases=True)
     ]
 
 

@@ -69,7 +69,7 @@ def _photos(option: str, folder: str) -> Photos:
             f"{option}: {folder} is a file; give a folder of images. A dataset with annotations gets its entry by hand,"
             " as those of the default study, config.yaml."
         )
-    entry = {"format": "image_folder", "images": folder}
+    entry: dict[str, str | int] = {"format": "image_folder", "images": folder}
     everything = _count(option, entry)
     images = everything["images"]
     if images < LEAST_IMAGES:

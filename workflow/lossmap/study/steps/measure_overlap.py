@@ -1,6 +1,7 @@
 """Neighbour lists -> the share of each image's neighbours that the connector keeps."""
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,8 @@ def run(*, lists: Path, overlap: Path, summary: Path, spec: MeasureOverlap) -> N
         rng = np.random.default_rng(seed)
         overlaps = ranking_overlaps(before, after, spec.k, spec.permutations, spec.confidence, rng)
         for k, measured in zip(spec.k, overlaps, strict=True):
-            kept, with_self = measured.per_item, overlap_including_self(before.first(k), after.first(k), k)
+            kept, null = cast(np.ndarray, measured.per_item), cast(np.ndarray, measured.null)
+            with_self = overlap_including_self(before.first(k), after.first(k), k)
             columns = {"image_id": neighbours.image_ids, "metric": metric, "k": k, "overlap": kept}
             per_image.append(pd.DataFrame({**columns, "overlap_with_self": with_self}))
             means.append(
@@ -40,8 +42,8 @@ def run(*, lists: Path, overlap: Path, summary: Path, spec: MeasureOverlap) -> N
                     "high": measured.high,
                     "std": kept.std(),
                     "chance": measured.chance,
-                    "null_low": np.percentile(measured.null, tail),
-                    "null_high": np.percentile(measured.null, 100 - tail),
+                    "null_low": np.percentile(null, tail),
+                    "null_high": np.percentile(null, 100 - tail),
                     "p_permutation": measured.p,
                     "overlap_corrected": chance_corrected(measured.value, measured.n, k),
                     "overlap_paper_convention": with_self.mean(),

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,7 @@ def _summary(rung, values: dict, variance: np.ndarray, copied: np.ndarray, spec:
     """One reconstructor over all images: means with intervals, and the spread of the squared error; loss and FVU also
     without those images that are near-copies of training images (NaN where all are)."""
     seed = seed_for(spec.seed, "measure_patch_loss", spec.dataset, spec.model)
-    how = {"resamples": spec.resamples, "confidence": spec.confidence, "seed": seed}
+    how: dict[str, Any] = {"resamples": spec.resamples, "confidence": spec.confidence, "seed": seed}
     about = dataclasses.asdict(dataclasses.replace(rung, module=None))
     row = {"dataset": spec.dataset, "n": len(variance), "model": spec.model, "reconstructor": rung.rung}
     row |= {key: about[key] for key in ("kind", "share", "parameters", "held_out_error", "converged")}

@@ -50,8 +50,8 @@ def _relabelled(neighbours: NeighbourLists, classes: pd.Series) -> int:
 def _both_sides(rankings: dict, labels: np.ndarray, spec: MeasureRetrieval) -> tuple[dict, dict]:
     """Stage -> columns of each query, and stage -> means with intervals."""
     k, confidence, largest = spec.overlap_k, spec.confidence, max(spec.recall)
-    overlap = ranking_overlap(*rankings.values(), k, parts=True)
-    with_self = overlap_including_self(*(side.first(k) for side in rankings.values()), k)
+    overlap = ranking_overlap(rankings["pre"], rankings["post"], k, parts=True)
+    with_self = overlap_including_self(rankings["pre"].first(k), rankings["post"].first(k), k)
     hits = {stage: {r: recall_at(side, labels, r) for r in spec.recall} for stage, side in rankings.items()}
     occurrence = rankings["pre"].shares(k).sum(axis=0)
     controls = [pd.Series(labels).groupby(labels).transform("size").to_numpy(), occurrence]
@@ -59,7 +59,7 @@ def _both_sides(rankings: dict, labels: np.ndarray, spec: MeasureRetrieval) -> t
     for stage in STAGES:
         queries[stage] = {f"recall_at_{r}": hit.values for r, hit in hits[stage].items()}
         queries[stage][f"overlap_k{k}"] = overlap.values
-        row = {}
+        row: dict[str, float] = {}
         for r, hit in hits[stage].items():
             row |= _named(f"recall_at_{r}", hit.share_interval(confidence))
             change = hits["post"][r] - hits["pre"][r]

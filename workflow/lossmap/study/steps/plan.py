@@ -38,7 +38,7 @@ def run(*, configfile: Path | None = None, rate: float = 125.0, bandwidth: float
     configfile = configfile or default_study()
     config = check_study(read_study(configfile), paths=False, source=str(configfile), places=lines_of(configfile))
     rates = Rates(rate * 1e12, bandwidth * 1e12)
-    notes, faults, vision, language = [], [], {}, {}
+    notes, faults, vision, language = list[str](), list[str](), {}, {}
     counts = {name: _count(config, name, notes) for name in stored_datasets(config)}
     for name, model in config["models"].items():
         try:

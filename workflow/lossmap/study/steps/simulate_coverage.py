@@ -45,7 +45,7 @@ def run(
             if n >= size:
                 raise LossmapError(f"sizes: {n} of {size} images are no sample. Give more embeddings or smaller sizes.")
             ks = sorted({LEAST, *(max(1, round(share * n)) for share in SHARES)})
-            found = {}
+            found: dict[tuple[str, int | None], list] = {}
             for i in tqdm(range(count), desc=f"{name}, {n} images"):
                 rng = np.random.default_rng(seed_for(seed, "simulate_coverage", name, str(n), str(i)))
                 for key, interval in intervals_of(draw(n, rng), ks, i, margins=n <= HALVED).items():

@@ -1,10 +1,9 @@
 """The whole ladder in one call: reconstructors of a connector and of controls of known loss, and the verdict."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from lossmap.errors import LossmapError
 from lossmap.measures.equality import compared_items
@@ -20,6 +19,9 @@ from lossmap.reconstruct.statistics import embeddings_digest
 from lossmap.reconstruct.trained import AT_ONCE, usual_device
 from lossmap.store import as_embeddings
 from lossmap.store.memory import Embeddings
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 TESTED = 0.2  # of the images, where no others are given to test on
 
@@ -77,7 +79,7 @@ def run_ladder(
     return Ladder(rows, "the ladder", resamples, confidence, seed_for(seed, "run_ladder"))
 
 
-def _apart(train: xr.Dataset, test: xr.Dataset | None, seed: int) -> tuple[xr.Dataset, xr.Dataset]:
+def _apart(train: "xr.Dataset", test: "xr.Dataset | None", seed: int) -> "tuple[xr.Dataset, xr.Dataset]":
     """Images to train on and others to test on. Of equal ones, only the first counts where they are cut from one."""
     if test is None:
         items = compared_items(train["pre_mean"].values).items

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from lossmap.errors import LossmapError
@@ -25,6 +24,9 @@ from lossmap.reconstruct.statistics import Statistics, embeddings_digest
 from lossmap.store import as_embeddings
 from lossmap.store.memory import Embeddings
 from lossmap.store.patch_losses import losses_in_memory
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 AT_ONCE = 16  # images that are reconstructed at once
 
@@ -131,7 +133,7 @@ def patch_losses(
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> xr.Dataset:
+) -> "xr.Dataset":
     """What a reconstructor misses of each patch of images that trained nothing.
 
     Parameters: reconstructor, of `train_reconstructor` or `open_reconstructor`; embeddings, of the same model, see

@@ -7,9 +7,21 @@ import torch
 from small_study import clone, snakemake
 
 # Files whose tests start whole programs, train, or build wheels: minutes. `make check` leaves them out.
-LONG = (
-    "anywhere cache damage faults notebook package reruns slurm soak store_post_study what_reruns workflow zoo".split()
-)
+LONG = [
+    "anywhere",
+    "cache",
+    "damage",
+    "faults",
+    "notebook",
+    "package",
+    "reruns",
+    "slurm",
+    "soak",
+    "store_post_study",
+    "what_reruns",
+    "workflow",
+    "zoo",
+]
 
 
 def pytest_collection_modifyitems(items):

@@ -25,8 +25,8 @@ LONG = [
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what takes long. A file's tests stay in one process; so do all files that read the finished small study, which
-    is run once."""
+    """Mark what takes long. A file's tests stay in one process; so do all files that read the finished small study,
+    which is run once."""
     reads_study = {item.path for item in items if "study" in getattr(item, "fixturenames", ())}
     for item in items:
         if item.path in reads_study or item.path.stem.removeprefix("test_") in LONG:

@@ -57,7 +57,7 @@ COLUMNS = {
         "above chance", "0: chance, 1: all preserved", KEPT, "overlap less chance, over 1 less chance"
     ),
     "overlap_k": Column("overlap", SHARE, KEPT, "overlap of the k nearest neighbours"),
-    "recall_at_r": Column("R@r", SHARE, "more is found", "queries with an image of their own class among the r nearest"),
+    "recall_at_r": Column("R@r", SHARE, "more is found", "queries with one of their class among the r nearest"),
     "recall_at_r_change": Column("R@r, change", SHARE, "more is found", "recall after the connector less that before"),
     "partial_r_overlap": Column(
         "partial rho", CORRELATION, "", "rank correlation of a query's recall with its overlap, given the size of its "

@@ -66,12 +66,7 @@ def patch_loss_settings(wildcards):
     return settings("statistics", **where, **how)
 
 
-def reconstruction_table_settings(wildcards):
-    names = {"table": wildcards.table, "networks": list(RECONSTRUCTION["networks"])}
-    return canonical({**names, "checkpoints": checkpoint_of_model(), "confidence": config["statistics"]["confidence"]})
-
-
-def table1_settings():
+def connector_settings():
     keys = ("checkpoint", "revision")
     models = [{"name": name, **{key: model.get(key) for key in keys}} for name, model in config["models"].items()]
     return canonical({"models": models})

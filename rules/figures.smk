@@ -76,38 +76,3 @@ rule draw_galleries:
     shell:
         "python -m lossmap draw_galleries --lists {input.lists:q} --images {input.images:q} --pdf {output.pdf:q}"
         " --png {output.png:q} --spec {params.spec:q} 2> {log:q}"
-
-
-if EVALUATED:
-
-    rule draw_loss_maps:
-        """What was lost where, on the images of highest, median and lowest loss."""
-        input:
-            images="results/{study}/data/{dataset}/images.parquet",
-            # Of a folder only the date counts, so the table that is written with it tells when it is another.
-            patch_loss=ancient(expand("results/{{study}}/patch_loss/{{dataset}}/{model}.zarr", model=config["models"])),
-            written_with=expand("results/{{study}}/patch_loss/{{dataset}}/{model}.parquet", model=config["models"]),
-            embeddings=expand("results/{{study}}/embeddings/{{dataset}}/{model}.json", model=config["models"]),
-        output:
-            pdf=expand("results/{{study}}/figures/loss_maps-{{dataset}}-{model}.pdf", model=config["models"]),
-            png=[
-                report(
-                    f"results/{{study}}/figures/loss_maps-{{dataset}}-{model}.png",
-                    caption="../workflow/report/loss_maps.rst",
-                    category="Reconstruction",
-                    labels={"result": f"Loss maps: {{dataset}}, {model}", "kind": "figure"},
-                )
-                for model in config["models"]
-            ],
-            finding="results/{study}/tables/loss_maps-{dataset}.rst",
-        log:
-            "results/{study}/logs/draw_loss_maps/{dataset}.log",
-        conda:
-            "../envs/analysis.yaml"
-        params:
-            spec=canonical({"models": list(config["models"])}),
-            code=code_hash("draw_loss_maps"),
-        shell:
-            "python -m lossmap draw_loss_maps --images {input.images:q} --patch-loss {input.patch_loss:q}"
-            " --embeddings {input.embeddings:q} --pdf {output.pdf:q} --png {output.png:q}"
-            " --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"

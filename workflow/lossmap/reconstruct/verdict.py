@@ -140,7 +140,9 @@ def summary(verdict: Verdict) -> str:
         if difference.low > 0 or difference.high < 0:
             against = f"{size} {'more' if difference.low > 0 else 'less'} than {control}"
     title = {"yes": "settled", "no": "not settled", "not tested": "not tested whether settled"}[verdict.settled]
-    return f"{bound}, {against}; {title}" + (f": {_why_not(verdict)}" if verdict.settled == "no" else "")
+    if verdict.settled == "no":
+        title += f": {_why_not(verdict)}"
+    return f"{bound}, {against}; {title}{'; caution: the upper control is explained, too' if _nothing(verdict) else ''}"
 
 
 def details(verdict: Verdict) -> str:
@@ -259,7 +261,10 @@ def _nothing(verdict: Verdict) -> str:
     if verdict.nothing is None or verdict.nothing.fvu.value >= KNOWS_NOTHING:
         return ""
     left = percent(verdict.nothing.fvu.value)
-    return f"Caution: the upper control, which holds no information, is explained to all but {left}, which can't be: look for images that training and evaluation share."
+    return (
+        f"Caution: the upper control, which holds no information, is explained to all but {left}, which can't be: look "
+        "for images that training and evaluation share."
+    )
 
 
 def _settled(verdict: Verdict) -> str:

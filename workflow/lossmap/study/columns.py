@@ -83,7 +83,7 @@ COLUMNS = {
     # patches
     "decoder": Column("decoder", NAME, "", "what predicts patches before the connector from its output"),
     "architecture": Column("architecture", NAME, "", "of the decoder: a closed form, or a kind of network"),
-    "training_share": Column("training share", SHARE, "", "of the training images, that trained the decoder"),
+    "training_share": Column("training share", SHARE, "", "of the training images, that trained the decoder", 2),
     "parameters": Column("parameters", "count", "", "trained numbers of the decoder"),
     "loss": Column("loss", "1: the mean", LOST, "squared error of reconstructed patches, of standardised features"),
     "loss_percentile_5": Column("5%", "1: the mean", LOST, "loss that 5% of the images do not exceed"),

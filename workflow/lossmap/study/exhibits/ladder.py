@@ -50,6 +50,10 @@ def table(settings, ladder):
 
 
 def page(table, settings):
+    """The model's own connector first."""
+    models = table["model"].map(table["model"].unique().tolist().index)
+    order = pd.DataFrame({"model": models, "control": table["connector_kind"] != "own"})
+    table = table.loc[order.sort_values(["model", "control"], kind="stable").index]
     shown = cells(table.assign(decoder=marked(table, "decoder")), PAGE)
     return pd.DataFrame(shown | {"best": table["best"].map({True: "best", False: ""})})
 

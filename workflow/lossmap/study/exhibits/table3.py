@@ -17,18 +17,8 @@ standardised features, patches and images: 0 is a perfect reconstruction, 1 is p
 the connector's and what part the decoder's weakness, the verdict says."""
 ABOUT = "**How well patches can be recovered from the connector's output**, on images with captions." + BEST
 COLUMNS = (
-    *(
-        "dataset",
-        "n",
-        "model",
-        "decoder",
-        "architecture",
-        "training_share",
-        "parameters",
-        "held_out_error",
-        "converged",
-    ),
-    *("best", "loss", "fvu", "cosine_error", "norm_difference", "absolute_norm_difference", "near_copies"),
+    *("dataset", "n", "model", "decoder", "architecture", "training_share", "parameters", "held_out_error"),
+    *("converged", "best", "loss", "fvu", "cosine_error", "norm_difference", "absolute_norm_difference", "near_copies"),
     *("loss_without_near_copies", "fvu_without_near_copies"),
 )
 PAGE = ["dataset", "model", "decoder", "loss", "loss_reported", "fvu", "cosine_error", "norm_difference", "n"]

@@ -30,9 +30,9 @@ def run(*, embeddings: list[Path], table: Path, spec: dict) -> None:
 def _input(preprocessing: dict) -> str:
     """What the model sees of an image, from its preprocessing as the store tells it."""
     if preprocessing.get("pad"):
-        return f"{_by(preprocessing['crop'] or preprocessing['size'])} px, between margins"
+        return f"between margins, {_by(preprocessing['crop'] or preprocessing['size'])} px"
     if preprocessing["crop"]:
-        return f"{_by(preprocessing['crop'])} px, centre crop"
+        return f"centre crop, {_by(preprocessing['crop'])} px"
     shape = "squashed" if preprocessing.get("view") in ("any", "longest") else "resized"
     return f"{shape} to {_by(preprocessing['size'])} px"
 

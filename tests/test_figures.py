@@ -19,7 +19,14 @@ def style():
 
 def table(reported=np.nan):
     rows = [
-        {"model": model, "k": k, "overlap": value, "low": value - 0.1, "high": value + 0.1, "chance": k / 200}
+        {
+            "model": model,
+            "k": k,
+            "overlap": value,
+            "overlap_low": value - 0.1,
+            "overlap_high": value + 0.1,
+            "chance": k / 200,
+        }
         for model, start in (("first", 0.3), ("second", 0.5))
         for k, value in ((10, start), (100, start + 0.2))
     ]

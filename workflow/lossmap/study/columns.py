@@ -208,9 +208,9 @@ def column(name: str) -> Column | None:
 
 
 def titled(title: str) -> Column | None:
-    """What a column of a page means, by its title up to the first comma; None if that is not known."""
+    """What a column of a page means, by its title, or its title up to the first comma; None if that is not known."""
     wanted = re.sub(r"^R@\d+", "R@r", title)
-    exact = {about.title: about for about in COLUMNS.values()}
+    exact = {about.title: about for about in reversed(COLUMNS.values())}  # of several, the first
     return exact.get(wanted) or exact.get(wanted.split(",")[0])
 
 

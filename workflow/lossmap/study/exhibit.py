@@ -58,6 +58,16 @@ class Exhibit:
         return figure_names(self.module, self.name, self.settings)
 
     @property
+    def title(self) -> str:
+        """What it shows, and of what, where there are several of its kind."""
+        return " ".join([self.module.TITLE, *([f"({self.name.partition('-')[2]})"] if "-" in self.name else [])])
+
+    def files(self, top: str) -> list[str]:
+        """Its table, caption, page and figures, in the folder of a study's results."""
+        tables = [f"{top}/tables/{self.name}.{ending}" for ending in ("csv", "rst", *["html"] * self.has_page)]
+        return tables + [f"{top}/figures/{name}.{ending}" for name in self.figures for ending in ("pdf", "png")]
+
+    @property
     def kind(self) -> str:
         """The name that calls it and its like: `snakemake galleries`."""
         return kind_of(self.name)

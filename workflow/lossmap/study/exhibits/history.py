@@ -24,7 +24,7 @@ class Settings(Spec):
 
 
 def needs(study):
-    from lossmap.study.settings import connectors_of, networks_of
+    from lossmap.study.derived import connectors_of, networks_of
 
     reconstruction = study.get("reconstruction")
     histories = reconstruction and [

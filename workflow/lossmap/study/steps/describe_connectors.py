@@ -5,23 +5,24 @@ from pathlib import Path
 import pandas as pd
 
 from lossmap.store.index import open_store
+from lossmap.study.specs import DescribeConnectors
 from lossmap.vlm.checkpoints import resolve_checkpoint
 from lossmap.vlm.connector_size import connector_parameters
 
 
-def run(*, embeddings: list[Path], table: Path, spec: dict) -> None:
+def run(*, embeddings: list[Path], table: Path, spec: DescribeConnectors) -> None:
     """Describe the connectors of all models, a row each.
 
-    embeddings: an index of each model's embeddings, of any dataset, in the order of the spec. spec: models, a list of
-    {name, checkpoint, revision}: their order says whose index is which.
+    embeddings: an index of each model's embeddings, of any dataset, in the order of the spec's models, which says
+    whose index is which.
     """
     rows = []
-    for model, index in zip(spec["models"], embeddings, strict=True):
+    for model, index in zip(spec.models, embeddings, strict=True):
         store = open_store(index)
         (patches, features), (tokens, width) = (store[side].shape[1:] for side in ("pre", "post"))
-        row = {"model": model["name"], "pre_patches": patches, "pre_features": features}
+        row = {"model": model.name, "pre_patches": patches, "pre_features": features}
         row |= {"post_tokens": tokens, "post_features": width}
-        folder = resolve_checkpoint(model["checkpoint"], model.get("revision"))
+        folder = resolve_checkpoint(model.checkpoint, model.revision)
         row["connector_parameters"] = connector_parameters(folder)
         rows.append(row | {"input": _input(store.attrs["preprocessing"])})
     pd.DataFrame(rows).to_parquet(table, index=False)

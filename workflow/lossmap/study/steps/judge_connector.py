@@ -8,6 +8,7 @@ import pandas as pd
 from lossmap.measures.seeds import seed_for
 from lossmap.reconstruct.ladder import Ladder
 from lossmap.reconstruct.verdict import Interval, Reached, Verdict, details, summary
+from lossmap.study.specs import JudgeConnector
 
 NAMES = {
     "rung": "decoder",
@@ -18,27 +19,26 @@ NAMES = {
 }
 
 
-def run(*, ladders: list[Path], near_copies: Path, ladder: Path, verdict: Path, spec: dict) -> None:
+def run(*, ladders: list[Path], near_copies: Path, ladder: Path, verdict: Path, spec: JudgeConnector) -> None:
     """Summarise every model's ladder, and judge its connector.
 
     near_copies: the images that are near-copies of training images (see check_training_images): where there are any,
     the verdict's share is given without them too. ladder: table, a row per connector, decoder and share of the training
-    images. verdict: table, a row per model, with its words. spec: settled_within, a fall of FVU that still counts;
-    confidence, resamples, seed.
+    images. verdict: table, a row per model, with its words.
     """
     tables, verdicts = [], []
     copies = pd.read_parquet(near_copies)
     for path in ladders:
         rows = pd.read_parquet(path)
-        how = spec["resamples"], spec["confidence"]
-        seed = seed_for(spec["seed"], "judge_connector", rows["dataset"][0], rows["model"][0])
+        how = spec.resamples, spec.confidence
+        seed = seed_for(spec.seed, "judge_connector", rows["dataset"][0], rows["model"][0])
         whole = Ladder(rows, path, *how, seed)
         tables.append(whole.table)
         of_training = rows["image_id"].isin(copies.loc[copies["dataset"] == whole.dataset, "image_id"])
         rest = None
         if of_training.any() and not of_training.all():
-            rest = Ladder(rows[~of_training], path, *how, seed).verdict(spec["settled_within"]).own.fvu
-        row = _row(whole.verdict(spec["settled_within"])) | {"near_copies": rows.loc[of_training, "image_id"].nunique()}
+            rest = Ladder(rows[~of_training], path, *how, seed).verdict(spec.settled_within).own.fvu
+        row = _row(whole.verdict(spec.settled_within)) | {"near_copies": rows.loc[of_training, "image_id"].nunique()}
         verdicts.append(row | _flat("model_connector_fvu_without_near_copies", rest))
     table = pd.concat(tables, ignore_index=True).rename(columns=NAMES)
     table.assign(training_share=table["training_share"] / 100).to_parquet(ladder, index=False)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from lossmap.store import PartWriter, write_index
+from lossmap.study.specs import DescribeConnectors
 from lossmap.study.steps import describe_connectors, make_exhibit
 
 LLAVA = "llava-hf/llava-1.5-7b-hf"
@@ -120,7 +121,8 @@ def ladder(folder, rows):
 def tabulated(folder, stores, models, ladder):
     """Table 1 of what describe_connectors measures."""
     described = [{"name": name, "checkpoint": checkpoint, "revision": "1" * 40} for name, checkpoint in models.items()]
-    describe_connectors.run(embeddings=stores, table=folder / "connectors.parquet", spec={"models": described})
+    spec = DescribeConnectors(models=described)
+    describe_connectors.run(embeddings=stores, table=folder / "connectors.parquet", spec=spec)
     files = {"connectors": [folder / "connectors.parquet"], "ladder": [ladder]}
     return made("table1", folder, {"checkpoints": models}, **files)
 

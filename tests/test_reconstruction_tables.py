@@ -144,7 +144,7 @@ def test_table1_tells_shapes_and_sizes(tmp_path, monkeypatch):
     assert (row["pre_patches"], row["pre_features"], row["post_tokens"], row["post_features"]) == (4, 6, 2, 5)
     assert (row["decoder"], row["decoder_parameters_m"]) == ("mlp-3", 27.3)
     assert (row["connector_parameters_m_reported"], row["decoder_parameters_m_reported"]) == (21, 27)
-    assert ">4 x 6</td><td class=\"number\">2 x 5</td>" in page
+    assert '>4 x 6</td><td class="number">2 x 5</td>' in page
     assert "centre crop, 320 x 336 px" in page
     assert "**llava**: 4 x 6 to 2 x 5 (24 dimensions to 10), by a connector of 21 million parameters." in finding
 

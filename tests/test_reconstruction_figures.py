@@ -97,10 +97,10 @@ def test_the_best_of_each_connector_is_told_in_numbers():
         "pooling\nthe mean of each 2x2 patches",
     ]
     assert [text.get_text() for text in axes.texts] == [
-        "0.100, mlp",
-        "0.010, mlp",
-        "under 0.001, ridge",
-        "0.400, ridge",
+        "0.100\nmlp",
+        "0.010\nmlp",
+        "under 0.001\nridge",
+        "0.400\nridge",
     ]
     marks = [container[0] for container in axes.containers]
     assert [mark.get_xdata()[0] for mark in marks] == pytest.approx([0.1, 0.01, FLOOR, 0.4])
@@ -172,7 +172,7 @@ def test_the_ladder_has_a_column_of_panels_for_each_model(tmp_path):
     settings = ladder_exhibit.Settings(confidence=0.95)
     table = ladder_exhibit.table(settings, [tmp_path / "ladder.parquet"])
     figure = ladder_exhibit.draw(table, settings, [])
-    assert [axes.get_title() for axes in figure.axes] == ["one (n = 9)", "two (n = 9)", "", ""]
+    assert [axes.get_title() for axes in figure.axes] == ["one\nn = 9", "two\nn = 9", "", ""]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels[:2] == ["model's connector", "rotation (lossless)"]
     assert labels[-3:] == ["fewer training images", "lowest held-out error", "not converged, no evidence"]

@@ -74,7 +74,8 @@ def ladder_by_decoder(axes: plt.Axes, table: pd.DataFrame, linear: tuple[str, ..
         axes.plot(unfinished["place"], unfinished["fvu"], zorder=5, **NOT_CONVERGED)
     sizes = dict(zip(networks["decoder"], networks["parameters"], strict=True))
     names = [_words(name) + (f" ({_short(sizes[name])})" if name in sizes else "") for name in decoders]
-    axes.set_xticks(range(len(decoders)), names, rotation=40, ha="right")
+    axes.set_xticks(range(len(decoders)), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_xlim(-0.5, len(decoders) - 0.5)
     axes.axhline(1, color="grey", linewidth=0.8, linestyle="--", zorder=1)
     axes.set_yscale("log")
     log_ticks(axes.yaxis)
@@ -99,17 +100,18 @@ def best_by_connector(axes: plt.Axes, table: pd.DataFrame) -> None:
         )
         interval = row["fvu_low"], row["fvu_high"]
         points_with_intervals(axes, row["fvu"], place, *interval, "x", markersize=5.5, **KINDS[which])
-        side, align = (-1, "right") if row["fvu"] > 0.01 else (1, "left")
+        side, align = (-1, "right") if row["fvu"] > 0.03 else (1, "left")
         value = f"under {FLOOR:g}" if row["fvu"] <= FLOOR else f"{row['fvu']:.3f}"
         axes.annotate(
-            f"{value}, {_words(row['decoder'])}", (row["fvu"], place), xytext=(7 * side, 0),
-            textcoords="offset points", ha=align, va="center", fontsize=8,
+            f"{value}\n{_words(row['decoder'])}", (row["fvu"], place), xytext=(6 * side, 0),
+            textcoords="offset points", ha=align, va="center", fontsize=7, linespacing=1,
         )  # fmt: skip
     known = {"linestyle": "none", "marker": "x", "color": "grey", "markersize": 5, "zorder": 4}
     axes.plot(rows["known_fvu"], rows.index, label="linear, by theory", **known)
     for which in ("lossless", "lossy"):
         axes.plot([], [], linestyle="none", label=f"{which} control, by its best", **KINDS[which])
-    axes.set_yticks(rows.index, names, fontsize=7.5, linespacing=1)
+    axes.set_yticks(rows.index, names, fontsize=7, linespacing=1)
+    axes.tick_params(axis="x", labelsize=8)
     axes.set(xscale="log", xlim=(0.7 * FLOOR, 1.6), ylim=(len(rows) - 0.5, -0.5))
     log_ticks(axes.xaxis)
     axes.axvline(1, color="grey", linewidth=0.8, linestyle="--", zorder=1)

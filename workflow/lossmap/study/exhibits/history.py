@@ -68,7 +68,7 @@ def draw(table, settings, histories):
 
     models, connectors, networks = (list(table[name].unique()) for name in ("model", "connector", "decoder"))
     shares = sorted(table["training_share"].unique(), reverse=True)
-    size = (2.8 * len(models) + 0.6, 2.1 * len(connectors) + 0.4)
+    size = (2.1 * len(models) + 0.8, 1.9 * len(connectors) + 0.4)
     figure, axes = plt.subplots(len(connectors), len(models), figsize=size, sharex="col", sharey=True, squeeze=False)
     labelled = {}
     for line, connector in zip(axes, connectors, strict=True):

@@ -83,20 +83,22 @@ def draw(table, settings, ladder):
     connectors = max(rows["connector"].nunique() for _, rows in models)
     heights = [2.3, 0.32 * connectors + 0.2]
     figure, axes = plt.subplots(
-        2, len(models), figsize=(3 * len(models) + 1, sum(heights) + 1.8), sharey="row", squeeze=False,
+        2, len(models), figsize=(1.75 * len(models) + 2, sum(heights) + 1.6), sharey="row", squeeze=False,
         gridspec_kw={"height_ratios": heights},
     )  # fmt: skip
     labelled = {}
     for (above, below), (model, rows) in zip(axes.T, models, strict=True):
         ladder_by_decoder(above, rows, LINEAR)
         best_by_connector(below, rows)
-        above.set_title(f"{model} (n = {rows['n'].iloc[0]:,})", fontsize="medium")
+        above.set_title(f"{model}\nn = {rows['n'].iloc[0]:,}", fontsize=9)
         for panel in (above, below):
             handles, labels = panel.get_legend_handles_labels()
             labelled |= dict(zip(labels, handles, strict=True))
     labelled |= hollow_marks()
     axes[1, len(models) // 2].set_xlabel("fraction of variance unexplained by the best decoder of each connector")
-    axes[0, 0].set_ylabel("fraction of variance unexplained")
-    figure.legend(labelled.values(), labelled, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
+    axes[0, 0].set_ylabel("fraction of variance\nunexplained")
+    figure.legend(
+        labelled.values(), labelled, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, fontsize=8
+    )
     figure.tight_layout()
     return figure

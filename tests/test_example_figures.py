@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from example_tables import GRID, HEIGHT, WIDTH, answer_mask, chosen_table, made_up_losses, make_study
+from example_tables import HEIGHT, WIDTH, answer_mask, chosen_table
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
@@ -22,11 +22,11 @@ from lossmap.figures.patch_maps import (
     move_apart,
     show_image,
 )
-from lossmap.figures.style import save, use_style
+from lossmap.figures.style import use_style
 from lossmap.study.example_pictures import picture
 from lossmap.study.examples import worst_patches
 from lossmap.study.steps import draw_captions as draw_captions_step
-from lossmap.study.steps import draw_examples, draw_loss_maps
+from lossmap.study.steps import draw_examples
 from lossmap.vlm.geometry import ImageGeometry
 
 rng = np.random.default_rng(0)
@@ -245,45 +245,6 @@ def test_answers_without_a_patch_of_theirs_are_said_to_be_none(tmp_path):
         (tmp_path / "1.rst").read_text().startswith("- No question has a patch of which its answer mask covers enough")
     )
     assert (tmp_path / "1.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_loss_maps_show_highest_median_and_lowest_loss_of_all_images(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(draw_loss_maps, "save", lambda figure, *paths: figures.append(figure) or save(figure, *paths))
-    paths = make_study(tmp_path, "images", n=11)
-    for name in ("first", "second"):
-        files = {ending: [tmp_path / f"{name}.{ending}"] for ending in ("pdf", "png")}
-        draw_loss_maps.run(
-            images=paths["images"], patch_loss=[paths["patch_loss"]], embeddings=[paths["embeddings"]], **files,
-            finding=tmp_path / f"{name}.rst", spec={"models": ["toy"]},
-        )  # fmt: skip
-    for ending in ("pdf", "png", "rst"):
-        assert (tmp_path / f"first.{ending}").read_bytes() == (tmp_path / f"second.{ending}").read_bytes()
-    error = made_up_losses(11)["squared_error"][1]  # of the best
-    loss = error.mean(axis=1)
-    ranked = np.argsort(-loss)[[0, 5, 10]]
-    each = [
-        f"{name} {loss[i]:.3f} (image image-{i})"
-        for name, i in zip(("highest", "median", "lowest"), ranked, strict=True)
-    ]
-    assert (tmp_path / "first.rst").read_text() == f"- **toy**, 11 images, by mlp: {'; '.join(each)}.\n"
-    maps = [image for axes in figures[0].axes for image in axes.images if image.get_array().shape == GRID]
-    for drawn, i in zip(maps, ranked, strict=True):
-        np.testing.assert_allclose(drawn.get_array(), error[i].reshape(GRID), rtol=1e-6)
-    assert len({(drawn.norm.vmin, drawn.norm.vmax) for drawn in maps}) == 1
-    text = words(figures[0])
-    assert "toy, median loss rank 6 of 11 images" in text
-    assert f"Patches: {error[ranked[0]].min():.3f} to {error[ranked[0]].max():.3f}" in text
-
-
-@pytest.mark.parametrize("n", [1, 2])
-def test_loss_maps_of_one_or_two_images_repeat_none(tmp_path, n):
-    paths = make_study(tmp_path, "images", n=n)
-    draw_loss_maps.run(
-        images=paths["images"], patch_loss=[paths["patch_loss"]], embeddings=[paths["embeddings"]],
-        pdf=[tmp_path / "1.pdf"], png=[tmp_path / "1.png"], finding=tmp_path / "1.rst", spec={"models": ["toy"]},
-    )  # fmt: skip
-    assert (tmp_path / "1.rst").read_text().count("(image") == n
 
 
 def test_a_changed_image_is_not_drawn(tmp_path):

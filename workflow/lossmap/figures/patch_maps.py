@@ -93,17 +93,17 @@ def draw_captions(examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
 def draw_loss_maps(examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
     """One row per example, models under one another: image, map of squared errors, what the values range over.
 
-    examples: columns model (rows of one model together), which, rank, of, image_id, loss, reconstructor, squared_error
+    examples: columns model (rows of one model together), which, rank, n, image_id, loss, decoder, squared_error
     (patches,). One colour means one value in all rows of a model.
     """
     texts = [
         (
             f"{row.model}, {row.which} loss",
-            f"rank {row.rank} of {row.of} images; loss {row.loss:.3f}",
+            f"rank {row.rank} of {row.n} images; loss {row.loss:.3f}",
             f"Image: {row.image_id}",
             f"Patches: {np.min(row.squared_error):.3f} to {np.max(row.squared_error):.3f}, median "
             f"{np.median(row.squared_error):.3f}",
-            f"Reconstructed by {row.reconstructor}",
+            f"Decoded by {row.decoder}",
         )
         for row in examples.itertuples()
     ]

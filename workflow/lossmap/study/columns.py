@@ -27,6 +27,9 @@ class Column(NamedTuple):
 # By what neighbours are near, as people read it.
 METRICS = {"euclidean": "Euclidean distance", "cosine": "cosine"}
 STAGES = {"pre": "before", "post": "after"}
+CONNECTORS = {"own": "model's connector"}
+# What the verdict compares: the model's connector, and controls.
+COMPARED = ("model_connector", "matched_control", "linear_compression", "position_control", "upper_control")
 SHARE, CORRELATION, BESIDE = "share, 0 to 1", "-1 to 1", "as the value beside it"
 KEPT, LOST, UNSEEN = "more is preserved", "more is lost", "less is seen"
 NAME = ""
@@ -78,7 +81,99 @@ COLUMNS = {
     # geometry
     # loss and score
     # patches
+    "decoder": Column("decoder", NAME, "", "what predicts patches before the connector from its output"),
+    "architecture": Column("architecture", NAME, "", "of the decoder: a closed form, or a kind of network"),
+    "training_share": Column("training share", SHARE, "", "of the training images, that trained the decoder", 2),
+    "parameters": Column("parameters", "count", "", "trained numbers of the decoder"),
+    "loss": Column("loss", "1: the mean", LOST, "squared error of reconstructed patches, of standardised features"),
+    "loss_percentile_5": Column("5%", "1: the mean", LOST, "loss that 5% of the images do not exceed"),
+    "loss_lower_quartile": Column("lower quartile", "1: the mean", LOST, "loss that 25% of the images do not exceed"),
+    "loss_median": Column("median", "1: the mean", LOST, "loss that half of the images do not exceed"),
+    "loss_upper_quartile": Column("upper quartile", "1: the mean", LOST, "loss that 75% of the images do not exceed"),
+    "loss_percentile_95": Column("95%", "1: the mean", LOST, "loss that 95% of the images do not exceed"),
+    "squared_error": Column("loss of the patch", "1: the mean", LOST, "squared error of one reconstructed patch"),
+    "patch_row": Column("row of patches", "0: uppermost", "", "where on the image the patch lies"),
+    "patch_column": Column("column of patches", "0: leftmost", "", "where on the image the patch lies"),
+    "fvu": Column("FVU", "1: the mean", LOST, "fraction of variance unexplained: squared error over variance"),
+    "cosine_error": Column("cosine error", "0 to 2", LOST, "1 less the cosine of a patch and its reconstruction"),
+    "norm_difference": Column("norm difference", "length", "", "length of a patch less that of its reconstruction"),
+    "absolute_norm_difference": Column("norm difference, absolute", "length", LOST, "norm difference without its sign"),
+    "near_copies": Column("near-copies", "count", "", "images that are also training images, encoded anew or resized"),
+    "loss_without_near_copies": Column("loss without near-copies", "1: the mean", LOST, "loss of the other images"),
+    "fvu_without_near_copies": Column("FVU without near-copies", "1: the mean", LOST, "FVU of the other images"),
     # the verdict and its ladder
+    "connector": Column("connector", NAME, "", "the model's own, or a control of known loss", words=CONNECTORS),
+    "connector_kind": Column("kind of connector", NAME, "", "own, or what the control does"),
+    "lossless": Column("lossless", NAME, "", "whether nothing is lost by the control"),
+    "known_fvu": Column("known", "1: the mean", "", "FVU of the best linear reconstruction, by theory"),
+    "pre_dimensions": Column("dimensions in", "patches x features", "", "dimensions of an image before the connector"),
+    "post_dimensions": Column("dimensions out", "tokens x features", "", "dimensions of an image that leave it"),
+    "held_out_error": Column(
+        "held-out error", "1: the mean", LOST, "squared error on training images kept aside, which chooses the best"
+    ),
+    "halfway_error": Column("held-out error, halfway", "1: the mean", LOST, "held-out error after half of the passes"),
+    "converged": Column("converged", NAME, "", "whether the network came to rest: if not, it is no evidence"),
+    "passes": Column("passes", "count", "", "of all training images, until the network came to rest", digits=1),
+    "learning_rate": Column("learning rate", "at its peak", "", "of the network's training", digits=5),
+    "mse": Column("squared error", "1: the mean", LOST, "mean over standardised features, patches and images"),
+    "best": Column("best", NAME, "", "lowest held-out error at the largest share of the training images"),
+    "summary": Column("verdict", NAME, "", "the verdict in a line"),
+    "settled": Column("settled", NAME, "", "would more capacity or data lower the bound"),
+    "model_connector_fvu": Column(
+        "unexplained", "share of the variance", LOST, "what the best decoder leaves: a bound of what is lost"
+    ),
+    "matched_control_fvu": Column(
+        "matched control", "share of the variance", "", "what the best decoder leaves of the lossless control that the "
+        "decoders undo worst: their own weakness",
+    ),
+    "matched_control_difference": Column(
+        "difference", "share of the variance", LOST, "unexplained less the matched control: attributed to the connector"
+    ),
+    "linear_compression_fvu": Column(
+        "linear compression", "share of the variance", LOST, "left of the leading principal components"
+    ),
+    "linear_compression_difference": Column(
+        "connector less linear", "share of the variance", LOST, "unexplained less the linear compression"
+    ),
+    "position_control_fvu": Column(
+        "position control", "share of the variance", "", "what is left with another image's output"
+    ),
+    "upper_control_fvu": Column(
+        "upper control", "share of the variance", "", "what is left with the output for another image and patch"
+    ),
+    "extrapolated_fvu": Column(
+        "ten times the ladder", "share of the variance", LOST, "what ten times the parameters and images would leave"
+    ),
+    "extrapolated_difference": Column(
+        "difference, ten times the ladder", "share of the variance", LOST, "the difference to the matched control then"
+    ),
+    **{f"{name}_name": Column("name", NAME, "", "of the connector or control, in the study") for name in COMPARED},
+    **{f"{name}_decoder": Column("best decoder", NAME, "", "with the lowest held-out error") for name in COMPARED},
+    **{
+        f"{name}_dimensions": Column("dimensions out", "tokens x features", "", "dimensions of an image that leave it")
+        for name in COMPARED
+    },
+    "falls": Column("still falls", NAME, "", "curves of the ladder that may yet end lower, and their last step"),
+    "not_converged": Column("not converged", NAME, "", "networks that have not converged, which are no evidence"),
+    "untested": Column("untested", NAME, "", "what the ladder has no two sizes or shares of"),
+    "details": Column("details", NAME, "", "all that the verdict rests on"),
+    "model_connector_fvu_without_near_copies": Column(
+        "unexplained without near-copies", "share of the variance", LOST, "what is left of the other images"
+    ),
+    # connectors
+    "pre": Column("pre", "patches x features", "", "what enters the connector"),
+    "post": Column("post", "tokens x features", "", "what leaves it"),
+    "pre_patches": Column("patches", "count", "", "patches that enter the connector"),
+    "pre_features": Column("features in", "count", "", "features of a patch that enters the connector"),
+    "post_tokens": Column("tokens", "count", "", "tokens that leave the connector"),
+    "post_features": Column("features out", "count", "", "features of a token that leaves the connector"),
+    "connector_parameters_m": Column("connector parameters", "millions", "", "trained numbers of the connector"),
+    "decoder_parameters_m": Column("decoder parameters", "millions", "", "trained numbers of the decoder"),
+    "input": Column("input", NAME, "", "what the model sees of an image"),
+    # training
+    "step": Column("step", "count", "", "of the network's training"),
+    "images_seen": Column("images seen", "count", "", "until that step, one counted as often as it was seen"),
+    "training_loss": Column("training loss", "1: the mean", LOST, "squared error on the images trained on"),
     # comparisons
 }  # fmt: skip
 # What may follow a column's name -> what that is of it.

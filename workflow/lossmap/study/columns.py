@@ -8,6 +8,8 @@ of a kind apart: "overlap, k = 100". Every share and rate is one of 1, not of 10
 import re
 from typing import NamedTuple
 
+from lossmap.study.scoring import SCORE_NAMES
+
 
 class Column(NamedTuple):
     """How a column is shown, and what it means.
@@ -26,6 +28,13 @@ class Column(NamedTuple):
 
 # By what neighbours are near, as people read it.
 METRICS = {"euclidean": "Euclidean distance", "cosine": "cosine"}
+# The kinds of loss that are related to scores.
+LOSS_KINDS = {
+    "squared_error": "squared error",
+    "absolute_norm_difference": "absolute norm difference",
+    "cosine_error": "cosine error",
+}
+LOSS_UNIT = "1: what the mean predicts"
 STAGES = {"pre": "before", "post": "after"}
 SHARE, CORRELATION, BESIDE = "share, 0 to 1", "-1 to 1", "as the value beside it"
 KEPT, LOST, UNSEEN = "more is preserved", "more is lost", "less is seen"
@@ -77,6 +86,77 @@ COLUMNS = {
     "hit": Column("hit", NAME, "", "whether the neighbour is one of the query's class, or one on both sides"),
     # geometry
     # loss and score
+    "loss_kind": Column("kind of loss", NAME, "", "what is averaged over patches", words=LOSS_KINDS),
+    "region": Column(
+        "patches", NAME, "", "relevant: the answer mask covers enough of them; irrelevant: all others; or, within each "
+        "image, the loss of the one less that of the other"
+    ),
+    "partial_rho": Column(
+        "partial correlation", CORRELATION, "", "rank correlation of loss and score given what could explain both: the "
+        "finding; negative: scores are lower where more is lost"
+    ),
+    "raw_rho": Column(
+        "raw correlation", CORRELATION, "", "Spearman's rank correlation of loss and score; negative: scores are lower "
+        "where more is lost"
+    ),
+    "partial_rho_signed": Column(
+        "partial correlation, signed", CORRELATION, "", "rank correlation of the signed norm difference and the score, "
+        "given what could explain both"
+    ),
+    "raw_rho_signed": Column(
+        "raw correlation, signed", CORRELATION, "", "Spearman's rank correlation of the signed norm difference and the "
+        "score"
+    ),
+    "partial_gain": Column(
+        "partial gain", "CIDEr x 100", "more is gained where less is lost", "CIDEr of the quarter of the images with the "
+        "lowest loss less that of the quarter with the highest, given what could explain both: the finding", digits=1,
+    ),
+    "raw_gain": Column(
+        "raw gain", "CIDEr x 100", "more is gained where less is lost", "CIDEr of the quarter of the images with the "
+        "lowest loss less that of the quarter with the highest", digits=1,
+    ),
+    "partial_difference": Column(
+        "partial difference", LOSS_UNIT, "", "loss of right less that of wrong answers, given what could explain both: "
+        "the finding"
+    ),
+    "raw_difference": Column("raw difference", LOSS_UNIT, "", "loss of right less that of wrong answers"),
+    "loss_right": Column("loss, right answers", LOSS_UNIT, LOST, "mean of right answers"),
+    "loss_wrong": Column("loss, wrong answers", LOSS_UNIT, LOST, "mean of wrong answers"),
+    "right": Column("right answers", "count", "", "answers with at least the accuracy that the study sets"),
+    "wrong": Column("wrong answers", "count", "", "answers with less accuracy than that"),
+    "threshold": Column("relevant from", SHARE, "", "share of a patch that the answer mask covers at least"),
+    "right_from": Column("right from", SHARE, "", "accuracy from which an answer counts as right"),
+    "reason": Column("undefined, because", NAME, "", "why something in the row is undefined"),
+    "questions": Column("questions", "count", "more is known", "questions that were scored"),
+    "questions_used": Column("questions used", "count", "more is known", "questions that have such patches"),
+    "without_patches": Column("without such patches", "count", "", "questions whose mask leaves the model none"),
+    "mask_not_seen": Column("mask not seen", "count", "", "questions whose mask the model's crop leaves out, or is empty"),
+    "unscored": Column("unscored", "count", "", "items with a loss, or a mask, but without a score"),
+    "left_out": Column("left out", "count", "", "questions that were not scored"),
+    "empty": Column("empty", "count", "", "answers or captions without a word, which score 0"),
+    "task": Column("task", NAME, "", "answers in the model's own words, or choices among given options"),
+    "scored": Column("scored by", NAME, "", "name of the score", words=SCORE_NAMES),
+    "score": Column("score", NAME, "more is right", "the score of one answer or caption"),
+    "category": Column("category", NAME, "", "type of question, as the dataset names it; all of them: all"),
+    "accuracy": Column("accuracy", SHARE, "more is right", "mean score of questions"),
+    "cider": Column("CIDEr", "x 100", "captions are more like people's", "mean CIDEr-D of captions", digits=1),
+    "cider_high_loss": Column(
+        "CIDEr, highest loss", "x 100", "captions are more like people's", "of the quarter with the highest loss", digits=1
+    ),
+    "cider_low_loss": Column(
+        "CIDEr, lowest loss", "x 100", "captions are more like people's", "of the quarter with the lowest loss", digits=1
+    ),
+    "quarter": Column("quarter", "count", "", "images in a quarter of all"),
+    "outcome": Column("outcome", NAME, "", "whether the answer is right or wrong"),
+    "of": Column("of", "count", "", "how many are ranked"),
+    "unranked": Column("unranked", "count", "", "questions whose mask covers no patch enough, so that they have no rank"),
+    "question_id": Column("question id", NAME, "", "id of the question in its dataset"),
+    "question": Column("question", NAME, "", "what was asked"),
+    "prediction": Column("prediction", NAME, "", "what the model answered, or its caption"),
+    "loss": Column(
+        "loss", LOSS_UNIT, LOST, "mean squared error of the patches by which it is ranked: those with the answer, or all"
+    ),
+    "other_loss": Column("loss elsewhere", LOSS_UNIT, LOST, "mean squared error of the patches without the answer"),
     # patches
     # the verdict and its ladder
     # comparisons
@@ -90,6 +170,7 @@ SUFFIXES = {
     "_chance": "value by chance",
     "_reported": "value that the paper reports",
     "_paper_convention": "value computed as the paper's code does",
+    "_reason": "why it is undefined, where it is",
     "_p": "p-value of the test against 0",
     "_p_at_floor": "whether that p is an upper bound, the least that so many permutations can show",
     "_p_adjusted": "p-value after Benjamini and Hochberg; the family is all tests of the column",

@@ -35,14 +35,14 @@ def run(*, scores: Path, relevance: Path, patch_loss: Path, losses: Path, relati
     table.to_parquet(losses, index=False)
     same = {"dataset": spec["dataset"], "model": spec["model"], "reconstructor": reconstructor}
     same |= {"threshold": spec["threshold"], "right_from": spec["right"]}
-    same["score"] = table["score"].iloc[0]
+    same["scored"] = table["score"].iloc[0]
     same["unscored"] = len(pd.read_parquet(relevance, columns=["question_id"])) - table["question_id"].nunique()
     rows = []
     for region, every in table.groupby("region", sort=False):
         kept = every[every["patches"] > 0]
         counts = {"questions": len(every), "without_patches": len(every) - len(kept)}
         counts["mask_not_seen"] = int((every["mask_seen"] == 0).sum())
-        rows += [{**same, "region": region, "loss": loss, **counts, **_relation(kept, loss, spec)} for loss in LOSSES]
+        rows += [{**same, "region": region, "loss_kind": loss, **counts, **_relation(kept, loss, spec)} for loss in LOSSES]
     pd.DataFrame(rows).to_parquet(relations, index=False)
 
 
@@ -95,11 +95,12 @@ def _relation(table: pd.DataFrame, loss: str, spec: dict) -> dict:
     how["seed"] = seed_for(spec["seed"], "relate_answers", spec["dataset"], spec["model"])
     controls, score = [table["pre_norm"], table["mask_area"]], table["accuracy"]
     row = asdict(relate(table[loss], score, controls, permutations=spec["permutations"], **how))
+    row = {"questions_used": row.pop("n"), **row}
     is_norm = loss == "absolute_norm_difference"
-    for name, given in (("rho_signed", ()), ("rho_signed_partial", controls)):
+    for name, given in (("raw_rho_signed", ()), ("partial_rho_signed", controls)):
         row[name] = spearman_rho(table["norm_difference"], score, given) if is_norm else np.nan
     simple = table["accuracy_simple"]  # which exact match has not
-    row["rho_paper_convention"] = spearman_rho(table[loss], simple) if simple.notna().all() else np.nan
+    row["raw_rho_paper_convention"] = spearman_rho(table[loss], simple) if simple.notna().all() else np.nan
     right = (table["accuracy"] >= spec["right"]).to_numpy()
     groups = {"right": table[loss].to_numpy()[right], "wrong": table[loss].to_numpy()[~right]}
     for name, group in groups.items():
@@ -109,5 +110,6 @@ def _relation(table: pd.DataFrame, loss: str, spec: dict) -> dict:
             **dict(zip((f"loss_{name}", f"loss_{name}_low", f"loss_{name}_high"), mean, strict=True)),
         }
     how["permutations"] = spec["permutations"]
-    partial = asdict(partial_difference(table[loss], right, controls, **how))
-    return row | asdict(difference_of_means(*groups.values(), **how)) | {f"partial_{k}": v for k, v in partial.items()}
+    partial = partial_difference(table[loss], right, controls, **how)
+    kinds = {"raw": difference_of_means(*groups.values(), **how), "partial": partial}
+    return row | {f"{kind}_{name}": value for kind, one in kinds.items() for name, value in asdict(one).items()}

@@ -52,7 +52,7 @@ def run(*, scores: Path, patch_loss: Path, maps: Path, losses: Path, relations: 
     same |= _with_bounds("cider", table["cider"], how)
     same |= {"cider_std": table["cider"].std(ddof=0), "cider_paper_convention": table["cider_raw"].mean()}
     rows = [
-        {**same, "loss": loss, **_relation(table, loss, how, spec["permutations"]), **_quarters(table, loss, how, spec)}
+        {**same, "loss_kind": loss, **_relation(table, loss, how, spec["permutations"]), **_quarters(table, loss, how, spec)}
         for loss in LOSSES
     ]
     pd.DataFrame(rows).to_parquet(relations, index=False)
@@ -63,9 +63,9 @@ def _relation(table: pd.DataFrame, loss: str, how: dict, permutations: int) -> d
     controls, score = _controls(table), table["cider"]
     row = asdict(relate(table[loss], score, controls, permutations=permutations, **how))
     is_norm = loss == "absolute_norm_difference"
-    for name, given in (("rho_signed", ()), ("rho_signed_partial", controls)):
+    for name, given in (("raw_rho_signed", ()), ("partial_rho_signed", controls)):
         row[name] = spearman_rho(table["norm_difference"], score, given) if is_norm else np.nan
-    return row | {"rho_paper_convention": spearman_rho(table[loss], table["cider_raw"])}
+    return row | {"raw_rho_paper_convention": spearman_rho(table[loss], table["cider_raw"])}
 
 
 def _controls(table: pd.DataFrame) -> list[pd.Series]:
@@ -81,10 +81,11 @@ def _quarters(table: pd.DataFrame, loss: str, how: dict, spec: dict) -> dict:
     enough, how = len(table) >= 4, {**how, "permutations": spec["permutations"]}
     cider, none = table["cider"].to_numpy(), (np.empty(0, int),) * 2
     highest, lowest = quarters(table[loss]) if enough else none
-    row = {"quarter": len(highest)} | asdict(difference_of_means(cider[lowest], cider[highest], **how))
     given = quarters(rank_residuals(table[loss], _controls(table))) if enough else none
-    partial = difference_of_means(cider[given[1]], cider[given[0]], **how)
-    row |= {f"partial_{name}": value for name, value in asdict(partial).items()}
+    row = {"quarter": len(highest)}
+    for kind, (most, least) in (("raw", (highest, lowest)), ("partial", given)):
+        gain = asdict(difference_of_means(cider[least], cider[most], **how))
+        row |= {f"{kind}_{name.replace('difference', 'gain')}": value for name, value in gain.items()}
     del how["permutations"]
     for name, images in (("cider_high_loss", highest), ("cider_low_loss", lowest)):
         row |= _with_bounds(name, table["cider"].iloc[images], how)

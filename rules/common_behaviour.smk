@@ -39,11 +39,6 @@ def relation_settings(*keys):
     )
 
 
-def relation_table_settings(wildcards):
-    confidence = config["statistics"]["confidence"]
-    return canonical({"table": wildcards.table, "checkpoints": checkpoint_of_model(), "confidence": confidence})
-
-
 def example_settings(wildcards):
     return canonical(
         {

@@ -24,7 +24,7 @@ SIGNED = "RdBu"  # blue: the original is larger
 UNSIGNED = "magma"  # both change in lightness too, so that they are read by every colour vision and in grey print
 NUMBERS = "#ffe600"
 # Inches: a page as wide as a paper's text, so that type is printed at the size that it has here.
-PAGE, PANEL, GAP, BAR, BAR_AND_LABEL = 5.5, 1.45, 0.05, 0.09, 0.68
+PAGE, PANEL, SMALL_PANEL, GAP, BAR, BAR_AND_LABEL = 5.5, 1.45, 1.2, 0.05, 0.09, 0.68
 POINTS = 7
 NUMBER = 7
 REFERENCES = 3  # shown beside a caption
@@ -35,9 +35,9 @@ def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.n
     """One row per example: image with grid and answer mask, signed differences of norms, both with numbered patches.
 
     examples: columns which ("highest" or "lowest"), outcome, rank, of, question, prediction, references, score, scored
-    (the score's name), loss (squared error in the patches with the answer, by which they are ranked), other_loss (in the
-    others), norm_difference (patches,). worst: for each, the raster numbers of the patches to number, in order: those of
-    largest absolute difference. One colour means one value in all rows.
+    (the score's name), loss (squared error in the patches with the answer, by which they are ranked), other_loss (in
+    the others), norm_difference (patches,). worst: for each, the raster numbers of the patches to number, in order:
+    those of largest absolute difference. One colour means one value in all rows.
     """
     values = [np.reshape(row.norm_difference, boxes.shape[:2]) for row, (_, _, boxes) in _pairs(examples, pictures)]
     limit = max(np.abs(part).max() for part in values) or 1
@@ -49,7 +49,8 @@ def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.n
             f"Question: {row.question}",
             f"Model: {row.prediction or '(nothing)'}; {row.scored}: {row.score:.2g}",
             f"People: {_counted(row.references)}",
-            f"Squared error: {row.loss:.3f} in the answer's patches (ranked by this), {shown(row.other_loss)} in the others",
+            f"Squared error: {row.loss:.3f} in the answer's patches (ranked by this), "
+            f"{shown(row.other_loss)} in the others",
         )
         for row in examples.itertuples()
     ]
@@ -82,7 +83,8 @@ def draw_captions(examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
     texts = [
         (
             f"{row.model}, {row.which} loss",
-            f"rank {row.rank} of {row.of} images; loss {row.loss:.3f}, CIDEr {row.score:.1f}",
+            f"rank {row.rank} of {row.of} images",
+            f"Squared error {row.loss:.3f}, CIDEr {row.score:.1f}",
             f"Model: {row.prediction or '(nothing)'}",
             *(f"Person: {caption}" for caption in row.references[:REFERENCES]),
             *([f"({more} more)"] if (more := len(row.references) - REFERENCES) > 0 else []),
@@ -276,19 +278,20 @@ def _pixels_per_point(axes: plt.Axes) -> float:
 
 
 def _layout(texts: list[tuple[str, ...]], panels: int, groups: list[int], below: bool = False):
-    """A figure with a row per text: panels, and the text beside or below them, in a row as high as both need.
+    """A figure with a row per text: small panels and the text beside them, or panels and the text below them.
 
     texts: heading, line under it (or at its right), paragraphs. groups: how many rows share a colour bar. Returns:
     figure, panels by row, axes for a colour bar per group.
     """
-    left = 0 if below else panels * (PANEL + GAP) + BAR_AND_LABEL
-    width = panels * (PANEL + GAP) - GAP if below else PAGE - left
+    side = PANEL if below else SMALL_PANEL
+    left = 0 if below else panels * (side + GAP) + BAR_AND_LABEL
+    width = panels * (side + GAP) - GAP if below else PAGE - left
     letters = int(width / LETTER)
     wrapped = [
         [line for part in text[2:] for line in textwrap.wrap(part, letters, subsequent_indent="   ")] for text in texts
     ]
     written = [LINE * (len(lines) + (1.6 if below else 2.6)) for lines in wrapped]
-    heights = [(PANEL + high + GAP if below else max(PANEL, high)) + 2 * GAP for high in written]
+    heights = [(side + GAP + high if below else max(side, high)) + 2 * GAP for high in written]
     # Pictures are shown at 300 dots per inch in print, too.
     figure = plt.figure(figsize=(PAGE, sum(heights)), dpi=300)
 
@@ -297,25 +300,26 @@ def _layout(texts: list[tuple[str, ...]], panels: int, groups: list[int], below:
         return figure.add_axes((x / PAGE, 1 - (top + height) / whole, width / PAGE, height / whole))
 
     tops = np.cumsum([0, *heights])
-    axes = [[place(i * (PANEL + GAP), top, PANEL, PANEL) for i in range(panels)] for top in tops[:-1]]
-    for top, text, lines in zip(tops, texts, wrapped, strict=False):
-        _write(place(left, top + below * (PANEL + GAP), width, PANEL), *text[:2], lines, in_line=below)
+    axes = [[place(i * (side + GAP), top, side, side) for i in range(panels)] for top in tops[:-1]]
+    for top, high, text, lines in zip(tops, written, texts, wrapped, strict=False):
+        beside = place(left, top + below * (side + GAP), width, high)
+        _write(beside, *text[:2], lines, line=LINE / high, in_line=below)
     ends = np.cumsum([0, *groups])
     bars = [
-        place(panels * (PANEL + GAP), tops[first], BAR, tops[last - 1] - tops[first] + PANEL)
+        place(panels * (side + GAP), tops[first], BAR, tops[last - 1] - tops[first] + side)
         for first, last in pairwise(ends)
     ]
     return figure, axes, bars
 
 
-def _write(axes: plt.Axes, heading: str, under: str, lines: list[str], in_line: bool) -> None:
-    """Text from the top down, as it is: a dollar sign starts no formula."""
+def _write(axes: plt.Axes, heading: str, under: str, lines: list[str], *, line: float, in_line: bool) -> None:
+    """Text from the top down, as it is: a dollar sign starts no formula. line: the height of one, in axes."""
     axes.set_axis_off()
     plain = {"transform": axes.transAxes, "va": "top", "parse_math": False}
     axes.text(0, 1, heading, fontsize=POINTS + 1, fontweight="bold", **plain)
-    where, down = ((1, 1), 1.4) if in_line else ((0, 1 - 1.2 * LINE / PANEL), 2.5)
+    where, down = ((1, 1), 1.4) if in_line else ((0, 1 - 1.2 * line), 2.5)
     axes.text(*where, under, fontsize=POINTS, color="0.3", ha="right" if in_line else "left", **plain)
-    axes.text(0, 1 - down * LINE / PANEL, "\n".join(lines), fontsize=POINTS, linespacing=1.25, **plain)
+    axes.text(0, 1 - down * line, "\n".join(lines), fontsize=POINTS, linespacing=1.25, **plain)
 
 
 def _pairs(examples: pd.DataFrame, pictures: list[tuple]):

@@ -39,8 +39,8 @@ class PermutationP(NamedTuple):
 class Relation:
     """How loss and score of n items go together; nan, with a reason, where undefined.
 
-    raw_rho: Spearman's rank correlation, in [-1, 1]. partial_rho: partial rank correlation given the controls. Each with
-    its bootstrap interval (_low, _high) and its two-sided p by permutation (_p; _p_at_floor: that p is an upper bound).
+    raw_rho: Spearman's rank correlation, in [-1, 1]. partial_rho: partial rank correlation given the controls. Each
+    with its bootstrap interval (_low, _high) and two-sided p by permutation (_p; _p_at_floor: p is an upper bound).
     """
 
     n: int

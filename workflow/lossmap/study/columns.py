@@ -8,8 +8,6 @@ of a kind apart: "overlap, k = 100". Every share and rate is one of 1, not of 10
 import re
 from typing import NamedTuple
 
-from lossmap.study.scoring import SCORE_NAMES
-
 
 class Column(NamedTuple):
     """How a column is shown, and what it means.
@@ -34,10 +32,11 @@ LOSS_KINDS = {
     "absolute_norm_difference": "absolute norm difference",
     "cosine_error": "cosine error",
 }
-LOSS_UNIT = "1: what the mean predicts"
+LOSS_UNIT, AS_LOSS = "1: what the mean predicts", "as the loss"
 STAGES = {"pre": "before", "post": "after"}
 SHARE, CORRELATION, BESIDE = "share, 0 to 1", "-1 to 1", "as the value beside it"
 KEPT, LOST, UNSEEN = "more is preserved", "more is lost", "less is seen"
+CLOSER = "captions are more like people's"
 NAME = ""
 COLUMNS = {
     # which row it is
@@ -86,6 +85,7 @@ COLUMNS = {
     "hit": Column("hit", NAME, "", "whether the neighbour is one of the query's class, or one on both sides"),
     # geometry
     # loss and score
+    "reconstructor": Column("reconstructor", NAME, "", "whose losses these are: the best of the study"),
     "loss_kind": Column("kind of loss", NAME, "", "what is averaged over patches", words=LOSS_KINDS),
     "region": Column(
         "patches", NAME, "", "relevant: the answer mask covers enough of them; irrelevant: all others; or, within each "
@@ -108,20 +108,20 @@ COLUMNS = {
         "score"
     ),
     "partial_gain": Column(
-        "partial gain", "CIDEr x 100", "more is gained where less is lost", "CIDEr of the quarter of the images with the "
-        "lowest loss less that of the quarter with the highest, given what could explain both: the finding", digits=1,
+        "partial gain", "CIDEr x 100", "more is gained where less is lost", "CIDEr of the quarter of the images with "
+        "the lowest loss less that of the quarter with the highest, given what could explain both: the finding", digits=1,
     ),
     "raw_gain": Column(
-        "raw gain", "CIDEr x 100", "more is gained where less is lost", "CIDEr of the quarter of the images with the "
-        "lowest loss less that of the quarter with the highest", digits=1,
+        "raw gain", "CIDEr x 100", "more is gained where less is lost", "CIDEr of the quarter of the images with "
+        "the lowest loss less that of the quarter with the highest", digits=1,
     ),
     "partial_difference": Column(
-        "partial difference", LOSS_UNIT, "", "loss of right less that of wrong answers, given what could explain both: "
+        "partial difference", AS_LOSS, "", "loss of right less that of wrong answers, given what could explain both: "
         "the finding"
     ),
-    "raw_difference": Column("raw difference", LOSS_UNIT, "", "loss of right less that of wrong answers"),
-    "loss_right": Column("loss, right answers", LOSS_UNIT, LOST, "mean of right answers"),
-    "loss_wrong": Column("loss, wrong answers", LOSS_UNIT, LOST, "mean of wrong answers"),
+    "raw_difference": Column("raw difference", AS_LOSS, "", "loss of right less that of wrong answers"),
+    "loss_right": Column("loss, right answers", AS_LOSS, LOST, "mean of right answers"),
+    "loss_wrong": Column("loss, wrong answers", AS_LOSS, LOST, "mean of wrong answers"),
     "right": Column("right answers", "count", "", "answers with at least the accuracy that the study sets"),
     "wrong": Column("wrong answers", "count", "", "answers with less accuracy than that"),
     "threshold": Column("relevant from", SHARE, "", "share of a patch that the answer mask covers at least"),
@@ -130,31 +130,31 @@ COLUMNS = {
     "questions": Column("questions", "count", "more is known", "questions that were scored"),
     "questions_used": Column("questions used", "count", "more is known", "questions that have such patches"),
     "without_patches": Column("without such patches", "count", "", "questions whose mask leaves the model none"),
-    "mask_not_seen": Column("mask not seen", "count", "", "questions whose mask the model's crop leaves out, or is empty"),
+    "mask_not_seen": Column("mask not seen", "count", "", "questions whose mask is empty, or out of the model's view"),
     "unscored": Column("unscored", "count", "", "items with a loss, or a mask, but without a score"),
     "left_out": Column("left out", "count", "", "questions that were not scored"),
     "empty": Column("empty", "count", "", "answers or captions without a word, which score 0"),
     "task": Column("task", NAME, "", "answers in the model's own words, or choices among given options"),
-    "scored": Column("scored by", NAME, "", "name of the score", words=SCORE_NAMES),
+    "scored": Column("scored by", NAME, "", "name of the score"),
     "score": Column("score", NAME, "more is right", "the score of one answer or caption"),
     "category": Column("category", NAME, "", "type of question, as the dataset names it; all of them: all"),
     "accuracy": Column("accuracy", SHARE, "more is right", "mean score of questions"),
-    "cider": Column("CIDEr", "x 100", "captions are more like people's", "mean CIDEr-D of captions", digits=1),
+    "cider": Column("CIDEr", "x 100", CLOSER, "mean CIDEr-D of captions", digits=1),
     "cider_high_loss": Column(
-        "CIDEr, highest loss", "x 100", "captions are more like people's", "of the quarter with the highest loss", digits=1
+        "CIDEr, highest loss", "x 100", CLOSER, "of the quarter with the highest loss", digits=1
     ),
     "cider_low_loss": Column(
-        "CIDEr, lowest loss", "x 100", "captions are more like people's", "of the quarter with the lowest loss", digits=1
+        "CIDEr, lowest loss", "x 100", CLOSER, "of the quarter with the lowest loss", digits=1
     ),
     "quarter": Column("quarter", "count", "", "images in a quarter of all"),
     "outcome": Column("outcome", NAME, "", "whether the answer is right or wrong"),
     "of": Column("of", "count", "", "how many are ranked"),
-    "unranked": Column("unranked", "count", "", "questions whose mask covers no patch enough, so that they have no rank"),
+    "unranked": Column("unranked", "count", "", "questions whose mask covers no patch enough to be ranked"),
     "question_id": Column("question id", NAME, "", "id of the question in its dataset"),
     "question": Column("question", NAME, "", "what was asked"),
     "prediction": Column("prediction", NAME, "", "what the model answered, or its caption"),
     "loss": Column(
-        "loss", LOSS_UNIT, LOST, "mean squared error of the patches by which it is ranked: those with the answer, or all"
+        "loss", LOSS_UNIT, LOST, "mean squared error of the patches by which it is ranked: with the answer, or all"
     ),
     "other_loss": Column("loss elsewhere", LOSS_UNIT, LOST, "mean squared error of the patches without the answer"),
     # patches
@@ -188,8 +188,7 @@ def column(name: str) -> Column | None:
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         base = column(name.removesuffix(suffix)) if name.endswith(suffix) else None
         if base:
-            title = f"{base.title}, {suffix.removeprefix('_').replace('_', ' ')}"
-            return base._replace(title=title, help=f"{SUFFIXES[suffix]}: {base.help}", words=None)
+            return _part(base, suffix)
     return None
 
 
@@ -197,7 +196,15 @@ def titled(title: str) -> Column | None:
     """What a column of a page means, by its title up to the first comma; None if that is not known."""
     wanted = re.sub(r"^R@\d+", "R@r", title)
     exact = {about.title: about for about in COLUMNS.values()}
-    return exact.get(wanted) or exact.get(wanted.split(",")[0])
+    parts = {part.title: part for base in exact.values() for part in (_part(base, suffix) for suffix in SUFFIXES)}
+    return exact.get(wanted) or parts.get(wanted) or exact.get(wanted.split(",")[0])
+
+
+def _part(base: Column, suffix: str) -> Column:
+    """What stands beside a column, by its suffix. A p-value is no better for being higher, whatever it is of."""
+    title = f"{base.title}, {suffix.removeprefix('_').replace('_', ' ')}"
+    part = base._replace(title=title, help=f"{SUFFIXES[suffix]}: {base.help}", words=None)
+    return part._replace(unit="0 to 1", higher="") if suffix in ("_p", "_p_adjusted") else part
 
 
 def _plain(name: str) -> str:

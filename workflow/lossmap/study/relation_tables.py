@@ -1,4 +1,4 @@
-"""What the tables on loss and score share: of which datasets they are, adjusted p-values, why something is undefined."""
+"""What the tables on loss and score share: their datasets, adjusted p-values, why something is undefined."""
 
 from pathlib import Path
 

@@ -8,11 +8,11 @@ from lossmap.study.specs import Spec
 
 TITLE, TOPIC, PAPER = "How are the images described that lost most and least?", "behaviour", "Figure 12"
 ABOUT = """
-**Captions of the images that lost most and least**, on {s.dataset}: for each model the image of highest and the image of
-lowest loss (squared error of the best reconstructor, mean over patches), with the loss of each patch, the generated
-caption, what people wrote, and CIDEr. One colour means one value in both rows of a model. Two images a model show what
-such captions look like and prove nothing: Table 4 says how loss goes with CIDEr over all images, given what could explain
-both."""
+**Captions of the images that lost most and least**, on {s.dataset}: for each model the image of highest and the image
+of lowest loss (squared error of the best reconstructor, mean over patches), with the loss of each patch, the
+generated caption, what people wrote, and CIDEr. One colour means one value in both rows of a model. Two images a
+model show what such captions look like and prove nothing: Table 4 says how loss goes with CIDEr over all images,
+given what could explain both."""
 COLUMNS = (
     *("dataset", "model", "which", "rank", "of", "loss", "scored", "score"),
     *("image_id", "prediction", "reconstructor"),
@@ -37,17 +37,15 @@ def table(settings, examples):
 
 def _shown(examples):
     """For each model, the images of highest and lowest loss."""
-    tables = map(pd.read_parquet, examples)
-    return pd.concat(
-        [case(chosen, None, which) for chosen in tables for which in ("highest", "lowest")], ignore_index=True
-    )
+    tables, ends = map(pd.read_parquet, examples), ("highest", "lowest")
+    return pd.concat([case(chosen, None, which) for chosen in tables for which in ends], ignore_index=True)
 
 
 def findings(table, settings):
     """Loss and CIDEr of each image that is shown."""
     return [
-        f"- **{row.model}, {row.which} loss** (rank {row.rank} of {row.of} images): squared error {row.loss:.3f}, CIDEr "
-        f"{row.score:.1f}."
+        f"- **{row.model}, {row.which} loss** (rank {row.rank} of {row.of} images): squared error {row.loss:.3f}, "
+        f"CIDEr {row.score:.1f}."
         for row in table.itertuples()
     ]
 

@@ -1,4 +1,4 @@
-"""How the loss of patches goes with the accuracy of answers, where the answer lies and elsewhere (the paper's Figure 5)."""
+"""How the loss of patches goes with answer accuracy, where the answer lies and elsewhere (the paper's Figure 5)."""
 
 import pandas as pd
 
@@ -11,12 +11,13 @@ from lossmap.study.tables import interval, p_value
 
 TITLE, TOPIC, PAPER = "Does it matter where the loss lies?", "behaviour", "Figure 5"
 ABOUT = """
-**Does it matter where the loss lies?** Rank correlation of answer accuracy with the loss in the patches where the answer
-lies (relevant: the answer mask covers at least {s.threshold:.0%} of the patch) and in all others. Filled, and the finding:
-partial, given the mean norm of those patches before the connector and the area of the mask, both of which can make a
-patch hard to reconstruct and a question hard to answer. Hollow: the raw correlation, as in the paper. Negative: where
-more is lost, answers are worse. Bars and brackets are bootstrap intervals over images. The norm difference counts by its
-absolute value. Questions whose mask leaves a model no relevant patch are left out there; n is what remains."""
+**Does it matter where the loss lies?** Rank correlation of answer accuracy with the loss in the patches where the
+answer lies (relevant: the answer mask covers at least {s.threshold:.0%} of the patch) and in all others. Filled, and
+the finding: partial, given the mean norm of those patches before the connector and the area of the mask, both of
+which can make a patch hard to reconstruct and a question hard to answer. Hollow: the raw correlation, as in the
+paper. Negative: where more is lost, answers are worse. Bars and brackets are bootstrap intervals over images. The
+norm difference counts by its absolute value. Questions whose mask leaves a model no relevant patch are left out
+there; n is what remains."""
 COLUMNS = (
     *("dataset", "model", "reconstructor", "threshold", "right_from", "scored", "unscored", "region", "loss_kind"),
     *("questions", "without_patches", "mask_not_seen", "questions_used", "partial_rho", "raw_rho", "reason"),
@@ -24,23 +25,23 @@ COLUMNS = (
     *("partial_difference", "raw_difference"),
 )
 PAGE = [
-    *("dataset", "model", "scored", "region", "loss_kind", "partial_rho", "partial_rho_p_adjusted", "raw_rho"),
+    *("dataset", "model", "region", "loss_kind", "partial_rho", "partial_rho_p_adjusted", "raw_rho"),
     *("questions_used", "reason"),
 ]
 SHARED_NOTE = (
-    "A patch is relevant if the answer mask covers at least {{s.threshold:.0%}} of its area, irrelevant otherwise; the loss "
-    "is the mean over those patches, by the best reconstructor, the norm difference by its absolute value. Partial: "
-    "{given}; this is the finding. Raw: without that, as in the paper. In brackets: {{s.confidence:.0%}} bootstrap interval "
-    "over images. p: by permutation, two-sided; <=: no permutation came as far, so that p is an upper bound; adjusted: "
-    "Benjamini-Hochberg, the family being all tests of that column. "
+    "A patch is relevant if the answer mask covers at least {{s.threshold:.0%}} of its area, irrelevant otherwise; the "
+    "loss is the mean over those patches, by the best reconstructor, the norm difference by its absolute value. "
+    "Partial: {given}; this is the finding. Raw: without that, as in the paper. In brackets: {{s.confidence:.0%}} "
+    "bootstrap interval over images. p: by permutation, two-sided; <=: no permutation came as far, so that p is an "
+    "upper bound; adjusted: Benjamini-Hochberg, the family being all tests of that column. "
 )
 NOTE = SHARED_NOTE.format(
     given="given the mean norm of those patches before the connector, and the area of the mask"
 ) + (
     "Correlation: Spearman's rank correlation of loss and answer accuracy; negative: where more is lost, answers are "
     "worse. Questions used: those with such patches. The CSV file holds more: how many questions have no such patches, "
-    "a mask that the model does not see, or no score; p-values of all; the correlation of the signed norm difference; the "
-    "paper's convention, accuracy as min(matches / 3, 1)."
+    "a mask that the model does not see, or no score; p-values of all; the correlation of the signed norm difference; "
+    "the paper's convention, accuracy as min(matches / 3, 1)."
 )
 
 
@@ -131,7 +132,7 @@ def draw(table, settings, relations):
     for panel in axes.flat[len(groups) :]:
         panel.remove()
     scores = " or ".join(table["scored"].map(SCORE_NAMES).unique())
-    figure.supxlabel(f"rank correlation of loss and {scores}", fontsize="medium")
+    figure.supxlabel(f"rank correlation of loss and {scores}", fontsize=9)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    legend_below(figure, dict(zip(labels, handles, strict=True)), 2, fontsize=7)
+    legend_below(figure, dict(zip(labels, handles, strict=True)), 1, fontsize=7)
     return figure

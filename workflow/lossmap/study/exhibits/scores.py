@@ -6,12 +6,12 @@ from lossmap.study.captions import BOOTSTRAP
 from lossmap.study.exhibit import of_all
 from lossmap.study.scoring import SCORE_NAMES
 from lossmap.study.specs import Spec
-from lossmap.study.tables import interval
+from lossmap.study.tables import cells, interval
 
 TITLE, TOPIC, PAPER = "How often are models right?", "behaviour", None
 ABOUT = """
-**How often are models right?** Answers in the model's own words, by {s.scored_by}, and choices among given options, of
-all questions and by question type. All are made from the stored embeddings, not from the images. Every question is
+**How often are models right?** Answers in the model's own words, by {s.scored_by}, and choices among given options,
+of all questions and by question type. All are made from the stored embeddings, not from the images. Every question is
 scored: an empty answer scores 0."""
 COLUMNS = (
     *("dataset", "model", "task", "scored", "category", "n", "questions", "left_out", "empty"),
@@ -67,6 +67,10 @@ def _of_task(task, path):
     columns = ["dataset", "model", "task", "scored", "category", *COUNTS, *VALUES]
     summary = summary.assign(task=task).reindex(columns=columns)
     return summary.astype(dict.fromkeys(COUNTS, "Int64") | dict.fromkeys(VALUES, "float64"))
+
+
+def page(table, settings):
+    return pd.DataFrame(cells(table.assign(scored=table["scored"].map(SCORE_NAMES)), PAGE))
 
 
 def findings(table, settings):

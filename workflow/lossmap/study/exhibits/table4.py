@@ -12,14 +12,15 @@ __all__ = ["needs"]
 TITLE, TOPIC, PAPER = "Are images that lost more described worse?", "behaviour", "Table 4"
 ABOUT = """
 **Are images that lost more described worse?** Loss of an image (mean over its patches, by the best reconstructor)
-against the CIDEr of its caption: rank correlation, and CIDEr of the quarter of the images with the lowest loss less that
-of the quarter with the highest. Partial, and the finding: given the mean norm of the image's patches and the number of
-words in its references, since images with more to see take more words, lose more and score less, whatever the connector
-does. Raw: without that, as in the paper. Adjusted p-values are Benjamini and Hochberg's over all models and datasets, a
-family for each column."""
+against the CIDEr of its caption: rank correlation, and CIDEr of the quarter of the images with the lowest loss less
+that of the quarter with the highest. Partial, and the finding: given the mean norm of the image's patches and the
+number of words in its references, since images with more to see take more words, lose more and score less, whatever
+the connector does. Raw: without that, as in the paper. Adjusted p-values are Benjamini and Hochberg's over all models
+and datasets, a family for each column."""
 COLUMNS = (
     *("dataset", "model", "reconstructor", "unscored", "loss_kind", "n", "partial_rho", "raw_rho", "reason"),
-    *("partial_rho_signed", "raw_rho_signed", "quarter", "partial_gain", "raw_gain", "cider_high_loss", "cider_low_loss"),
+    *("partial_rho_signed", "raw_rho_signed", "quarter", "partial_gain", "raw_gain"),
+    *("cider_high_loss", "cider_low_loss"),
 )
 PAGE = [
     *("dataset", "model", "loss_kind", "partial_rho", "partial_rho_p_adjusted", "partial_gain"),
@@ -31,11 +32,11 @@ NOTE = (
     "without that, as in the paper. Correlation: Spearman's rank correlation of loss and CIDEr; negative: images that "
     "lost more are described worse. Gain: CIDEr of the quarter of the images with the lowest loss less that of the "
     "quarter with the highest; partial: of the quarters by what the ranks of norm and words leave of the loss. In "
-    "brackets: {s.confidence:.0%} bootstrap interval over images. p: by permutation, two-sided; <=: no permutation came "
-    "as far, so that p is an upper bound; adjusted: Benjamini-Hochberg, the family being all tests of that column. Loss: "
-    "mean over patches, by the best reconstructor; the norm difference by its absolute value. Reported: the paper's "
-    "value, where the study has its model and dataset. The CSV file holds more: p-values of all, CIDEr of the quarters, "
-    "images with a loss but without a scored caption, and the paper's convention, CIDEr on raw strings."
+    "brackets: {s.confidence:.0%} bootstrap interval over images. p: by permutation, two-sided; <=: no permutation "
+    "came as far, so that p is an upper bound; adjusted: Benjamini-Hochberg, the family being all tests of that "
+    "column. Loss: mean over patches, by the best reconstructor; the norm difference by its absolute value. Reported: "
+    "the paper's value, where the study has its model and dataset. The CSV file holds more: p-values of all, CIDEr of "
+    "the quarters, images with a loss but without a scored caption, and the paper's convention, CIDEr on raw strings."
 )
 REASONS = ("reason", "raw_gain_reason", "partial_gain_reason")
 

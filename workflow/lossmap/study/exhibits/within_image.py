@@ -11,22 +11,22 @@ __all__ = ["COLUMNS", "needs"]
 TITLE = "Within one image, is more lost where the answer lies when the answer is wrong?"
 TOPIC, PAPER = "behaviour", None
 ABOUT = """
-**Within one image, is more lost where the answer lies when the answer is wrong?** Loss in relevant patches less loss in
-irrelevant ones of the same image, so that what sets images apart cancels out; mean of right answers (accuracy of
-{s.right} or more) less that of wrong ones, given the difference in norm of the two kinds of patches and the area of the
-mask; raw: without that. Negative: wrong answers come with more loss where the answer lies."""
+**Within one image, is more lost where the answer lies when the answer is wrong?** Loss in relevant patches less loss
+in irrelevant ones of the same image, so that what sets images apart cancels out; mean of right answers (accuracy of
+{s.right} or more) less that of wrong ones, given the difference in norm of the two kinds of patches and the area of
+the mask; raw: without that. Negative: wrong answers come with more loss where the answer lies."""
 PAGE = [
-    *("dataset", "model", "scored", "loss_kind", "partial_difference", "partial_difference_p_adjusted"),
+    *("dataset", "model", "loss_kind", "partial_difference", "partial_difference_p_adjusted"),
     *("raw_difference", "right", "wrong", "reason"),
 ]
 NOTE = SHARED_NOTE.format(
     given="given the difference in mean norm of the two kinds of patches before the connector, and the area of the mask"
 ) + (
     "Within each image, the loss in relevant patches less that in irrelevant ones: what sets images apart cancels out. "
-    "Right: answers with an accuracy of at least {s.right}; wrong: all others. Difference: right less wrong; partial: by "
-    "regression on the ranks of norm and area; negative: wrong answers come with more loss where the answer lies. The CSV "
-    "file holds more: the means of right and of wrong answers, p-values of all, and rank correlations of the same "
-    "difference of losses with accuracy."
+    "Right: answers with an accuracy of at least {s.right}; wrong: all others. Difference: right less wrong; partial: "
+    "by regression on the ranks of norm and area; negative: wrong answers come with more loss where the answer lies. "
+    "The CSV file holds more: the means of right and of wrong answers, p-values of all, and rank correlations of the "
+    "same difference of losses with accuracy."
 )
 REASONS = ("reason", "raw_difference_reason", "partial_difference_reason")
 

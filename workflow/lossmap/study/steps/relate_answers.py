@@ -42,7 +42,8 @@ def run(*, scores: Path, relevance: Path, patch_loss: Path, losses: Path, relati
         kept = every[every["patches"] > 0]
         counts = {"questions": len(every), "without_patches": len(every) - len(kept)}
         counts["mask_not_seen"] = int((every["mask_seen"] == 0).sum())
-        rows += [{**same, "region": region, "loss_kind": loss, **counts, **_relation(kept, loss, spec)} for loss in LOSSES]
+        place = {**same, "region": region}
+        rows += [{**place, "loss_kind": loss, **counts, **_relation(kept, loss, spec)} for loss in LOSSES]
     pd.DataFrame(rows).to_parquet(relations, index=False)
 
 

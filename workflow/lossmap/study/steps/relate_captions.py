@@ -51,10 +51,10 @@ def run(*, scores: Path, patch_loss: Path, maps: Path, losses: Path, relations: 
     same |= {"unscored": len(lost) - len(table), "empty": int((table["text"].str.strip() == "").sum())}
     same |= _with_bounds("cider", table["cider"], how)
     same |= {"cider_std": table["cider"].std(ddof=0), "cider_paper_convention": table["cider_raw"].mean()}
-    rows = [
-        {**same, "loss_kind": loss, **_relation(table, loss, how, spec["permutations"]), **_quarters(table, loss, how, spec)}
-        for loss in LOSSES
-    ]
+    rows = []
+    for loss in LOSSES:
+        found = _relation(table, loss, how, spec["permutations"]) | _quarters(table, loss, how, spec)
+        rows.append({**same, "loss_kind": loss, **found})
     pd.DataFrame(rows).to_parquet(relations, index=False)
 
 

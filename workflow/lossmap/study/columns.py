@@ -109,7 +109,7 @@ COLUMNS = {
     ),
     "partial_gain": Column(
         "partial gain", "CIDEr x 100", "more is gained where less is lost", "CIDEr of the quarter of the images with "
-        "the lowest loss less that of the quarter with the highest, given what could explain both: the finding", digits=1,
+        "the lowest loss less that of the quarter with the highest, given what could explain both: finding", digits=1,
     ),
     "raw_gain": Column(
         "raw gain", "CIDEr x 100", "more is gained where less is lost", "CIDEr of the quarter of the images with "

@@ -34,8 +34,7 @@ if config["compare"]:
     include: "rules/comparisons.smk"
 
 
-include: "rules/tables.smk"
-include: "rules/figures.smk"
+include: "rules/exhibits.smk"
 include: "rules/report.smk"
 
 
@@ -54,13 +53,15 @@ rule all:
 
 
 rule figures:
+    """Every figure, with its table."""
     input:
-        paths_of(FIGURES, "figures", ["pdf", "png"]),
+        [path for path in files_of_exhibits() if "/figures/" in path],
 
 
 rule tables:
+    """Every table, with its figure."""
     input:
-        paths_of(TABLES, "tables", ["csv", "html"]),
+        [path for path in files_of_exhibits() if "/tables/" in path],
 
 
 rule embeddings:
@@ -79,13 +80,12 @@ rule manifests:
         ),
 
 
-# `snakemake figure3`: one figure or table, and what it needs; `galleries` are one of each dataset and model.
-for result in sorted({name.split("-")[0] for name in [*FIGURES, *TABLES]}):
+# `snakemake galleries`: all exhibits of a kind; of a kind with a single one, `snakemake figure3` is its own rule.
+for kind in sorted({exhibit.kind for exhibit in EXHIBITS if exhibit.kind != exhibit.name}):
 
     rule:
         name:
-            result
+            kind
         input:
-            paths_of([name for name in FIGURES if name.split("-")[0] == result], "figures", ["pdf", "png"]),
-            paths_of([name for name in TABLES if name == result], "tables", ["csv", "html"]),
+            files_of_exhibits(kind),
         localrule: True

@@ -23,7 +23,7 @@ rule caption_images:
     resources:
         gpu=1,
     params:
-        spec=generation_settings("captions"),
+        spec=spec("caption_images"),
         checkpoint=digest_of(language_files),
         version=product_version("captions"),
         family=family_of("captions"),
@@ -48,7 +48,7 @@ rule answer_questions:
     resources:
         gpu=1,
     params:
-        spec=generation_settings("answers"),
+        spec=spec("answer_questions"),
         checkpoint=digest_of(language_files),
         version=product_version("answers"),
         family=family_of("answers"),
@@ -73,7 +73,7 @@ rule choose_options:
     resources:
         gpu=1,
     params:
-        spec=generation_settings("choices"),
+        spec=spec("choose_options"),
         checkpoint=digest_of(language_files),
         version=product_version("choices"),
         family=family_of("choices"),
@@ -95,7 +95,7 @@ rule score_captions:
     conda:
         "../envs/analysis.yaml"
     params:
-        spec=named_settings("statistics"),
+        spec=spec("score_captions"),
         code=code_hash("score_captions"),
     shell:
         "python -m lossmap score_captions --predictions {input.predictions:q} --references {input.references:q}"
@@ -115,7 +115,7 @@ rule score_answers:
     conda:
         "../envs/analysis.yaml"
     params:
-        spec=answer_score_settings,
+        spec=spec("score_answers"),
         code=code_hash("score_answers"),
     shell:
         "python -m lossmap score_answers --predictions {input.predictions:q} --questions {input.questions:q}"
@@ -135,7 +135,7 @@ rule score_choices:
     conda:
         "../envs/analysis.yaml"
     params:
-        spec=named_settings("statistics"),
+        spec=spec("score_choices"),
         code=code_hash("score_choices"),
     shell:
         "python -m lossmap score_choices --predictions {input.predictions:q} --questions {input.questions:q}"
@@ -174,7 +174,7 @@ rule relate_captions:
     conda:
         "../envs/analysis.yaml"
     params:
-        spec=relation_settings(),
+        spec=spec("relate_captions"),
         code=code_hash("relate_captions"),
     shell:
         "python -m lossmap relate_captions --scores {input.scores:q} --patch-loss {input.patch_loss:q}"
@@ -195,7 +195,7 @@ rule relate_answers:
     conda:
         "../envs/analysis.yaml"
     params:
-        spec=relation_settings("threshold", "right"),
+        spec=spec("relate_answers"),
         code=code_hash("relate_answers"),
     shell:
         "python -m lossmap relate_answers --scores {input.scores:q} --relevance {input.relevance:q}"
@@ -218,7 +218,7 @@ rule choose_examples:
         "../envs/analysis.yaml"
     params:
         texts=example_options,
-        spec=example_settings,
+        spec=spec("choose_examples"),
         code=code_hash("choose_examples"),
     shell:
         "python -m lossmap choose_examples --images {input.images:q} --patch-loss {input.patch_loss:q}"
@@ -241,13 +241,7 @@ rule make_browser:
     conda:
         "../envs/analysis.yaml"
     params:
-        spec=canonical(
-            {
-                "study": config["study"],
-                "most": config["browser"]["examples"],
-                "megabytes": config["browser"]["megabytes"],
-            }
-        ),
+        spec=spec("make_browser"),
         code=code_hash("make_browser"),
     shell:
         "python -m lossmap make_browser --examples {input.examples:q} --page {output.page:q} --spec {params.spec:q} 2> {log:q}"

@@ -35,7 +35,8 @@ def folder_of_package():
 PACKAGE_FOLDER = folder_of_package()
 sys.path.insert(0, str(PACKAGE_FOLDER))
 
-from lossmap.study.codehash import code_hash
+from lossmap.study.codehash import code_hash, exhibit_hash
+from lossmap.study.exhibit import TOPICS, exhibits_of
 from lossmap.study.products import family_key, product_version
 from lossmap.study.console import install as install_console
 from lossmap.study.reruns import plan_by_content
@@ -45,17 +46,10 @@ from lossmap.study.sources import files_digest, is_made, sources_digest
 from lossmap.errors import STUDY_FILE, LossmapError
 from lossmap.reconstruct.specs import LINEAR, canonical
 from lossmap.study.reading import default_study, lines_of, read_study
-from lossmap.study.settings import (
-    EXAMPLES,
-    OWN,
-    check_study,
-    connectors_of,
-    examples_of,
-    measured_datasets,
-    most_neighbours,
-    networks_of,
-    part_ranges,
-)
+from lossmap.study.definition import OWN
+from lossmap.study.derived import connectors_of, decoders_of, examples_of, measured_datasets, networks_of, part_ranges
+from lossmap.study.settings import check_study
+from lossmap.study.specs import MakeSummary, ShownExhibit, spec_of
 from lossmap.study.checks import check_annotations, check_contents
 from lossmap.study.control_checks import configuration_here
 from lossmap.vlm.checkpoints import fetch_configuration, local_checkpoint
@@ -134,49 +128,10 @@ try:
 except LossmapError as error:
     raise WorkflowError(error)
 
-FIGURES = []
-TABLES = []
 MINIATURE = config["miniature"]["folder"]
-if config["overlap"]["datasets"]:
-    FIGURES.append("figure3")
-    TABLES.append("figure3")
-if config["retrieval"]["datasets"]:
-    TABLES += [
-        table
-        for table, metric in (("table2", "euclidean"), ("table8", "cosine"))
-        if metric in config["retrieval"]["metrics"]
-    ]
-if "figure2" in config:
-    FIGURES.append("figure2")
-if "reconstruction" in config:
-    FIGURES += ["ladder", "patch_losses", "history"]
-    TABLES += ["verdict", "ladder", "table1"]
-    TABLES += [table for table, datasets in config["reconstruction"]["tables"].items() if datasets]
+EXHIBITS = list(exhibits_of(config))
 EVALUATED = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
-CAPTION_RELATIONS = [name for name in config["captions"]["datasets"] if name in EVALUATED]
-ANSWER_RELATIONS = [
-    name for name in config["answers"]["datasets"] if name in EVALUATED and "masks" in config["datasets"][name]
-]
-if config["answers"]["datasets"] or config["choices"]["datasets"]:
-    TABLES.append("scores")
-if CAPTION_RELATIONS:
-    TABLES += ["table3_cider", "table4"]
-if ANSWER_RELATIONS:
-    FIGURES.append("figure5")
-    TABLES += ["figure5", "within_image"]
-FIGURES += [f"loss_maps-{dataset}-{model}" for dataset in EVALUATED for model in config["models"]]
-PAGES = [f"results/{config['study']}/browser.html"] if EVALUATED else []
-for figure in ("figure1", "figure7", "figure12"):
-    if figure in config:
-        FIGURES.append(figure)
-if config["geometry"]["datasets"]:
-    FIGURES += ["figure6", "margins", "random_projection", "probe"]
-    TABLES += ["table5", "table7", "similarity", "margins", "random_projection", "probe"]
-if config["compare"]:
-    FIGURES.append("comparisons")
-    TABLES.append("comparisons")
-FIGURES += [f"galleries-{dataset}-{model}" for dataset in config["galleries"]["datasets"] for model in config["models"]]
-
+PAGES = [f"results/{config['study']}/{name}.html" for name in ("summary", "browser") if EXHIBITS and (EVALUATED or name != "browser")]
 
 wildcard_constraints:
     study=re.escape(config["study"]),
@@ -188,28 +143,63 @@ wildcard_constraints:
     stop="[0-9]+",
 
 
-def paths_of(names, folder, endings):
-    """Files of the study's figures or tables."""
-    return expand(
-        "results/{study}/{folder}/{name}.{ending}", study=config["study"], folder=folder, name=names, ending=endings
-    )
+def outputs_of(exhibit):
+    """What an exhibit's rule makes, as the report shows it."""
+    top = f"results/{config['study']}"
+
+    def shown(path, kind, title):
+        labels = {"result": title, "kind": kind, "file": Path(path).stem}
+        return report(path, caption="../workflow/report/exhibit.rst", category=TOPICS[exhibit.module.TOPIC], labels=labels)
+
+    table = {ending: f"{top}/tables/{exhibit.name}.{ending}" for ending in ("csv", "rst")}
+    if exhibit.has_page:
+        table["html"] = shown(f"{top}/tables/{exhibit.name}.html", "table", exhibit.title)
+    figures = [f"{top}/figures/{name}" for name in exhibit.figures]
+    return {
+        **table,
+        "pdf": [f"{name}.pdf" for name in figures],
+        "png": [shown(f"{name}.png", "figure", exhibit.title) for name in figures],
+    }
 
 
-def settings(*sections, **values):
-    """What a rule's result depends on, in one spelling: whole sections of the config, and single values."""
-    merged = {}
-    for section in sections:
-        merged |= config[section]
-    return canonical({key: value for key, value in (merged | values).items() if key != "datasets"})
+def files_of_exhibits(*kinds):
+    """All that the exhibits of the study consist of, but for what lies beside: of these kinds, or of all."""
+    wanted = [exhibit for exhibit in EXHIBITS if not kinds or exhibit.kind in kinds]
+    return [path for exhibit in wanted for path in exhibit.files(f"results/{config['study']}")]
 
 
-def checkpoint_of_model():
-    """Model -> checkpoint, of the whole study."""
-    return {name: model["checkpoint"] for name, model in config["models"].items()}
+def named_inputs(exhibit):
+    """What an exhibit is made of, as its command takes it."""
+    top = f"results/{config['study']}"
+    return [f"{name}={top}/{path}" for name, paths in exhibit.inputs.items() for path in paths]
 
 
-def dataset_settings(wildcards):
-    return canonical(config["datasets"][wildcards.dataset])
+def spec(step):
+    """What a step receives of the study: checked when jobs are planned, and again by the job."""
+
+    def of_job(wildcards):
+        named = {name: value for name, value in wildcards.items() if name != "study"}
+        return canonical(spec_of(step).of(config, **named).model_dump())
+
+    return of_job
+
+
+def summary_settings():
+    """What the summary shows."""
+    shown = [
+        ShownExhibit(
+            name=exhibit.name,
+            title=exhibit.title,
+            topic=exhibit.module.TOPIC,
+            paper=exhibit.module.PAPER,
+            headline=getattr(exhibit.module, "HEADLINE", False),
+            page=exhibit.has_page,
+            figures=exhibit.figures,
+        )
+        for exhibit in EXHIBITS
+    ]
+    about = {"study": config["study"], "models": list(config["models"]), "browser": bool(EVALUATED)}
+    return canonical(MakeSummary(exhibits=shown, **about).model_dump())
 
 
 def source_state(wildcards):
@@ -219,10 +209,9 @@ def source_state(wildcards):
 
 def measures():
     """All figures and tables, and the report on them; the embeddings, where a study measures nothing."""
-    if not TABLES:
+    if not EXHIBITS:
         return index_of_every_store()
-    results = paths_of(FIGURES, "figures", ["pdf", "png"]) + paths_of(TABLES, "tables", ["csv", "html"])
-    return [*expand("results/{study}/report.zip", study=config["study"]), *results, *PAGES]
+    return [f"results/{config['study']}/report.zip", *PAGES, *files_of_exhibits()]
 
 
 def dataset_files(wildcards):
@@ -252,12 +241,6 @@ def of_all_models(name, datasets=()):
 def digest_of(files):
     """What Snakemake can't see of files that an input function names: that one was replaced by an older one."""
     return lambda wildcards: files_digest(files(wildcards))
-
-
-def extraction_settings(wildcards):
-    model = config["models"][wildcards.model]
-    how = {key: value for key, value in config["extraction"].items() if key != "part_size"}
-    return canonical({**how, **{key: model.get(key) for key in ("checkpoint", "revision", "image_size")}})
 
 
 def threads_of_extraction(wildcards):
@@ -334,68 +317,7 @@ def index_of_every_store():
     )
 
 
-def neighbour_settings(wildcards):
-    metrics = set()
-    for section in ("overlap", "retrieval"):
-        if wildcards.dataset in config[section]["datasets"]:
-            metrics |= set(config[section]["metrics"])
-    if wildcards.dataset in config["galleries"]["datasets"]:
-        metrics.add("euclidean")
-    if wildcards.dataset in config["geometry"]["datasets"]:
-        metrics |= {"euclidean", "cosine"}
-    k = most_neighbours(config, wildcards.dataset)
-    return canonical({"k": k, "metrics": sorted(metrics), "equal_images": config["equal_images"]})
-
-
-def named_settings(*sections):
-    """Settings that also name the dataset and the model."""
-    return lambda wildcards: settings(*sections, dataset=wildcards.dataset, model=wildcards.model)
-
-
-def summaries_of(section, name):
-    """The summaries of all models and datasets of a section of the config."""
-    return expand(
-        "results/{study}/neighbours/{dataset}/{model}/{name}.parquet",
-        study=config["study"],
-        dataset=config[section]["datasets"],
-        model=config["models"],
-        name=name,
-    )
-
-
-def figure2_source(name):
-    """A file of the model and dataset that Figure 2 shows."""
-    return name.format(study=config["study"], **{key: config["figure2"][key] for key in ("dataset", "model")})
-
-
-def table_settings(section, **more):
-    """Settings of a table over all models."""
-    confidence = config["statistics"]["confidence"]
-    return canonical({**config[section], "checkpoints": checkpoint_of_model(), "confidence": confidence, **more})
-
-
-def retrieval_labels(wildcards):
-    """What the report calls a retrieval table."""
-    name = {"table2": "Table 2: Euclidean distance", "table8": "Table 8: cosine"}[wildcards.table]
-    return {"result": name, "kind": "table"}
-
-
-def retrieval_table_settings(wildcards):
-    metric = {"table2": "euclidean", "table8": "cosine"}[wildcards.table]
-    return table_settings("retrieval", metric=metric)
-
-
-def figure2_settings():
-    return canonical({"k": config["figure2"]["k"]})
-
-
 def texts_digest():
     """The texts of the report, wherever they lie: an edited one makes it anew."""
     texts = sorted(Path(workflow.basedir).glob("workflow/report/*.rst"))
     return sha256(canonical({path.name: path.read_text(encoding="utf-8") for path in texts}).encode()).hexdigest()
-
-
-def gallery_settings(wildcards):
-    mark = "class" if wildcards.dataset in config["retrieval"]["datasets"] else "overlap"
-    shown = {key: config["galleries"][key] for key in ("k", "shown")}
-    return canonical({"models": list(config["models"]), "mark": mark, **shown})

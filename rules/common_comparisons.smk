@@ -35,10 +35,3 @@ def compared_options(wildcards, input):
         for kind in (*COMPARED, "shared")
         for word in ([f"--{kind}", *input.get(kind, [])] if input.get(kind) else [])
     ]
-
-
-def comparison_settings(wildcards):
-    datasets = {kind: names for kind, (_, names) in COMPARED.items()}
-    models = {"base": wildcards.base, "tuned": wildcards.tuned}
-    measured = {key: config["overlap"][key] for key in ("k", "metrics")}
-    return settings("statistics", shared=COMPARED_DATASETS, **datasets, **models, **measured)

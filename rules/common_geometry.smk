@@ -8,18 +8,6 @@ def of_geometry(name, datasets=GEOMETRY):
     return expand(f"results/{config['study']}/{name}", dataset=datasets, model=config["models"])
 
 
-def geometry_settings(*keys):
-    """Single settings of the section, with the dataset, the model and how to resample."""
-    told = {key: config["geometry"][key] for key in keys}
-    return lambda wildcards: settings("statistics", dataset=wildcards.dataset, model=wildcards.model, **told)
-
-
-def probe_settings(wildcards):
-    model = config["models"][wildcards.model]
-    loaded = {key: model.get(key) for key in ("checkpoint", "revision", "image_size")}
-    return settings("statistics", "probe", dataset=wildcards.dataset, model=wildcards.model, **loaded)
-
-
 def probe_losses(wildcards):
     """Patch losses to compare the responses with, where there are any."""
     if wildcards.dataset not in EVALUATED:

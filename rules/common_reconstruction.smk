@@ -2,27 +2,6 @@
 
 RECONSTRUCTION = config["reconstruction"]
 TRAINING_STORE = f"results/{{study}}/embeddings/{RECONSTRUCTION['train']}/{{model}}.json"
-IMAGES_AT_ONCE = 16  # that are reconstructed, where no batch is given
-
-
-def rungs_of(model, connector=OWN):
-    """The ladder, from the weakest: what needs no training, then the networks in the order of the config."""
-    return [*LINEAR, *networks_of(RECONSTRUCTION, model, connector)]
-
-
-def statistics_settings():
-    return canonical({"connectors": connectors_of(RECONSTRUCTION), "seed": RECONSTRUCTION["seed"]})
-
-
-def linear_settings():
-    split = {key: RECONSTRUCTION[key] for key in ("held_out", "shares", "seed")}
-    return canonical({"connectors": connectors_of(RECONSTRUCTION), **split})
-
-
-def training_settings(wildcards):
-    network = {key: value for key, value in RECONSTRUCTION["networks"][wildcards.network].items() if key != "models"}
-    split = {key: RECONSTRUCTION[key] for key in ("held_out", "shares", "seed", "training")}
-    return canonical({"network": network, "share": int(wildcards.share), **split})
 
 
 def training_launcher():
@@ -38,7 +17,7 @@ def reconstructor_files(model, connector, shares=None):
         f"{folder}/statistics.safetensors",
         *expand(
             f"{folder}/{{rung}}-{{share}}.safetensors",
-            rung=rungs_of(model, connector),
+            rung=decoders_of(RECONSTRUCTION, model, connector),
             share=shares or RECONSTRUCTION["shares"],
         ),
     ]
@@ -50,20 +29,8 @@ def ladder_files(wildcards):
     ]
 
 
-def ladder_settings(wildcards):
-    rungs = {name: rungs_of(wildcards.model, name) for name in connectors_of(RECONSTRUCTION)}
-    how = {"shares": RECONSTRUCTION["shares"], "batch_size": RECONSTRUCTION["training"]["batch"] or IMAGES_AT_ONCE}
-    return canonical({"dataset": RECONSTRUCTION["ladder"], "model": wildcards.model, "connectors": rungs, **how})
-
-
 def patch_loss_files(wildcards):
     return reconstructor_files(wildcards.model, OWN, [max(RECONSTRUCTION["shares"])])
-
-
-def patch_loss_settings(wildcards):
-    how = {"share": max(RECONSTRUCTION["shares"]), "batch_size": RECONSTRUCTION["training"]["batch"] or IMAGES_AT_ONCE}
-    where = {"dataset": wildcards.dataset, "model": wildcards.model, "rungs": rungs_of(wildcards.model)}
-    return settings("statistics", **where, **how)
 
 
 def reconstruction_table_settings(wildcards):

@@ -33,7 +33,7 @@ rule compare_models:
         "../envs/analysis.yaml"
     params:
         files=compared_options,
-        spec=comparison_settings,
+        spec=spec("compare_models"),
         code=code_hash("compare_models"),
     shell:
         "python -m lossmap compare_models --table {output.table:q} {params.files:q} --spec {params.spec:q} 2> {log:q}"

@@ -18,7 +18,7 @@ checkpoint read_dataset:
         "../envs/analysis.yaml"
     threads: 8
     params:
-        spec=dataset_settings,
+        spec=spec("read_dataset"),
         sources=source_state,
         code=code_hash("read_dataset"),
     shell:

@@ -19,7 +19,7 @@ rule extract:
         gpu=1,
     params:
         # All that the result depends on stands here: the cache between workflows sees no wildcards.
-        spec=extraction_settings,
+        spec=spec("extract"),
         first=lambda wildcards: wildcards.first,
         stop=lambda wildcards: wildcards.stop,
         images=digest_of_images,

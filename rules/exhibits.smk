@@ -19,7 +19,8 @@ for exhibit in EXHIBITS:
             results=f"results/{config['study']}",
             inputs=named_inputs(exhibit),
             settings=canonical(exhibit.settings.model_dump()),
+            spec=spec("make_exhibit"),
             code=exhibit_hash(exhibit.kind),
         shell:
             "python -m lossmap make_exhibit {params.name:q} --results {params.results:q} --inputs {params.inputs:q}"
-            " --settings {params.settings:q} 2> {log:q}"
+            " --settings {params.settings:q} --spec {params.spec:q} 2> {log:q}"

@@ -21,7 +21,7 @@ rule measure_geometry:
         "../envs/torch.yaml"
     threads: threads_of_store
     params:
-        spec=geometry_settings("k", "quantiles", "delta", "queries"),
+        spec=spec("measure_geometry"),
         code=code_hash("measure_geometry"),
     shell:
         "python -m lossmap measure_geometry --embeddings {input.embeddings:q} --lists {input.lists:q}"
@@ -45,7 +45,7 @@ rule compare_indexes:
     resources:
         gpu=1,
     params:
-        spec=geometry_settings("k", "memory", "sink_ratio"),
+        spec=spec("compare_indexes"),
         code=code_hash("compare_indexes"),
     shell:
         "python -m lossmap compare_indexes --embeddings {input.embeddings:q} --lists {input.lists:q}"
@@ -70,7 +70,7 @@ rule probe_patches:
         gpu=1,
     params:
         patch_loss=lambda wildcards, input: ["--patch-loss", *input.patch_loss] if input.patch_loss else [],
-        spec=probe_settings,
+        spec=spec("probe_patches"),
         checkpoint=digest_of(checkpoint_files),
         version=product_version("probe"),
         family=family_of("probe"),

@@ -11,7 +11,7 @@ rule draw_miniature:
     conda:
         "../envs/analysis.yaml"
     params:
-        spec=canonical(config["miniature"]),
+        spec=spec("draw_miniature"),
         code=code_hash("draw_miniature"),
     shell:
         "python -m lossmap draw_miniature --spec {params.spec:q} 2> {log:q}"

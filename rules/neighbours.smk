@@ -16,7 +16,7 @@ rule find_neighbours:
     resources:
         gpu=1,
     params:
-        spec=neighbour_settings,
+        spec=spec("find_neighbours"),
         code=code_hash("find_neighbours"),
     shell:
         "python -m lossmap find_neighbours --embeddings {input.embeddings:q} --images {input.images:q}"
@@ -35,7 +35,7 @@ rule measure_overlap:
     conda:
         "../envs/analysis.yaml"
     params:
-        spec=named_settings("overlap", "statistics"),
+        spec=spec("measure_overlap"),
         code=code_hash("measure_overlap"),
     shell:
         "python -m lossmap measure_overlap --lists {input.lists:q} --overlap {output.overlap:q}"
@@ -55,7 +55,7 @@ rule measure_retrieval:
     conda:
         "../envs/analysis.yaml"
     params:
-        spec=named_settings("retrieval", "statistics"),
+        spec=spec("measure_retrieval"),
         code=code_hash("measure_retrieval"),
     shell:
         "python -m lossmap measure_retrieval --lists {input.lists:q} --images {input.images:q}"

@@ -54,7 +54,7 @@ rule measure_statistics:
     resources:
         gpu=1,
     params:
-        spec=statistics_settings(),
+        spec=spec("measure_statistics"),
         version=product_version("statistics"),
     shell:
         "python -m lossmap measure_statistics --embeddings {input.embeddings:q}"
@@ -82,7 +82,7 @@ rule fit_linear:
     resources:
         gpu=1,
     params:
-        spec=linear_settings(),
+        spec=spec("fit_linear"),
         version=product_version("linear"),
     shell:
         "python -m lossmap fit_linear --embeddings {input.embeddings:q}"
@@ -110,7 +110,7 @@ rule train_reconstructor:
     params:
         # The cache between workflows sees no wildcards, and the statistics of all connectors come from one job.
         connector=lambda wildcards: wildcards.connector,
-        spec=training_settings,
+        spec=spec("train_reconstructor"),
         launcher=training_launcher(),
         version=product_version("networks"),
     shell:
@@ -136,7 +136,7 @@ rule measure_patch_loss:
     resources:
         gpu=1,
     params:
-        spec=patch_loss_settings,
+        spec=spec("measure_patch_loss"),
         version=product_version("patch_losses"),
     shell:
         "python -m lossmap measure_patch_loss --embeddings {input.embeddings:q} --near-copies {input.near_copies:q}"
@@ -159,7 +159,7 @@ rule measure_ladder:
     resources:
         gpu=1,
     params:
-        spec=ladder_settings,
+        spec=spec("measure_ladder"),
         version=product_version("ladder"),
     shell:
         "python -m lossmap measure_ladder --embeddings {input.embeddings:q}"

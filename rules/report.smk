@@ -1,11 +1,30 @@
-"""Tables, figures -> the report: one archive that opens in any browser, without a network."""
+"""Exhibits -> the summary and the report, which open in any browser, without a network."""
+
+
+rule make_summary:
+    """What the study has found, question by question."""
+    input:
+        [path for path in files_of_exhibits() if path.endswith((".rst", ".png"))],
+    output:
+        page="results/{study}/summary.html",
+        text="results/{study}/summary.rst",
+    log:
+        "results/{study}/logs/make_summary.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        spec=summary_settings(),
+        code=code_hash("make_summary"),
+    shell:
+        "python -m lossmap make_summary --results results/{wildcards.study} --page {output.page:q} --text {output.text:q}"
+        " --spec {params.spec:q} 2> {log:q}"
 
 
 rule make_report:
     """The report, by the Snakemake that runs the study: it knows how each result came about."""
     input:
-        tables=paths_of(TABLES, "tables", ["html"]),
-        figures=paths_of(FIGURES, "figures", ["png"]),
+        tables=[path for path in files_of_exhibits() if path.endswith(".html")],
+        figures=[path for path in files_of_exhibits() if path.endswith(".png")],
         pages=PAGES,
     output:
         "results/{study}/report.zip",

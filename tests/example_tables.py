@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
+from specs import checked
 
 from lossmap.measures.coverage import patch_coverage
 from lossmap.store import PartWriter, write_index
@@ -111,5 +112,9 @@ def write_store(folder: Path, ids: list[str], grid: tuple[int, int]) -> None:
 def chosen_table(folder: Path, task: str = "answers", spec: dict | None = None, **study) -> Path:
     """The table of step choose_examples on a made-up study."""
     table = folder / f"{task}.parquet"
-    choose_examples.run(**make_study(folder, task, **study), table=table, spec={**SPEC, "task": task, **(spec or {})})
+    choose_examples.run(
+        **make_study(folder, task, **study),
+        table=table,
+        spec=checked("choose_examples", {**SPEC, "task": task, **(spec or {})}),
+    )
     return table

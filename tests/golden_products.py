@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from specs import checked
 from tiny_models import SIDE, save_tiny
 from tiny_processors import save_speaking
 
@@ -98,7 +99,13 @@ def embeddings(folder: Path, family: str) -> dict[str, np.ndarray]:
     spec = model_of(folder, family) | {"batch_size": 2, "dtype": "float32", "compute_dtype": "float32"}
     for name, stored in (("whole", True), ("pre", False)):
         part = folder / f"{name}.zarr"
-        extract.run(images=folder / "images.parquet", part=part, first=0, stop=3, spec=spec | {"store_post": stored})
+        extract.run(
+            images=folder / "images.parquet",
+            part=part,
+            first=0,
+            stop=3,
+            spec=checked("extract", spec | {"store_post": stored}),
+        )
         write_index([part], folder / f"{name}.json")
     store = open_store(folder / "whole.json")
     names = ("pre", "post", "pre_mean", "post_mean", "box", "size")
@@ -163,7 +170,11 @@ def written_decoder(folder: Path, statistics: Statistics, name: str, settings: d
 
 def statistics(folder: Path) -> dict[str, np.ndarray]:
     index, found = toy(folder), {}
-    measure_statistics.run(embeddings=index, reconstructors=folder / "toy", spec={"connectors": CONTROLS, "seed": 0})
+    measure_statistics.run(
+        embeddings=index,
+        reconstructors=folder / "toy",
+        spec=checked("measure_statistics", {"connectors": CONTROLS, "seed": 0}),
+    )
     for name in CONTROLS:
         one = Statistics.load(folder / "toy" / name / "statistics.safetensors")
         tensors = {key: getattr(one, key) for key in ("pre_mean", "pre_std", "post_mean", "post_std")} | one.extra
@@ -179,7 +190,7 @@ def linear(folder: Path) -> dict[str, np.ndarray]:
     for name in connectors:
         written_statistics(folder / "toy", index, name)
     spec = {"connectors": connectors, "shares": [50, 100], "held_out": 0.25, "seed": 0}
-    fit_linear.run(embeddings=index, reconstructors=folder / "toy", spec=spec)
+    fit_linear.run(embeddings=index, reconstructors=folder / "toy", spec=checked("fit_linear", spec))
     for path in sorted(folder.glob("toy/*/*-*.safetensors")):
         name = f"{path.parent.name}/{path.stem}"
         tensors, description = load_tensors(path)
@@ -201,7 +212,9 @@ def networks(folder: Path) -> dict[str, np.ndarray]:
         files = {"ridge": ridge, "statistics": folder / "toy/own/statistics.safetensors"}
         files |= {"reconstructor": ridge.with_name(f"{name}-100.safetensors"), "history": folder / f"{name}.csv"}
         training = {**how, "learning_rate": rate}
-        train_reconstructor.run(embeddings=index, **files, spec={**spec, "training": training})
+        train_reconstructor.run(
+            embeddings=index, **files, spec=checked("train_reconstructor", {**spec, "training": training})
+        )
         module, told = load_reconstructor(files["reconstructor"])
         with torch.inference_mode():
             found[f"{name}: answers"] = module(tensor(5, TOKENS, WIDTH, seed=10)).numpy()
@@ -231,7 +244,11 @@ def patch_losses(folder: Path) -> dict[str, np.ndarray]:
     spec = {"dataset": "toy", "model": "toy", "rungs": rungs, "share": 100, "batch_size": 5, **RESAMPLING}
     files = {name: folder / name for name in ("losses", "images", "summary")}
     measure_patch_loss.run(
-        embeddings=index, near_copies=folder / "copies.parquet", reconstructors=folder / "toy", **files, spec=spec
+        embeddings=index,
+        near_copies=folder / "copies.parquet",
+        reconstructors=folder / "toy",
+        **files,
+        spec=checked("measure_patch_loss", spec),
     )
     store = open_patch_losses(files["losses"])
     found = {name: store[name].values for name in store.data_vars}
@@ -243,7 +260,9 @@ def patch_losses(folder: Path) -> dict[str, np.ndarray]:
 def ladder(folder: Path) -> dict[str, np.ndarray]:
     index, rungs = decoders(folder)
     spec = {"dataset": "toy", "model": "toy", "connectors": {"own": rungs}, "shares": [100], "batch_size": 5}
-    measure_ladder.run(embeddings=index, reconstructors=folder / "toy", ladder=folder / "ladder", spec=spec)
+    measure_ladder.run(
+        embeddings=index, reconstructors=folder / "toy", ladder=folder / "ladder", spec=checked("measure_ladder", spec)
+    )
     return columns_of(pd.read_parquet(folder / "ladder"), "ladder")
 
 
@@ -272,21 +291,25 @@ def shown(folder: Path, family: str, speaking: bool) -> tuple[Path, dict]:
 def captions(folder: Path, family: str) -> dict[str, np.ndarray]:
     index, model = shown(folder, family, speaking=True)
     spec = {**model, "compute_dtype": "float32", "batch_size": 3, "prompts": "default", "max_new_tokens": 6}
-    caption_images.run(embeddings=index, captions=folder / "table", spec=spec)
+    caption_images.run(embeddings=index, captions=folder / "table", spec=checked("caption_images", spec))
     return columns_of(pd.read_parquet(folder / "table").drop(columns="revision"), "captions")
 
 
 def answers(folder: Path, family: str) -> dict[str, np.ndarray]:
     index, model = shown(folder, family, speaking=True)
     spec = {**model, "compute_dtype": "float32", "batch_size": 3, "max_new_tokens": 6}
-    answer_questions.run(embeddings=index, questions=questions(folder), answers=folder / "table", spec=spec)
+    answer_questions.run(
+        embeddings=index, questions=questions(folder), answers=folder / "table", spec=checked("answer_questions", spec)
+    )
     return columns_of(pd.read_parquet(folder / "table").drop(columns="revision"), "answers")
 
 
 def choices(folder: Path, family: str) -> dict[str, np.ndarray]:
     index, model = shown(folder, family, speaking=True)
     spec = {**model, "compute_dtype": "float32", "batch_size": 3}
-    choose_options.run(embeddings=index, questions=questions(folder), choices=folder / "table", spec=spec)
+    choose_options.run(
+        embeddings=index, questions=questions(folder), choices=folder / "table", spec=checked("choose_options", spec)
+    )
     table = pd.read_parquet(folder / "table").drop(columns="revision")
     scores = np.concatenate(table.pop("log_probabilities").to_list())
     return columns_of(table, "choices") | {"log_probabilities": scores}
@@ -308,7 +331,7 @@ def probe(folder: Path, family: str) -> dict[str, np.ndarray]:
     index, model = shown(folder, family, speaking=False)
     spec = {**model, "dataset": "toy", "model": "toy", "images": 2, "directions": 2, "step": 0.01, "batch_size": 16}
     files = {name: folder / name for name in ("patches", "summary")}
-    probe_patches.run(embeddings=index, **files, spec={**spec, **RESAMPLING})
+    probe_patches.run(embeddings=index, **files, spec=checked("probe_patches", {**spec, **RESAMPLING}))
     found = {}
     for name, path in files.items():
         found |= columns_of(pd.read_parquet(path), name)

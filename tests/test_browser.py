@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from example_tables import BOX, GRID, HEIGHT, WIDTH, answer_mask, chosen_table
 from PIL import Image
+from specs import checked
 from test_report import CHROMIUM, FLAGS
 
 from lossmap.errors import LossmapError
@@ -23,7 +24,7 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt
 
 
 def make(folder, paths, **spec):
-    make_browser.run(examples=paths, page=folder / "browser.html", spec=SPEC | spec)
+    make_browser.run(examples=paths, page=folder / "browser.html", spec=checked("make_browser", SPEC | spec))
     return folder / "browser.html"
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from specs import checked
 
 from lossmap.data.formats import read
 from lossmap.errors import LossmapError
@@ -30,7 +31,9 @@ def dataset(folder, name, images, saved="PNG", **options):
         image.save(source / f"{name}-{i:02d}", saved, **options)
     tables = {key: out / f"{key}.parquet" for key in ("images", "captions", "questions", "thumbnails")}
     spec = {"format": "image_folder", "images": str(source)}
-    read_dataset.run(**tables, summary=out / "manifest.json", digests=out / "images.sha256", spec=spec)
+    read_dataset.run(
+        **tables, summary=out / "manifest.json", digests=out / "images.sha256", spec=checked("read_dataset", spec)
+    )
     return tables["images"]
 
 

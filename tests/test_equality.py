@@ -3,13 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+from specs import checked
 from toy_store import embeddings, write_store
 
 from lossmap.errors import LossmapError
 from lossmap.measures.equality import first_of_equals
 from lossmap.measures.overlap import chance_overlap, neighbour_overlap
+from lossmap.study.exhibits import figure3
 from lossmap.study.neighbour_lists import read_lists
-from lossmap.study.steps import find_neighbours, measure_overlap, measure_retrieval, tabulate_overlap
+from lossmap.study.steps import find_neighbours, measure_overlap, measure_retrieval
 
 PRE, POST = embeddings(30)
 
@@ -37,7 +39,9 @@ def measured(folder, rows, equal_images="drop", noise=0.0, k=(5,)):
     images = pd.DataFrame({"image_id": [f"image-{i}" for i in range(len(rows))], "pixels_sha256": [*map(str, rows)]})
     images.assign(label=[*map(str, np.arange(len(rows)) % 3)]).to_parquet(folder / "images")
     spec = {"k": max(k), "metrics": ["euclidean"], "equal_images": equal_images}
-    find_neighbours.run(embeddings=index, images=folder / "images", lists=folder / "lists", spec=spec)
+    find_neighbours.run(
+        embeddings=index, images=folder / "images", lists=folder / "lists", spec=checked("find_neighbours", spec)
+    )
     spec = {
         "dataset": "d",
         "model": "m",
@@ -47,12 +51,15 @@ def measured(folder, rows, equal_images="drop", noise=0.0, k=(5,)):
         "confidence": 0.95,
     }
     measure_overlap.run(
-        lists=folder / "lists", overlap=folder / "overlap", summary=folder / "summary", spec=spec | {"seed": 0}
+        lists=folder / "lists",
+        overlap=folder / "overlap",
+        summary=folder / "summary",
+        spec=checked("measure_overlap", spec | {"seed": 0}),
     )
-    out = {name: folder / name for name in ("csv", "html", "finding")}
-    tabulate_overlap.run(summaries=[folder / "summary"], **out, spec=spec | {"checkpoints": {"m": "x"}})
+    settings = figure3.Settings(checkpoints={"m": "x"}, permutations=60, confidence=0.95)
+    finding = "\n".join(figure3.findings(figure3.table(settings, [folder / "summary"]), settings))
     summary = pd.read_parquet(folder / "summary").set_index("k")
-    return summary, pd.read_parquet(folder / "overlap"), out["finding"].read_text()
+    return summary, pd.read_parquet(folder / "overlap"), finding
 
 
 # 30 photographs, and 29 further copies of the last, as of a black frame; 20 scenes in three copies each
@@ -109,7 +116,9 @@ def test_a_copy_in_the_gallery_is_no_hit(tmp_path):
         "confidence": 0.95,
     }
     out = {"queries": tmp_path / "queries", "summary": tmp_path / "retrieval"}
-    measure_retrieval.run(lists=tmp_path / "lists", images=tmp_path / "images", **out, spec=spec)
+    measure_retrieval.run(
+        lists=tmp_path / "lists", images=tmp_path / "images", **out, spec=checked("measure_retrieval", spec)
+    )
     summary = pd.read_parquet(tmp_path / "retrieval")
     assert (summary[["recall_at_1", "recall_at_5"]] == 0).all(axis=None)
     assert (summary["n"] == 30).all()

@@ -11,6 +11,7 @@ from example_tables import GRID, HEIGHT, WIDTH, answer_mask, chosen_table, made_
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
+from specs import PLAIN_FIGURES
 
 from lossmap.errors import LossmapError
 from lossmap.figures import patch_maps
@@ -225,7 +226,8 @@ def test_type_can_be_read_on_a_page_as_wide_as_a_papers_text(drawn):
 def make(folder, name, paths):
     """An exhibit: its CSV, its caption."""
     settings = {"dataset": "made-up"} | ({} if name == "figure12" else {"model": "toy"})
-    make_exhibit.run(name, results=folder, inputs=[f"examples={path}" for path in paths], settings=settings)
+    inputs = [f"examples={path}" for path in paths]
+    make_exhibit.run(name, results=folder, inputs=inputs, settings=settings, spec=PLAIN_FIGURES)
     table = pd.read_csv(folder / f"tables/{name}.csv")
     assert [name for name in table if column(name) is None] == []
     return table, (folder / f"tables/{name}.rst").read_text()

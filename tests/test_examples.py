@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from example_tables import BOX, GRID, SPEC, answer_mask, chosen_table, made_up_losses, make_study, write_store
+from specs import checked
 
 from lossmap.errors import LossmapError
 from lossmap.measures.coverage import patch_coverage
@@ -142,7 +143,9 @@ def test_without_masks_the_whole_image_ranks(tmp_path, task):
 def test_the_same_files_give_the_same_table(tmp_path):
     paths = make_study(tmp_path, "answers")
     for name in ("a", "b"):
-        choose_examples.run(**paths, table=tmp_path / f"{name}.parquet", spec={**SPEC, "task": "answers"})
+        choose_examples.run(
+            **paths, table=tmp_path / f"{name}.parquet", spec=checked("choose_examples", {**SPEC, "task": "answers"})
+        )
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
@@ -152,7 +155,9 @@ def refusal(tmp_path, task="answers", **changes):
     for name, change in changes.items():
         change(pd.read_parquet(paths[name])).to_parquet(paths[name], index=False)
     with pytest.raises(LossmapError) as raised:
-        choose_examples.run(**paths, table=tmp_path / "table.parquet", spec={**SPEC, "task": task})
+        choose_examples.run(
+            **paths, table=tmp_path / "table.parquet", spec=checked("choose_examples", {**SPEC, "task": task})
+        )
     return str(raised.value)
 
 
@@ -197,7 +202,9 @@ def test_where_no_mask_covers_a_patch_enough_the_whole_image_ranks(tmp_path):
     paths = make_study(tmp_path, "answers")
     table = pd.read_parquet(paths["relevance"])
     table.assign(covered=[np.full(8, 0.4)] * len(table)).to_parquet(paths["relevance"])
-    choose_examples.run(**paths, table=tmp_path / "table.parquet", spec={**SPEC, "task": "answers"})
+    choose_examples.run(
+        **paths, table=tmp_path / "table.parquet", spec=checked("choose_examples", {**SPEC, "task": "answers"})
+    )
     chosen = pd.read_parquet(tmp_path / "table.parquet")
     assert chosen["relevant"].isna().all()
     assert chosen["covered"].isna().all()
@@ -219,4 +226,6 @@ def test_embeddings_on_another_grid_are_refused(tmp_path):
     paths = make_study(tmp_path, "answers")
     write_store(tmp_path, [f"image-{i}" for i in range(12)], (4, 4))
     with pytest.raises(LossmapError, match=r"toy.zarr: has \[2, 4\] patches, .*toy.json has \[4, 4\]"):
-        choose_examples.run(**paths, table=tmp_path / "table.parquet", spec={**SPEC, "task": "answers"})
+        choose_examples.run(
+            **paths, table=tmp_path / "table.parquet", spec=checked("choose_examples", {**SPEC, "task": "answers"})
+        )

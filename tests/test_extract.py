@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from small_disk import may_mount, small_disk
+from specs import checked
 from tiny_models import save_tiny
 from transformers import CLIPImageProcessorPil
 
@@ -50,7 +51,7 @@ def extracted(folder, tmp_path, first=0, stop=N, threads=1, name="part", **chang
         part=part,
         first=first,
         stop=stop,
-        spec=spec(folder, **changes),
+        spec=checked("extract", spec(folder, **changes)),
         threads=threads,
     )
     return part

@@ -7,7 +7,7 @@ import pytest
 
 from lossmap.figures.overlap import overlap_by_k
 from lossmap.figures.query import neighbours_of_query
-from lossmap.figures.style import KEPT, LOST, save, use_style
+from lossmap.figures.style import KEPT, LOST, rename, save, use_style
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,14 @@ def style():
 
 def table(reported=np.nan):
     rows = [
-        {"model": model, "k": k, "overlap": value, "low": value - 0.1, "high": value + 0.1, "chance": k / 200}
+        {
+            "model": model,
+            "k": k,
+            "overlap": value,
+            "overlap_low": value - 0.1,
+            "overlap_high": value + 0.1,
+            "chance": k / 200,
+        }
         for model, start in (("first", 0.3), ("second", 0.5))
         for k, value in ((10, start), (100, start + 0.2))
     ]
@@ -70,3 +77,26 @@ def test_a_figure_is_the_same_file_twice(tmp_path):
         save(figure, tmp_path / f"{i}.pdf", tmp_path / f"{i}.png")
     for ending in ("pdf", "png"):
         assert (tmp_path / f"0.{ending}").read_bytes() == (tmp_path / f"1.{ending}").read_bytes()
+
+
+def test_figures_call_models_what_a_study_says():
+    figure, axes = plt.subplots()
+    axes.plot([0, 1], [0, 1], label="llava")
+    axes.set_title("llava on llava-set")
+    axes.set_xticks([0, 1], ["llava", "other"])
+    axes.legend()
+    rename(figure, {"llava": "LLaVA-1.5", "other": "llava"})
+    figure.canvas.draw()
+    assert axes.get_title() == "LLaVA-1.5 on llava-set"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["LLaVA-1.5", "llava"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["LLaVA-1.5"]
+
+
+def test_a_palette_is_every_modules():
+    use_style("Dark2")
+    try:
+        _, axes = plt.subplots()
+        overlap_by_k(axes, table())
+        assert axes.lines[0].get_color() == "#1b9e77"
+    finally:
+        use_style()

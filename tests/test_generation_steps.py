@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from specs import checked
 
 from lossmap.data.formats import read
 from lossmap.data.manifest import Manifest, make_table, write_manifest
@@ -49,7 +50,9 @@ def make_store(manifest, folder, parts):
     spec = {**MODEL, "batch_size": 8, "dtype": "float16", "compute_dtype": "float32"}
     spec["store_post"] = True
     for first, stop in parts:
-        extract.run(images=files["images"], part=folder / f"{first}.zarr", first=first, stop=stop, spec=spec)
+        extract.run(
+            images=files["images"], part=folder / f"{first}.zarr", first=first, stop=stop, spec=checked("extract", spec)
+        )
     index_embeddings.run(parts=[folder / f"{first}.zarr" for first, _ in parts], index=folder / "store.json")
 
 
@@ -64,7 +67,9 @@ def posts(data, dataset, image_ids):
 
 
 def test_captions_are_the_models_own_of_every_image_in_order(data, tmp_path):
-    caption_images.run(embeddings=data / "vqav2/store.json", captions=tmp_path / "c.parquet", spec=CAPTIONS)
+    caption_images.run(
+        embeddings=data / "vqav2/store.json", captions=tmp_path / "c.parquet", spec=checked("caption_images", CAPTIONS)
+    )
     assert pq.read_schema(tmp_path / "c.parquet").equals(predictions.SCHEMAS["captions"])
     table = pd.read_parquet(tmp_path / "c.parquet")
     assert table["image_id"].tolist() == pd.read_parquet(data / "vqav2/images.parquet")["image_id"].tolist()
@@ -79,14 +84,16 @@ def test_captions_are_the_models_own_of_every_image_in_order(data, tmp_path):
 
 def test_the_papers_prompt_and_a_limit_are_settings(data, tmp_path):
     spec = {**CAPTIONS, "prompts": "paper", "max_new_tokens": 3}
-    caption_images.run(embeddings=data / "vqav2/store.json", captions=tmp_path / "c.parquet", spec=spec)
+    caption_images.run(
+        embeddings=data / "vqav2/store.json", captions=tmp_path / "c.parquet", spec=checked("caption_images", spec)
+    )
     table = pd.read_parquet(tmp_path / "c.parquet")
     assert set(table["prompt"]) == {caption_prompt("paper", "idefics2")[0]}
     assert set(table["token_ids"].map(len)) == {3}
 
 
 def test_answers_belong_to_their_questions(data, tmp_path):
-    answer_questions.run(**inputs(data), answers=tmp_path / "a.parquet", spec=ANSWERS)
+    answer_questions.run(**inputs(data), answers=tmp_path / "a.parquet", spec=checked("answer_questions", ANSWERS))
     assert pq.read_schema(tmp_path / "a.parquet").equals(predictions.SCHEMAS["answers"])
     table, questions = pd.read_parquet(tmp_path / "a.parquet"), pd.read_parquet(data / "vqav2/questions.parquet")
     pd.testing.assert_frame_equal(table[["question_id", "image_id"]], questions[["question_id", "image_id"]])
@@ -99,7 +106,7 @@ def test_answers_belong_to_their_questions(data, tmp_path):
 
 
 def test_choices_are_the_likeliest_letters(data, tmp_path):
-    choose_options.run(**inputs(data, "seedbench"), choices=tmp_path / "c.parquet", spec=ASK)
+    choose_options.run(**inputs(data, "seedbench"), choices=tmp_path / "c.parquet", spec=checked("choose_options", ASK))
     assert pq.read_schema(tmp_path / "c.parquet").equals(predictions.SCHEMAS["choices"])
     table, questions = pd.read_parquet(tmp_path / "c.parquet"), pd.read_parquet(data / "seedbench/questions.parquet")
     assert table["question_id"].tolist() == questions["question_id"].tolist()
@@ -134,16 +141,16 @@ def calls(monkeypatch):
 
 def test_a_killed_run_goes_on_where_it_stopped_and_ends_the_same(data, tmp_path, calls):
     path, whole = tmp_path / "a.parquet", tmp_path / "whole.parquet"
-    answer_questions.run(**inputs(data), answers=whole, spec=ANSWERS)
+    answer_questions.run(**inputs(data), answers=whole, spec=checked("answer_questions", ANSWERS))
     batches = calls[1:]
     assert len(batches) > 5
     calls[:] = [5]  # two chunks of two batches are done, a third is begun
     with pytest.raises(Killed):
-        answer_questions.run(**inputs(data), answers=path, spec=ANSWERS)
+        answer_questions.run(**inputs(data), answers=path, spec=checked("answer_questions", ANSWERS))
     assert not path.exists()
     assert len(list((tmp_path / "a.parquet.partial").glob("*/*.parquet"))) == 2
     calls[:] = [None]
-    answer_questions.run(**inputs(data), answers=path, spec=ANSWERS)
+    answer_questions.run(**inputs(data), answers=path, spec=checked("answer_questions", ANSWERS))
     assert calls[1:] == batches[4:]
     assert path.read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob("*.partial"))
@@ -155,7 +162,7 @@ def test_what_was_made_otherwise_is_not_taken(data, tmp_path, calls, change, mon
     path = tmp_path / "a.parquet"
     calls[0] = 5
     with pytest.raises(Killed):
-        answer_questions.run(**inputs(tmp_path), answers=path, spec=ANSWERS)
+        answer_questions.run(**inputs(tmp_path), answers=path, spec=checked("answer_questions", ANSWERS))
     calls[:] = [None]
     spec = {**ANSWERS, "max_new_tokens": 7} if change == "spec" else ANSWERS
     if change == "questions":
@@ -166,7 +173,7 @@ def test_what_was_made_otherwise_is_not_taken(data, tmp_path, calls, change, mon
         index.write_text(json.dumps(json.loads(index.read_text())))  # the same content in other bytes
     if change == "version":
         monkeypatch.setitem(products.VERSIONS, "answers", {1: "first", 2: "another"})
-    answer_questions.run(**inputs(tmp_path), answers=path, spec=spec)
+    answer_questions.run(**inputs(tmp_path), answers=path, spec=checked("answer_questions", spec))
     assert sum(calls[1:]) == len(pd.read_parquet(path))
     assert not list(tmp_path.glob("*.partial"))
 
@@ -176,10 +183,10 @@ def test_what_other_code_made_is_taken_where_keys_agree(data, tmp_path, calls, m
     path = tmp_path / "a.parquet"
     calls[0] = 5
     with pytest.raises(Killed):
-        answer_questions.run(**inputs(data), answers=path, spec=ANSWERS)
+        answer_questions.run(**inputs(data), answers=path, spec=checked("answer_questions", ANSWERS))
     calls[:] = [None]
     monkeypatch.setattr(provenance, "code_hash", lambda step: "another")
-    answer_questions.run(**inputs(data), answers=path, spec=ANSWERS)
+    answer_questions.run(**inputs(data), answers=path, spec=checked("answer_questions", ANSWERS))
     assert 0 < sum(calls[1:]) < len(pd.read_parquet(path))
     about = json.loads(pq.read_schema(path).metadata[b"lossmap"])
     assert about["provenance"]["code"] == "another"
@@ -203,9 +210,9 @@ def asked(data, tmp_path, rows):
 def test_a_dataset_without_questions_is_named(data, tmp_path):
     given = asked(data, tmp_path, [])
     with pytest.raises(LossmapError, match="q.parquet: holds no questions. Leave this dataset out of answers"):
-        answer_questions.run(**given, answers=tmp_path / "a", spec=ANSWERS)
+        answer_questions.run(**given, answers=tmp_path / "a", spec=checked("answer_questions", ANSWERS))
     with pytest.raises(LossmapError, match="q.parquet: holds no questions. Leave this dataset out of choices"):
-        choose_options.run(**given, choices=tmp_path / "a", spec=ASK)
+        choose_options.run(**given, choices=tmp_path / "a", spec=checked("choose_options", ASK))
 
 
 def test_questions_without_enough_options_are_listed(data, tmp_path):
@@ -217,13 +224,15 @@ def test_questions_without_enough_options_are_listed(data, tmp_path):
         match="(?s)4 of 5 questions can't be asked as multiple choice, which takes 2 to 26"
         ".*question q0: 0 options.*q1: 0 options.*q2: 1 options.*q4: 27 options.*leave this dataset",
     ):
-        choose_options.run(**asked(data, tmp_path, rows), choices=tmp_path / "a", spec=ASK)
+        choose_options.run(**asked(data, tmp_path, rows), choices=tmp_path / "a", spec=checked("choose_options", ASK))
 
 
 def test_an_image_without_embeddings_is_named_with_its_question(data, tmp_path):
     rows = [("q7", "nowhere", "Which?", ["a"], None, None, None, None)]
     with pytest.raises(LossmapError, match="(?s)these images have no embeddings:.*q7: image nowhere"):
-        answer_questions.run(**asked(data, tmp_path, rows), answers=tmp_path / "a", spec=ANSWERS)
+        answer_questions.run(
+            **asked(data, tmp_path, rows), answers=tmp_path / "a", spec=checked("answer_questions", ANSWERS)
+        )
 
 
 def test_another_model_than_that_of_the_embeddings_is_refused(data, tmp_path):
@@ -233,4 +242,6 @@ def test_another_model_than_that_of_the_embeddings_is_refused(data, tmp_path):
         match="(?s)store.json: these .* another model.*checkpoint: .*idefics2' there, "
         ".*llava' here.*image_size: None there, 64 here.*Extract them again",
     ):
-        caption_images.run(embeddings=data / "vqav2/store.json", captions=tmp_path / "c", spec=spec)
+        caption_images.run(
+            embeddings=data / "vqav2/store.json", captions=tmp_path / "c", spec=checked("caption_images", spec)
+        )

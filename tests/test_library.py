@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from PIL import Image
+from specs import checked
 from tiny_models import CONFIGS, IMAGE_PROCESSORS, SIDE, save_tiny, tiny_model
 from toy_store import embeddings as toy_arrays
 from toy_store import write_store
@@ -137,7 +138,7 @@ def test_the_library_and_the_workflow_write_the_same(model_type, tmp_path):
     spec = {"checkpoint": str(tmp_path / "model"), "revision": None, "image_size": None, "batch_size": 2}
     spec |= {"dtype": "float16", "compute_dtype": "float32", "store_post": True}
     part = tmp_path / "workflow.zarr"
-    extract.run(images=tmp_path / "images.parquet", part=part, first=0, stop=5, spec=spec)
+    extract.run(images=tmp_path / "images.parquet", part=part, first=0, stop=5, spec=checked("extract", spec))
     write_index([part], tmp_path / "workflow.json")
     wanted = lossmap.open_embeddings(tmp_path / "workflow.json")
     model = lossmap.open_model(loaded, IMAGE_PROCESSORS[model_type]())
@@ -338,14 +339,16 @@ def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy")
     index = write_store(folder / "toy.json", *toy_arrays(200))
     spec = {"connectors": {"own": {"kind": "own"}}, "seed": 3}
-    measure_statistics.run(embeddings=index, reconstructors=folder, spec=spec)
-    fit_linear.run(embeddings=index, reconstructors=folder, spec=spec | {"shares": [100], "held_out": 0.2})
+    measure_statistics.run(embeddings=index, reconstructors=folder, spec=checked("measure_statistics", spec))
+    fit_linear.run(
+        embeddings=index, reconstructors=folder, spec=checked("fit_linear", spec | {"shares": [100], "held_out": 0.2})
+    )
     training = {**vars(TrainingSettings()), **TRAINING, "threads": 1, "processes": 1, "checkpoint_minutes": 9}
     spec = {"network": NETWORK, "share": 100, "shares": [100], "held_out": 0.2, "seed": 3, "training": training}
     own = folder / "own"
     files = {"statistics": own / "statistics.safetensors", "ridge": own / "ridge-100.safetensors"}
     files |= {"reconstructor": own / "network-100.safetensors", "history": own / "history.csv"}
-    train_reconstructor.run(embeddings=index, **files, spec=spec)
+    train_reconstructor.run(embeddings=index, **files, spec=checked("train_reconstructor", spec))
     state = torch.get_rng_state()
     mine = lossmap.train_reconstructor(open_store(index).load(), NETWORK, seed=3, training=TRAINING, device="cpu")
     assert torch.equal(torch.get_rng_state(), state)
@@ -377,7 +380,9 @@ def test_losses_in_memory_are_the_workflows(toy, tmp_path):
     out = {name: tmp_path / name for name in ("losses", "images", "summary")}
     spec = {"dataset": "test", "model": "toy", "rungs": ["ridge", "network"], "share": 100, "batch_size": 16}
     spec |= {"confidence": 0.95, "resamples": 200, "seed": 0}
-    measure_patch_loss.run(embeddings=index, near_copies=copies, reconstructors=folder, **out, spec=spec)
+    measure_patch_loss.run(
+        embeddings=index, near_copies=copies, reconstructors=folder, **out, spec=checked("measure_patch_loss", spec)
+    )
     wanted = open_patch_losses(out["losses"]).sel(reconstructor="network")
     summary = pd.read_parquet(out["summary"]).set_index("reconstructor")
     mine.save(tmp_path / "saved")

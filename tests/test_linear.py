@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge as SklearnRidge
+from specs import checked
 from toy_store import embeddings, write_store
 
 from lossmap.errors import LossmapError
@@ -31,7 +32,7 @@ def measured(folder, connectors=CONTROLS, pre_post=None, **how):
     """A toy store with the statistics of some connectors, and the store's index."""
     index = write_store(folder / "toy.json", *(pre_post or embeddings()), **how)
     spec = {"connectors": {name: {"kind": name} for name in connectors}, "seed": 0}
-    measure_statistics.run(embeddings=index, reconstructors=folder, spec=spec)
+    measure_statistics.run(embeddings=index, reconstructors=folder, spec=checked("measure_statistics", spec))
     return index
 
 

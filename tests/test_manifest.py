@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from specs import checked
 
 from lossmap.data.manifest import SCHEMAS, Manifest, make_table, read_manifest, read_table, write_manifest
 from lossmap.data.sources import CUB_FILES, FORMATS, check_entry, input_paths
@@ -260,7 +261,7 @@ def test_the_step_writes_the_manifest(tmp_path):
         **files(tmp_path / "out"),
         thumbnails=tmp_path / "out/thumbnails.parquet",
         digests=tmp_path / "out/images.sha256",
-        spec=spec,
+        spec=checked("read_dataset", spec),
         threads=2,
     )
     read = read_manifest(tmp_path / "out")
@@ -279,6 +280,6 @@ def test_the_step_writes_nothing_if_anything_is_wrong(tmp_path):
             **files(tmp_path / "out"),
             thumbnails=tmp_path / "out/thumbnails.parquet",
             digests=tmp_path / "out/images.sha256",
-            spec=spec,
+            spec=checked("read_dataset", spec),
         )
     assert not (tmp_path / "out").exists()

@@ -18,7 +18,8 @@ from lossmap.study.cost.models import LanguageCost, VisionCost
 from lossmap.study.cost.networks import connector_cost, network_cost
 from lossmap.study.cost.plan import Rates, plan_extraction, plan_neighbours, plan_reconstruction, plan_speech
 from lossmap.study.cost.text import in_bytes
-from lossmap.study.settings import check_study, networks_of
+from lossmap.study.derived import networks_of
+from lossmap.study.settings import check_study
 from lossmap.study.steps import plan
 
 PAPER = ROOT / "workflow/studies/paper.yaml"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from specs import checked
 from tiny_models import CONFIGS, SIDE, WIDTH, save_tiny
 
 from lossmap.data.formats import read
@@ -166,7 +167,7 @@ def scenes(tmp_path_factory):
 def stored(scenes, checkpoint, folder, **changes):
     spec = {"checkpoint": str(checkpoint), "revision": None, "image_size": None}
     spec |= {"batch_size": 5, "dtype": "float16", "compute_dtype": "float32", "store_post": True} | changes
-    extract.run(images=scenes, part=folder / "part.zarr", first=0, stop=12, spec=spec)
+    extract.run(images=scenes, part=folder / "part.zarr", first=0, stop=12, spec=checked("extract", spec))
     index_embeddings.run(parts=[folder / "part.zarr"], index=folder / "index.json")
     return open_store(folder / "index.json")
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from specs import checked
 from toy_store import embeddings, write_store
 
 from lossmap.__main__ import main
@@ -91,7 +92,7 @@ def test_the_same_again_gives_the_same_bytes(done, tmp_path):
 def test_statistics_of_another_store_are_refused(done, tmp_path):
     index = write_store(tmp_path / "toy.json", PRE + 1, POST)
     with pytest.raises(LossmapError, match=r"toy.json: the statistics of connector .*own.* measured on another store"):
-        fit_linear.run(embeddings=index, reconstructors=done / "out", spec=SPEC)
+        fit_linear.run(embeddings=index, reconstructors=done / "out", spec=checked("fit_linear", SPEC))
 
 
 @pytest.mark.parametrize("change", [{"seed": 8}, {"connectors": {"own": {"kind": "identity"}}}])
@@ -99,32 +100,34 @@ def test_statistics_of_another_connector_are_refused(done, change):
     with pytest.raises(
         LossmapError, match=r"own/statistics.safetensors: the statistics are of connector .* wanted .*Delete"
     ):
-        fit_linear.run(embeddings=done / "toy.json", reconstructors=done / "out", spec=SPEC | change)
+        fit_linear.run(
+            embeddings=done / "toy.json", reconstructors=done / "out", spec=checked("fit_linear", SPEC | change)
+        )
 
 
 def test_a_training_set_that_is_too_small_is_named(tmp_path):
     index = write_store(tmp_path / "toy.json", PRE[:2], POST[:2])
     spec = SPEC | {"connectors": {"own": {"kind": "own"}}}
-    measure_statistics.run(embeddings=index, reconstructors=tmp_path, spec=spec)
+    measure_statistics.run(embeddings=index, reconstructors=tmp_path, spec=checked("measure_statistics", spec))
     with pytest.raises(LossmapError, match="training set has 2 images, which leaves none for the held-out part"):
-        fit_linear.run(embeddings=index, reconstructors=tmp_path, spec=spec)
+        fit_linear.run(embeddings=index, reconstructors=tmp_path, spec=checked("fit_linear", spec))
 
 
 def test_a_control_that_does_not_fit_is_named(tmp_path):
     index = write_store(tmp_path / "toy.json", PRE, np.repeat(POST, 2, axis=1)[:, :7], post_grid=None)
     with pytest.raises(LossmapError, match="rotation: 4 x 4 patches can't be cut into 7 equal blocks"):
-        measure_statistics.run(embeddings=index, reconstructors=tmp_path, spec=SPEC)
+        measure_statistics.run(embeddings=index, reconstructors=tmp_path, spec=checked("measure_statistics", SPEC))
 
 
 def test_constant_features_are_counted_and_nothing_but_constants_is_an_error(tmp_path, capsys):
     pre, post = PRE.copy(), POST.copy()
     pre[:, :, 2:4] = 1.5
     index = write_store(tmp_path / "toy.json", pre, post)
-    measure_statistics.run(embeddings=index, reconstructors=tmp_path, spec=SPEC)
+    measure_statistics.run(embeddings=index, reconstructors=tmp_path, spec=checked("measure_statistics", SPEC))
     assert "toy.json: 2 of 6 features of pre are constant; the first is feature 2." in capsys.readouterr().err
     post[:] = 3
     index = write_store(tmp_path / "flat.json", pre, post)
     with pytest.raises(
         LossmapError, match=r"flat.json: all 8 features of post are the same in every token.*Check the checkpoint"
     ):
-        measure_statistics.run(embeddings=index, reconstructors=tmp_path, spec=SPEC)
+        measure_statistics.run(embeddings=index, reconstructors=tmp_path, spec=checked("measure_statistics", SPEC))

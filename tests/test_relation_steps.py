@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from specs import PLAIN_FIGURES, checked
 
 from lossmap.errors import LossmapError
 from lossmap.measures.relations import LOSSES
@@ -54,7 +55,7 @@ def relate_made_up_captions(folder, scores, model="one", dataset="coco-karpathy"
     maps, per_image = save_losses(folder, made_up())
     scores.to_parquet(folder / "scores.parquet")
     out = {"losses": folder / "losses.parquet", "relations": folder / f"{model}.parquet"}
-    spec = {"dataset": dataset, "model": model, **STATISTICS}
+    spec = checked("relate_captions", {"dataset": dataset, "model": model, **STATISTICS})
     relate_captions.run(scores=folder / "scores.parquet", patch_loss=per_image, maps=maps, **out, spec=spec)
     return pd.read_parquet(out["losses"]), pd.read_parquet(out["relations"])
 
@@ -170,7 +171,8 @@ def exhibit(folder, relations, name, checkpoints=None):
         settings["checkpoints"] = checkpoints or {"one": "a", "two": "b"}
     else:
         settings |= {"threshold": 0.5, "right": 0.5}
-    make_exhibit.run(name, results=folder, inputs=[f"relations={path}" for path in relations], settings=settings)
+    inputs = [f"relations={path}" for path in relations]
+    make_exhibit.run(name, results=folder, inputs=inputs, settings=settings, spec=PLAIN_FIGURES)
     page, csv, caption = (folder / f"tables/{name}.{ending}" for ending in ("html", "csv", "rst"))
     table = pd.read_csv(csv)
     assert [name for name in table if column(name) is None] == []
@@ -245,6 +247,7 @@ def relate_made_up_answers(folder, covered, accuracy, maps=None, model="one", th
     pd.read_parquet(scores).assign(**scored).to_parquet(scores)
     out = {"losses": folder / "answer_losses.parquet", "relations": folder / f"{model}.parquet"}
     spec = {"dataset": "vizwiz", "model": model, "threshold": threshold, "right": 0.5, **STATISTICS}
+    spec = checked("relate_answers", spec)
     relate_answers.run(scores=scores, relevance=relevance, patch_loss=patch_loss, **out, spec=spec)
     return pd.read_parquet(out["losses"]), pd.read_parquet(out["relations"])
 
@@ -377,6 +380,7 @@ def test_answers_without_mask_or_loss_are_named(tmp_path):
     scores, relevance = answer_scores(tmp_path, covered, accuracy)
     out = {"losses": tmp_path / "l", "relations": tmp_path / "r"}
     spec = {"dataset": "vizwiz", "model": "m", "threshold": 0.5, "right": 0.5, **STATISTICS}
+    spec = checked("relate_answers", spec)
 
     def run():
         relate_answers.run(scores=scores, relevance=relevance, patch_loss=patch_loss, **out, spec=spec)

@@ -5,14 +5,16 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 from sklearn.neighbors import NearestNeighbors
+from specs import checked
 
 from lossmap.measures.influence import PerItem
 from lossmap.measures.neighbours import nearest_neighbours
 from lossmap.measures.ranking import plain_ranking
 from lossmap.measures.relations import partial_spearman
 from lossmap.measures.retrieval import recall_at
+from lossmap.study.exhibits import table2
 from lossmap.study.neighbour_lists import NeighbourLists, write_lists
-from lossmap.study.steps import measure_retrieval, tabulate_retrieval
+from lossmap.study.steps import measure_retrieval
 
 LISTS = np.array([[1, 2, 3], [2, 0, 3], [0, 1, 3], [2, 1, 0]])
 
@@ -74,9 +76,11 @@ def test_what_the_size_of_classes_makes_of_recall_and_overlap_is_taken_out(tmp_p
     write_lists(tmp_path / "lists", NeighbourLists(image_ids, {}, rankings))
     pd.DataFrame({"image_id": image_ids, "label": labels.astype(str)}).to_parquet(tmp_path / "images")
     spec = {"dataset": "d", "model": "m", "recall": [1, 5], "metrics": ["euclidean"], "overlap_k": k}
-    spec |= {"confidence": 0.95, "seed": 0}
+    spec |= {"confidence": 0.95}
     out = {name: tmp_path / name for name in ("queries", "summary")}
-    measure_retrieval.run(lists=tmp_path / "lists", images=tmp_path / "images", **out, spec=spec)
+    measure_retrieval.run(
+        lists=tmp_path / "lists", images=tmp_path / "images", **out, spec=checked("measure_retrieval", spec)
+    )
     found = pd.read_parquet(out["summary"]).set_index("stage").loc["pre"]
     assert found["spearman_r5_overlap_low"] > 0.2
     assert found["partial_r5_overlap_low"] < 0 < found["partial_r5_overlap_high"]
@@ -111,13 +115,14 @@ def retrieved(folder, lists, labels, copies):
     write_lists(folder / "lists", NeighbourLists(ids, copies, rankings))
     pd.DataFrame({"image_id": list(labels), "label": list(labels.values())}).to_parquet(folder / "images")
     spec = {"dataset": "d", "model": "m", "recall": [1], "metrics": ["euclidean"], "overlap_k": 2}
-    spec |= {"confidence": 0.95, "seed": 0}
+    spec |= {"confidence": 0.95}
     out = {name: folder / name for name in ("queries", "summary")}
-    measure_retrieval.run(lists=folder / "lists", images=folder / "images", **out, spec=spec)
-    tables = {name: folder / name for name in ("csv", "html", "finding")}
-    spec = {"metric": "euclidean", "recall": [1], "overlap_k": 2, "checkpoints": {"m": "x"}, "confidence": 0.95}
-    tabulate_retrieval.run(summaries=[out["summary"]], **tables, spec=spec)
-    return pd.read_csv(tables["csv"]), tables["finding"].read_text()
+    measure_retrieval.run(
+        lists=folder / "lists", images=folder / "images", **out, spec=checked("measure_retrieval", spec)
+    )
+    settings = table2.Settings(metric="euclidean", recall=[1], overlap_k=2, checkpoints={"m": "x"}, confidence=0.95)
+    table = table2.table(settings, [out["summary"]])
+    return table, "\n".join(table2.findings(table, settings))
 
 
 def test_copies_of_another_class_are_counted_and_told(tmp_path):

@@ -11,8 +11,9 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.specs import canonical
+from lossmap.study.derived import examples_of, most_neighbours, networks_of
 from lossmap.study.reading import lines_of, read_study
-from lossmap.study.settings import check_study, examples_of, most_neighbours, networks_of
+from lossmap.study.settings import check_study
 from lossmap.study.steps import write_reference
 
 ROOT = Path(__file__).parents[1]

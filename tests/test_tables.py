@@ -8,10 +8,12 @@ import pytest
 
 from lossmap.measures.neighbours import rank_neighbours
 from lossmap.measures.seeds import seed_for
+from lossmap.study.columns import column, titled
+from lossmap.study.exhibits import table2
 from lossmap.study.neighbour_lists import NeighbourLists, read_lists, write_lists
 from lossmap.study.paper import MODELS, beside
-from lossmap.study.steps import tabulate_overlap, tabulate_retrieval
-from lossmap.study.tables import VIEW, about_copies, p_value, p_values, write_csv, write_html
+from lossmap.study.steps import make_exhibit
+from lossmap.study.tables import VIEW, about_copies, cells, p_value, p_values, write_csv, write_page
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,9 +26,9 @@ def test_a_csv_has_six_digits_and_reads_back(tmp_path):
 
 
 def test_a_page_shows_every_cell_and_escapes_text(tmp_path):
-    write_html(FRAME, tmp_path / "t.html", "Title & more", "What it means.")
+    write_page(FRAME, tmp_path / "t.html", "Title & more", "<p>It says.</p>", "What it means.")
     page = (tmp_path / "t.html").read_text()
-    for part in ("Title &amp; more", "What it means.", "a&lt;b", ">0.333<", ">1200<", ">–<"):
+    for part in ("Title &amp; more", "<p>It says.</p>", "What it means.", "a&lt;b", ">0.333<", ">1200<", ">–<"):
         assert part in page
     assert page.count("<tr>") == 3
     assert f"<p>{VIEW}</p>" in page
@@ -39,11 +41,11 @@ def test_the_reports_first_page_says_what_models_see_in_the_words_of_the_tables(
 
 def test_a_header_says_unit_direction_and_meaning(tmp_path):
     frame = pd.DataFrame({"overlap, k = 100": [0.5], "model": ["m"], "R@5, pre": [0.1], "something else": [1]})
-    write_html(frame, tmp_path / "t.html", "Title", "Note.")
+    write_page(frame, tmp_path / "t.html", "Title", "", "Note.")
     page = (tmp_path / "t.html").read_text()
-    definition = "k-NN overlap ratio (KNOR): share of an image&#39;s k nearest neighbours that are kept"
+    definition = "k-NN overlap ratio (KNOR): share of an image&#39;s k nearest neighbours that are preserved"
     button, unit = '<button type="button">{}</button>', "<small>share, 0 to 1</small></th>"
-    assert f'title="{definition}; higher: more is kept">{button.format("overlap, k = 100")}{unit}' in page
+    assert f'title="{definition}; higher: more is preserved">{button.format("overlap, k = 100")}{unit}' in page
     assert f'<th scope="col" title="model of the study">{button.format("model")}</th>' in page
     assert f'among the r nearest; higher: more is found">{button.format("R@5, pre")}{unit}' in page
     assert f'<th scope="col" class="number">{button.format("something else")}</th>' in page
@@ -61,8 +63,8 @@ def test_adjusted_p_values_are_bounds_where_what_they_adjust_is(tmp_path):
     frame = pd.DataFrame({"p": [0.01, 0.4, np.nan], "p_at_floor": [True, False, False], "q": [0.02, 0.4, np.nan]})
     assert p_values(frame, "p").tolist() == ["<= 0.01", "0.4", None]
     assert p_values(frame, "q", "p_at_floor").tolist() == ["<= 0.02", "0.4", None]
-    write_html(pd.DataFrame({"n": [1, 2, 3], "p": p_values(frame, "p")}), tmp_path / "t.html", "Title", "Note.")
-    assert "<td>&lt;= 0.01</td>" in (tmp_path / "t.html").read_text()
+    write_page(pd.DataFrame({"n": [1, 2, 3], "p": p_values(frame, "p")}), tmp_path / "t.html", "Title", "", "Note.")
+    assert '<td class="number">&lt;= 0.01</td>' in (tmp_path / "t.html").read_text()
 
 
 def test_reported_numbers_stand_beside_the_papers_models_only():
@@ -89,6 +91,7 @@ def overlap_summary(path, model, overlap):
     row = {"dataset": "vizwiz", "n": 1131, "model": model, "metric": "euclidean", "k": 10, "overlap": overlap}
     row |= {
         "low": overlap - 0.01,
+        "std": 0.1,
         "high": overlap + 0.01,
         "chance": 10 / 1130,
         "null_low": 0.0,
@@ -104,17 +107,20 @@ def overlap_summary(path, model, overlap):
 def test_the_overlap_table_of_the_papers_study_carries_its_numbers(tmp_path):
     paths = [overlap_summary(tmp_path / "a", "llava", 0.44), overlap_summary(tmp_path / "b", "mine", 0.2)]
     spec = {"checkpoints": {"llava": "llava-hf/llava-1.5-7b-hf", "mine": "x"}, "confidence": 0.95, "permutations": 200}
-    out = {name: tmp_path / name for name in ("csv", "html", "finding")}
-    tabulate_overlap.run(summaries=paths, **out, spec=spec)
-    table = pd.read_csv(out["csv"])
+    make_exhibit.run("figure3", results=tmp_path, inputs=[f"summaries={path}" for path in paths], settings=spec)
+    table, page, caption = (
+        pd.read_csv(tmp_path / "tables/figure3.csv"),
+        (tmp_path / "tables/figure3.html").read_text(),
+        (tmp_path / "tables/figure3.rst").read_text(),
+    )
     assert table["overlap_reported"].tolist()[0] == 0.534
     assert np.isnan(table["overlap_reported"].tolist()[1])
-    assert "<td>0.440 [0.430, 0.450]</td>" in out["html"].read_text()
-    assert ">0.534<" in out["html"].read_text()
-    assert ">&lt;= 0.005<" in out["html"].read_text()
-    assert "copies" not in out["finding"].read_text()
-    assert "**llava** keeps this share of the 10 nearest neighbours by Euclidean distance" in out["finding"].read_text()
-    assert "0.44 [0.43, 0.45] on vizwiz (chance 0.01, p <= 0.005)" in out["finding"].read_text()
+    assert '<td class="number">0.440 [0.430, 0.450]</td>' in page
+    assert ">0.534<" in page
+    assert ">&lt;= 0.005<" in page
+    assert "copies" not in caption
+    assert "**llava** keeps this share of the 10 nearest neighbours by Euclidean distance" in caption
+    assert "0.44 [0.43, 0.45] on vizwiz (chance 0.01, p <= 0.005)" in caption
 
 
 @pytest.mark.parametrize(
@@ -137,19 +143,20 @@ def test_the_papers_retrieval_stands_beside_the_whole_of_cub_only(tmp_path, data
             row |= {f"{name}{end}": value for end in ("", "_low", "_high")}
         rows.append(row)
     pd.DataFrame(rows).to_parquet(tmp_path / "s")
-    out = {name: tmp_path / name for name in ("csv", "html", "finding")}
     checkpoints = {"llava": "llava-hf/llava-1.5-7b-hf"}
     spec = {"metric": "euclidean", "recall": [1, 5], "overlap_k": 9, "checkpoints": checkpoints, "confidence": 0.9}
-    tabulate_retrieval.run(summaries=[tmp_path / "s"], **out, spec=spec)
-    value = pd.read_csv(out["csv"])["recall_at_1_reported"][0]
+    settings = table2.Settings(**spec)
+    table = table2.table(settings, [tmp_path / "s"])
+    value = table["recall_at_1_reported"][0]
     assert value == reported if reported else np.isnan(value)
-    page = out["html"].read_text()
-    assert ("R@1, pre, reported" in page) == bool(reported)
-    assert (">0.0834<" in page) == bool(reported)
-    assert "<td>0.300 [0.300, 0.300]</td>" in page
-    assert page.index("partial rho, pre") < page.index("raw rho, pre")
-    assert "R@5 by Euclidean distance goes from 0.500 [0.500, 0.500] to 0.500" in out["finding"].read_text()
-    assert "90% interval for the population" in out["finding"].read_text()
+    page = table2.page(table, settings)
+    assert ("R@1, before, reported" in page) == bool(reported)
+    assert page.get("R@1, before, reported", [None])[0] == (f"{reported:.4f}" if reported else None)
+    assert page["overlap, k = 9"].tolist() == ["0.300 [0.300, 0.300]"]
+    assert page["partial rho, before"].tolist() == ["0.05 [0.05, 0.05]"]
+    findings = "\n".join(table2.findings(table, settings))
+    assert "R@5 by Euclidean distance goes from 0.500 [0.500, 0.500] to 0.500" in findings
+    assert "90% interval for the population" in findings
 
 
 def test_neighbour_lists_come_back(tmp_path):
@@ -181,6 +188,27 @@ def test_seeds_are_fixed_and_differ_by_purpose():
 def test_copies_are_told_in_a_sentence():
     table = pd.DataFrame({"dataset": ["a", "b", "c"], "n": [31, 9, 60], "images": [60, 9, 60], "copies": [29, 0, 30]})
     assert about_copies(table) == [
-        "On a, 29 of 60 images are copies of another and left out.",
-        "On c, 30 of 60 images are copies of another, and counted like all others.",
+        "- On a, 29 of 60 images are copies of another and left out.",
+        "- On c, 30 of 60 images are copies of another, and counted like all others.",
     ]
+
+
+def test_cells_hold_values_with_their_intervals_words_and_bounds():
+    table = pd.DataFrame({"metric": ["euclidean"], "overlap": [0.5], "overlap_low": [0.4], "overlap_high": [0.6]})
+    table = table.assign(overlap_p=0.005, overlap_p_at_floor=True, null_low=0.01, null_high=0.02, chance=0.1234)
+    shown = cells(table, ["metric", "overlap", "overlap_p", "null", "chance", "classes"])
+    assert {title: values.tolist() for title, values in shown.items()} == {
+        "metric": ["Euclidean distance"],
+        "overlap": ["0.500 [0.400, 0.600]"],
+        "overlap, p": ["<= 0.005"],
+        "by permutation": ["0.010 to 0.020"],
+        "chance": ["0.123"],
+    }
+
+
+def test_a_column_is_known_by_its_name_its_numbers_and_its_suffix():
+    assert column("recall_at_5").title == "R@r"
+    assert column("overlap_k100_low").help.startswith("lower end of the interval: overlap of the k nearest")
+    assert column("recall_at_1_change_reported").title == "R@r, change, reported"
+    assert column("nobody") is None
+    assert titled("R@5, before").unit == "share, 0 to 1"

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from specs import PLAIN_FIGURES, checked
 
 from lossmap.data.manifest import Manifest, make_table, write_manifest
 from lossmap.study.steps import make_exhibit, score_answers, score_choices
@@ -37,8 +38,9 @@ def run(folder, step, rows, predictions, **spec):
     """Score predictions, a frame, against questions. Returns the scores and the summary."""
     predictions.to_parquet(folder / "predictions.parquet")
     out = {"scores": folder / "scores.parquet", "summary": folder / "summary.parquet"}
-    questions = save_questions(folder, rows)
-    step.run(predictions=folder / "predictions.parquet", questions=questions, **out, spec=SPEC | spec)
+    questions, name = save_questions(folder, rows), step.__name__.rpartition(".")[2]
+    settings = {key: value for key, value in (SPEC | spec).items() if key != "score" or step is score_answers}
+    step.run(predictions=folder / "predictions.parquet", questions=questions, **out, spec=checked(name, settings))
     return pd.read_parquet(out["scores"]), pd.read_parquet(out["summary"])
 
 
@@ -66,7 +68,8 @@ def tabulate(folder, *, score="vqa_accuracy", **summaries):
     for task, summary in summaries.items():
         summary.to_parquet(folder / f"{task}.parquet")
         inputs.append(f"{task}={folder / task}.parquet")
-    make_exhibit.run("scores", results=folder, inputs=inputs, settings={"score": score, "confidence": 0.95})
+    settings = {"score": score, "confidence": 0.95}
+    make_exhibit.run("scores", results=folder, inputs=inputs, settings=settings, spec=PLAIN_FIGURES)
     table, page, caption = (folder / f"tables/scores.{ending}" for ending in ("csv", "html", "rst"))
     return pd.read_csv(table), page.read_text(), caption.read_text()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_training import NOISY, PLAIN, weights_of
+from specs import checked
 from toy_store import embeddings, write_store
 
 from lossmap.errors import LossmapError
@@ -44,9 +45,11 @@ def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy")
     write_store(folder / "toy.json", *embeddings(300), parts=[77])
     spec = {"connectors": {"own": {"kind": "own"}}, "seed": 3}
-    measure_statistics.run(embeddings=folder / "toy.json", reconstructors=folder, spec=spec)
+    measure_statistics.run(
+        embeddings=folder / "toy.json", reconstructors=folder, spec=checked("measure_statistics", spec)
+    )
     spec |= {"held_out": 0.2, "shares": [25, 50, 100]}
-    fit_linear.run(embeddings=folder / "toy.json", reconstructors=folder, spec=spec)
+    fit_linear.run(embeddings=folder / "toy.json", reconstructors=folder, spec=checked("fit_linear", spec))
     return folder
 
 
@@ -72,7 +75,9 @@ def environment(threads=1):
 
 
 def test_the_step_writes_a_reconstructor_and_its_history(toy, tmp_path, capsys):
-    train_reconstructor.run(**arguments(toy, tmp_path, share=50), spec=spec_of(PLAIN, share=50))
+    train_reconstructor.run(
+        **arguments(toy, tmp_path, share=50), spec=checked("train_reconstructor", spec_of(PLAIN, share=50))
+    )
     assert written(tmp_path) == ["r.history.csv", "r.safetensors"]
     rows = list(csv.DictReader((tmp_path / "r.history.csv").open()))
     columns = ["step", "epoch", "learning_rate", "train_loss", "held_out_loss", "images", "converged"]
@@ -94,7 +99,7 @@ def test_the_step_writes_a_reconstructor_and_its_history(toy, tmp_path, capsys):
 
 def test_defaults_fit_any_number_of_images(toy, tmp_path, capsys):
     spec = spec_of(PLAIN, share=25, epochs=None, batch=None, learning_rate=None)
-    train_reconstructor.run(**arguments(toy, tmp_path, share=25), spec=spec)
+    train_reconstructor.run(**arguments(toy, tmp_path, share=25), spec=checked("train_reconstructor", spec))
     _, architecture = load_reconstructor(tmp_path / "r.safetensors")
     assert architecture["converged"]
     assert architecture["learning_rate"] in [rate for rate, _ in architecture["trials"]]
@@ -111,7 +116,7 @@ def test_networks_share_the_ridge_that_they_begin_from(toy, tmp_path):
     paths = arguments(toy, tmp_path)
     for name in ("one", "two"):
         paths["reconstructor"] = tmp_path / f"{name}-100.safetensors"
-        train_reconstructor.run(**paths, spec=spec_of(PLAIN, epochs=1))
+        train_reconstructor.run(**paths, spec=checked("train_reconstructor", spec_of(PLAIN, epochs=1)))
     rungs = load_rungs(tmp_path, ["ridge", "one", "two"], [100], Statistics.load(paths["statistics"]))
     assert rungs[0].module is rungs[1].module.ridge is rungs[2].module.ridge
     assert [rung.converged for rung in rungs] == [True, False, False]
@@ -119,7 +124,7 @@ def test_networks_share_the_ridge_that_they_begin_from(toy, tmp_path):
 
 
 def test_another_ridge_than_it_was_trained_from_is_an_error(toy, tmp_path):
-    train_reconstructor.run(**arguments(toy, tmp_path), spec=spec_of(PLAIN))
+    train_reconstructor.run(**arguments(toy, tmp_path), spec=checked("train_reconstructor", spec_of(PLAIN)))
     shutil.copy(tmp_path / "ridge-25.safetensors", tmp_path / "ridge-100.safetensors")
     with pytest.raises(LossmapError, match=r"was trained from .*ridge-100.safetensors, which has another"):
         load_reconstructor(tmp_path / "r.safetensors")
@@ -136,7 +141,9 @@ def test_memory_does_not_change_the_weights(toy, tmp_path):
     made = []
     for name, memory in (("held", 10**9), ("streamed", 0)):
         (tmp_path / name).mkdir()
-        train_reconstructor.run(**arguments(toy, tmp_path / name), spec=spec_of(PLAIN, memory=memory))
+        train_reconstructor.run(
+            **arguments(toy, tmp_path / name), spec=checked("train_reconstructor", spec_of(PLAIN, memory=memory))
+        )
         made.append(load_tensors(tmp_path / name / "r.safetensors"))
     (held, told), (streamed, other) = made
     assert held.keys() == streamed.keys()
@@ -146,7 +153,7 @@ def test_memory_does_not_change_the_weights(toy, tmp_path):
 
 def test_a_network_states_its_key_and_who_made_it(toy, tmp_path):
     spec = spec_of(PLAIN)
-    train_reconstructor.run(**arguments(toy, tmp_path), spec=spec)
+    train_reconstructor.run(**arguments(toy, tmp_path), spec=checked("train_reconstructor", spec))
     _, told = load_tensors(tmp_path / "r.safetensors")
     assert told["key"] == {
         "product": "networks",
@@ -163,7 +170,7 @@ def test_a_killed_run_ends_in_the_same_bytes(toy, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()
-    train_reconstructor.run(**arguments(toy, whole), spec=spec)
+    train_reconstructor.run(**arguments(toy, whole), spec=checked("train_reconstructor", spec))
     # The threads are the spec's, not the environment's.
     process = subprocess.Popen(
         [sys.executable, *command(toy, cut, spec)], env=environment(2), stderr=subprocess.DEVNULL
@@ -176,7 +183,7 @@ def test_a_killed_run_ends_in_the_same_bytes(toy, tmp_path):
     assert process.wait() == -signal.SIGKILL
     assert load_tensors(state)[1]["progress"]["step"] >= 20
     assert not (cut / "r.safetensors").exists()
-    train_reconstructor.run(**arguments(toy, cut), spec=spec)
+    train_reconstructor.run(**arguments(toy, cut), spec=checked("train_reconstructor", spec))
     for name in ("r.safetensors", "r.history.csv"):
         assert (whole / name).read_bytes() == (cut / name).read_bytes()
     assert written(cut) == ["r.history.csv", "r.safetensors"]
@@ -187,7 +194,7 @@ def test_two_processes_do_what_one_does(toy, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
-    train_reconstructor.run(**arguments(toy, one), spec=spec)
+    train_reconstructor.run(**arguments(toy, one), spec=checked("train_reconstructor", spec))
     spec["training"] = spec["training"] | {"processes": 2}
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
@@ -213,13 +220,20 @@ def test_two_processes_do_what_one_does(toy, tmp_path):
 
 def test_faults_of_the_input_are_named(toy, tmp_path):
     with pytest.raises(LossmapError, match="toy.json: 60 training images are fewer than one batch of 61"):
-        train_reconstructor.run(**arguments(toy, tmp_path, share=25), spec=spec_of(PLAIN, share=25, batch=61))
+        train_reconstructor.run(
+            **arguments(toy, tmp_path, share=25),
+            spec=checked("train_reconstructor", spec_of(PLAIN, share=25, batch=61)),
+        )
     other = write_store(tmp_path / "toy.json", *embeddings(300, seed=1))
     with pytest.raises(LossmapError, match="toy.json: the statistics .* were measured on another store"):
-        train_reconstructor.run(**arguments(toy, tmp_path) | {"embeddings": other}, spec=spec_of(PLAIN))
+        train_reconstructor.run(
+            **arguments(toy, tmp_path) | {"embeddings": other}, spec=checked("train_reconstructor", spec_of(PLAIN))
+        )
     assert not (tmp_path / "r.safetensors").exists()
     with pytest.raises(LossmapError, match="processes is 2, but 1 were started"):
-        train_reconstructor.run(**arguments(toy, tmp_path), spec=spec_of(PLAIN, processes=2))
+        train_reconstructor.run(
+            **arguments(toy, tmp_path), spec=checked("train_reconstructor", spec_of(PLAIN, processes=2))
+        )
 
 
 def test_a_job_imports_no_compiler():

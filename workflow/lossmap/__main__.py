@@ -77,14 +77,32 @@ def parser_of(step: str, run) -> argparse.ArgumentParser:
             continue
         parser.add_argument(
             f"--{name.replace('_', '-')}",
-            type=json.loads if kind is dict else kind,
+            type=_reader(kind),
             nargs="+" if many else None,
             required=required,
             default=None if required else parameter.default,
-            metavar="JSON" if kind is dict else kind.__name__.upper(),
+            metavar="JSON" if _is_json(kind) else kind.__name__.upper(),
             help=None if required else f"default: {parameter.default}",
         )
     return parser
+
+
+def _is_json(kind: type) -> bool:
+    return kind is dict or hasattr(kind, "model_validate_json")
+
+
+def _reader(kind: type):
+    """How an option is read: settings are checked by what defines them, so that a job starts with all that it needs."""
+    if not hasattr(kind, "model_validate_json"):
+        return json.loads if kind is dict else kind
+
+    def read(text: str):
+        try:
+            return kind.model_validate_json(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{kind.__name__}: {error}") from None
+
+    return read
 
 
 def read_options(step: str, run, arguments: list[str]) -> tuple[list, dict]:

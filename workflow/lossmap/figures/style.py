@@ -1,5 +1,6 @@
 """One look for all figures: readable in print, and by the colour-blind."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axis import Axis
 from matplotlib.container import ErrorbarContainer
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 # Colours that stay apart for every common colour vision, and markers so that colour is never the only sign.
@@ -19,8 +21,9 @@ NOT_CONVERGED = {"linestyle": "none", "marker": "x", "color": COLOURS[3], "marke
 KEPT, LOST = COLOURS[0], COLOURS[1]
 
 
-def use_style() -> None:
-    """Set the look. Called once by each step that draws."""
+def use_style(palette: str = "colorblind") -> None:
+    """Set the look. Called once by each step that draws. palette: of seaborn, by name."""
+    COLOURS[:] = sns.color_palette(palette).as_hex()
     sns.set_theme(context="paper", style="ticks", palette=COLOURS, font_scale=1.1)
     # Type 42 embeds fonts as text; a fixed salt and no date make the same figure the same file.
     mpl.use("agg")
@@ -72,6 +75,26 @@ def legends_below(row: Iterable[plt.Axes]) -> None:
         # Five and a half lines below the panel: clear of the axis' numbers and name, however high the panel is.
         where = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 5.5}
         panel.legend(handles, labels, ncols=2, frameon=False, fontsize=7, **where)
+
+
+def rename(figure: plt.Figure, names: dict[str, str]) -> None:
+    """Call what a figure shows otherwise, wherever it stands as a word: in titles, legends, labels of ticks."""
+    if not names:
+        return
+    words = re.compile("|".join(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])" for name in names))
+
+    def other(text: str) -> str:
+        return words.sub(lambda found: names[found[0]], text)
+
+    ticks = set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        labels = [label.get_text() for label in axis.get_ticklabels()]
+        if any(words.search(label) for label in labels):
+            axis.set_ticks(axis.get_ticklocs(), [other(label) for label in labels])
+        ticks |= set(axis.get_ticklabels())
+    for text in figure.findobj(Text):
+        if text not in ticks:
+            text.set_text(other(text.get_text()))
 
 
 def save(figure: plt.Figure, pdf: Path, png: Path) -> None:

@@ -22,10 +22,15 @@ def html_of(text: str) -> str:
     from docutils.core import publish_parts
 
     how = {"file_insertion_enabled": False, "raw_enabled": False, "initial_header_level": 2}
-    return publish_parts(text, writer_name="html5", settings_overrides=how)["body"]
+    return publish_parts(text, writer="html5", settings_overrides=how)["body"]
 
 
 def _plain(line: str) -> str:
     """A line in which names that end in an underscore are no references."""
     parts = re.split(r"(``.*?``)", line)
     return "".join(part if part.startswith("``") else re.sub(r"(?<=\w)_(?=\W|$)", r"\\_", part) for part in parts)
+
+
+def findings_of(text: str) -> str:
+    """A caption without its first paragraph, which says what is shown."""
+    return text.partition("\n\n")[2]

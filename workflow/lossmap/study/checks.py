@@ -15,7 +15,7 @@ from lossmap.errors import LossmapError, study_file
 from lossmap.measures.vqa_accuracy import ENOUGH
 from lossmap.reconstruct.sizes import batch_size, share_sizes
 from lossmap.study.control_checks import configuration_here
-from lossmap.study.settings import measured_datasets, neighbours_wanted
+from lossmap.study.derived import measured_datasets, neighbours_wanted
 from lossmap.study.sources import is_made
 from lossmap.vlm.foreign_formats import json_object
 from lossmap.vlm.input_size import shape_problems

@@ -9,8 +9,9 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-# What these compute is known from the embeddings that a step reads: their key holds the family and its version.
-GUARDED = ("lossmap.vlm.families", "lossmap.vlm.recompute")
+# What these compute is known otherwise: from the embeddings that a step reads, whose key holds the family and its version;
+# and from the settings that it is given, which its rule holds.
+GUARDED = ("lossmap.vlm.families", "lossmap.vlm.recompute", "lossmap.study.specs")
 
 
 def code_hash(step: str) -> str:
@@ -22,8 +23,18 @@ def code_hash(step: str) -> str:
     computed: not on comments, blank lines, docstrings or annotations of types, so that a better explanation reruns
     nothing.
     """
+    return _hash_of(f"lossmap.study.steps.{step}")
+
+
+def exhibit_hash(kind: str) -> str:
+    """The same of an exhibit's module, and of the step that makes all of them."""
+    return _hash_of("lossmap.study.steps.make_exhibit", f"lossmap.study.exhibits.{kind}")
+
+
+def _hash_of(*modules: str) -> str:
     seen: dict[str, bytes] = {}
-    _collect(f"lossmap.study.steps.{step}", seen)
+    for module in modules:
+        _collect(module, seen)
     lines = b"\n".join(name.encode() + b" " + digest for name, digest in sorted(seen.items()))
     return hashlib.sha256(lines).hexdigest()[:16]
 

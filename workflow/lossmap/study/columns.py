@@ -177,6 +177,12 @@ SUFFIXES = {
 }
 
 
+def define(name: str, about: Column) -> None:
+    """Add a column that a single exhibit has. Raises: ValueError if the name is taken by another."""
+    if COLUMNS.setdefault(name, about) != about:
+        raise ValueError(f"column {name}: means something else already: {COLUMNS[name].help}")
+
+
 def column(name: str) -> Column | None:
     """What a column means, by its name in a CSV file; None if that is not known.
 
@@ -193,9 +199,9 @@ def column(name: str) -> Column | None:
 
 
 def titled(title: str) -> Column | None:
-    """What a column of a page means, by its title up to the first comma; None if that is not known."""
+    """What a column of a page means, by its title, or its title up to the first comma; None if that is not known."""
     wanted = re.sub(r"^R@\d+", "R@r", title)
-    exact = {about.title: about for about in COLUMNS.values()}
+    exact = {about.title: about for about in reversed(COLUMNS.values())}  # of several, the first
     parts = {part.title: part for base in exact.values() for part in (_part(base, suffix) for suffix in SUFFIXES)}
     return exact.get(wanted) or parts.get(wanted) or exact.get(wanted.split(",")[0])
 

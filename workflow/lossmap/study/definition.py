@@ -380,6 +380,17 @@ class Statistics(Section):
     seed: Seed = 0
 
 
+class Figures(Section):
+    """How figures look."""
+
+    scale: float = Field(1.0, ge=0.5, le=4, description="of width and height; type keeps its size")
+    palette: Literal[
+        *("colorblind", "deep", "muted", "bright", "pastel", "dark"),
+        *("tab10", "Set1", "Set2", "Set3", "Dark2", "Paired", "Accent"),
+    ] = Field("colorblind", description="of seaborn, by name; the default is safe for the colour-blind")
+    names: dict[Name, Annotated[str, Field(min_length=1)]] = Field({}, description="model -> what figures call it")
+
+
 class Study(Section):
     """A study: which models, which datasets, which measures."""
 
@@ -413,3 +424,4 @@ class Study(Section):
         [], description="pairs of models, a base and what was tuned from it, whose differences are measured"
     )
     statistics: Statistics = section("of every interval", Statistics)
+    figures: Figures = section("how figures look", Figures)

@@ -5,7 +5,8 @@ Such a module has
     TOPIC    one of TOPICS: where the report shows it
     PAPER    its counterpart in the paper, or None
     ABOUT    what is shown, in reStructuredText, with {fields} of its settings
-    COLUMNS  the columns of its CSV file, by their names in `lossmap.study.columns`, without suffixes
+    COLUMNS  the columns of its CSV file, by their names in `lossmap.study.columns`, without suffixes; names that only
+             it has, it defines there (`columns.define`)
     Settings its settings, a `Spec`
     needs(study, ...)           the files that it is made of, below results/STUDY: name -> paths; {} if a study lacks it
     table(settings, **files)    what it shows, as a table of numbers and words: the CSV file
@@ -56,6 +57,16 @@ class Exhibit:
     @property
     def figures(self) -> list[str]:
         return figure_names(self.module, self.name, self.settings)
+
+    @property
+    def title(self) -> str:
+        """What it shows, and of what, where there are several of its kind."""
+        return " ".join([self.module.TITLE, *([f"({self.name.partition('-')[2]})"] if "-" in self.name else [])])
+
+    def files(self, top: str) -> list[str]:
+        """Its table, caption, page and figures, in the folder of a study's results."""
+        tables = [f"{top}/tables/{self.name}.{ending}" for ending in ("csv", "rst", *["html"] * self.has_page)]
+        return tables + [f"{top}/figures/{name}.{ending}" for name in self.figures for ending in ("pdf", "png")]
 
     @property
     def kind(self) -> str:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from lossmap.errors import LossmapError
 from lossmap.study.products import product_key
 from lossmap.study.provenance import provenance
+from lossmap.study.specs import Generate
 from lossmap.vlm.generation import LanguageSide, load_language_side
 from lossmap.vlm.stored import open_embeddings
 
@@ -45,10 +46,10 @@ class Asked:
     provenance: dict
 
 
-def open_asked(embeddings: Path, spec: dict, step: str, product: str, threads: int) -> Asked:
+def open_asked(embeddings: Path, spec: Generate, step: str, product: str, threads: int) -> Asked:
     """Open a store and load the language side of the model that made it, on the GPU where there is one.
 
-    Parameters: embeddings, the store's index; spec, with checkpoint, revision, image_size, compute_dtype; step, which
+    Parameters: embeddings, the store's index; spec, of the model and how it speaks; step, which
         asks; product, a name in `lossmap.study.products`; threads, of torch.
     Raises: LossmapError if the store was made by another checkpoint, revision or image_size; as `load_language_side`.
     """
@@ -56,7 +57,7 @@ def open_asked(embeddings: Path, spec: dict, step: str, product: str, threads: i
     device = "cuda" if torch.cuda.is_available() else "cpu"
     store = open_embeddings(embeddings, device)
     made = store.attrs["key"]
-    model = {key: spec[key] for key in ("checkpoint", "revision", "image_size")}
+    model = spec.model_dump(include={"checkpoint", "revision", "image_size"})
     other = [f"{key}: {made[key]!r} there, {value!r} here" for key, value in model.items() if made[key] != value]
     if other:
         raise LossmapError.listing(
@@ -64,10 +65,10 @@ def open_asked(embeddings: Path, spec: dict, step: str, product: str, threads: i
             other,
             "Extract them again, or name the model that made them.",
         )
-    language = load_language_side(**model, dtype=spec["compute_dtype"], device=device)
+    language = load_language_side(**model, dtype=spec.compute_dtype, device=device)
     # The index holds the digests of all parts.
     digest = hashlib.sha256(Path(embeddings).read_bytes()).hexdigest()
-    told = {"spec": spec, "revision": language.revision, "store": digest}
+    told = {"spec": spec.plain(), "revision": language.revision, "store": digest}
     key = product_key(product, language.model_type) | told
     return Asked(store, language, key, provenance(step, device=device))
 

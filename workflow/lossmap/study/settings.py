@@ -7,20 +7,13 @@ from pydantic import ValidationError
 from lossmap.data.sources import entry_problems, input_paths
 from lossmap.errors import LossmapError, study_file
 from lossmap.study.control_checks import control_problems
-from lossmap.study.definition import ALL, OWN, Study
+from lossmap.study.definition import ALL, Study
+from lossmap.study.derived import BEHAVIOUR, EXAMPLES, examples_of
 from lossmap.study.reading import placed
 from lossmap.study.sources import MADE, is_made
 from lossmap.study.wording import faults_of, nearest
 from lossmap.vlm.checkpoint_check import checkpoint_problems, configuration_problems
 from lossmap.vlm.checkpoints import SHIPPED, known_configuration, local_checkpoint
-
-# What a model is asked about a dataset -> the formats whose datasets have what is needed to score it.
-BEHAVIOUR = {
-    "captions": ("karpathy", "coco"),
-    "answers": ("vizwiz_grounding", "vqav2"),
-    "choices": ("seedbench", "foodieqa"),
-}
-EXAMPLES = 4  # of each model, dataset and task, at least: highest and lowest loss of right and of wrong answers
 
 
 def check_study(
@@ -62,79 +55,6 @@ def check_study(
             f"Mend {source or study_file()}. The comments of the default study, config.yaml, explain every key.",
         )
     return config
-
-
-def measured_datasets(config: dict) -> list[str]:
-    """The datasets whose embeddings a study measures."""
-    reconstruction = config.get("reconstruction")
-    return list(
-        dict.fromkeys(
-            [
-                *config["overlap"]["datasets"],
-                *config["retrieval"]["datasets"],
-                *([reconstruction["train"], reconstruction["ladder"]] if reconstruction else []),
-                *(reconstruction["evaluate"] if reconstruction else []),
-                *(name for section in (*BEHAVIOUR, "geometry", "galleries") for name in config[section]["datasets"]),
-            ]
-        )
-    )
-
-
-def examples_of(config: dict) -> list[tuple[str, str]]:
-    """Task and dataset of each table of examples: what was predicted where losses are measured; the images alone where
-    nothing was."""
-    measured = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
-    told = [(task, dataset) for task in BEHAVIOUR for dataset in config[task]["datasets"] if dataset in measured]
-    asked = {dataset for _, dataset in told}
-    return told + [("images", dataset) for dataset in measured if dataset not in asked]
-
-
-def connectors_of(reconstruction: dict) -> dict[str, dict]:
-    """Name -> settings: a model's own connector and the controls."""
-    controls = {
-        name: {key: value for key, value in control.items() if key != "networks"}
-        for name, control in reconstruction["controls"].items()
-    }
-    return {OWN: {"kind": OWN}, **controls}
-
-
-def networks_of(reconstruction: dict, model: str, connector: str = OWN) -> list[str]:
-    """The networks that are trained to undo a connector of a model."""
-    chosen = ALL if connector == OWN else reconstruction["controls"][connector].get("networks", [])
-    return [
-        name
-        for name, network in reconstruction["networks"].items()
-        if model in network.get("models", [model]) and (chosen == ALL or name in chosen)
-    ]
-
-
-def part_ranges(images: int, size: int) -> list[tuple[int, int, str]]:
-    """First image, stop and file name of every part of a store."""
-    starts = [(first, min(first + size, images)) for first in range(0, images, size)]
-    return [(first, stop, f"part-{first:06d}-{stop:06d}.zarr") for first, stop in starts]
-
-
-def most_neighbours(config: dict, dataset: str) -> int:
-    """How many neighbours of each image of a dataset the study needs."""
-    return max(k for _, k in neighbours_wanted(config, dataset))
-
-
-def neighbours_wanted(config: dict, dataset: str) -> list[tuple[str, int]]:
-    """Each number of neighbours that the study asks of a dataset, with the key that asks for it."""
-    wanted = []
-    if dataset in config["overlap"]["datasets"]:
-        wanted += [("overlap: k", k) for k in config["overlap"]["k"]]
-    if dataset in config["retrieval"]["datasets"]:
-        wanted += [("retrieval: recall", k) for k in config["retrieval"]["recall"]]
-        wanted.append(("retrieval: overlap_k", config["retrieval"]["overlap_k"]))
-    if dataset in config["geometry"]["datasets"]:
-        wanted += [("geometry: k", k) for k in config["geometry"]["k"]]
-        wanted.append(("geometry: its intrinsic dimension", 2))
-    if dataset in config["galleries"]["datasets"]:
-        wanted += [(f"galleries: {key}", config["galleries"][key]) for key in ("k", "shown")]
-    if config.get("figure2", {}).get("dataset") == dataset:
-        wanted.append(("figure2: k", config["figure2"]["k"]))
-    return wanted
 
 
 def is_hub_like(checkpoint: str) -> bool:
@@ -198,6 +118,11 @@ def _reference_problems(config: dict) -> list[str]:
     problems += _behaviour_problems(config)
     problems += _browser_problems(config)
     problems += _comparison_problems(config)
+    problems += [
+        f"figures: names: {name!r} is not among models{nearest(name, [*config['models']])}"
+        for name in config["figures"]["names"]
+        if name not in config["models"]
+    ]
     figure2 = config.get("figure2")
     if figure2:
         for key in ("dataset", "model"):

@@ -9,7 +9,8 @@ from lossmap.reconstruct.sizes import batch_size, round_steps, share_sizes, step
 from lossmap.reconstruct.specs import LINEAR as LINEAR_RUNGS
 from lossmap.study.cost.models import LanguageCost, VisionCost
 from lossmap.study.cost.networks import ConnectorCost, NetworkCost, connector_cost, network_cost
-from lossmap.study.settings import OWN, connectors_of, measured_datasets, networks_of, part_ranges
+from lossmap.study.definition import OWN
+from lossmap.study.derived import connectors_of, measured_datasets, networks_of, part_ranges
 from lossmap.vlm.prompts import ANSWER_TOKENS, caption_prompt
 
 BYTES = {"float16": 2, "float32": 4}

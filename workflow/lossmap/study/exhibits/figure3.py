@@ -1,7 +1,5 @@
 """Overlap of each image's nearest neighbours before and after the connector, by k (the paper's Figure 3)."""
 
-
-
 from lossmap.study.captions import POPULATION
 from lossmap.study.columns import METRICS
 from lossmap.study.exhibit import of_all
@@ -18,7 +16,18 @@ and brackets are intervals for the population of which the images are a sample; 
 what unrelated embeddings would score. Hollow marks on dotted lines, where there are any, are the paper's values, which
 count each image among its own neighbours."""
 COLUMNS = ("dataset", "n", "images", "copies", "model", "metric", "k", "overlap", "chance", "null", "overlap_corrected")
-PAGE = ["dataset", "model", "metric", "k", "overlap", "chance", "overlap_p", "overlap_corrected", "overlap_reported", "n"]
+PAGE = [
+    "dataset",
+    "model",
+    "metric",
+    "k",
+    "overlap",
+    "chance",
+    "overlap_p",
+    "overlap_corrected",
+    "overlap_reported",
+    "n",
+]
 NOTE = (
     "Share of an image's k nearest neighbours (mean-pooled embeddings, by Euclidean distance or cosine) "
     "that are the same before and after the connector, the image itself left out: mean and {s.confidence:.0%} "

@@ -72,7 +72,13 @@ def _of_model(settings, model, path, classes):
                 hits = np.isin(near, other[query])
             for rank, (image, hit) in enumerate(zip(ids[near], hits, strict=True), start=1):
                 row = {"dataset": settings.dataset, "model": model, "which": which, "query": ids[query]}
-                yield row | {"overlap": overlap[query], "stage": stage, "rank": rank, "image_id": image, "hit": bool(hit)}
+                yield row | {
+                    "overlap": overlap[query],
+                    "stage": stage,
+                    "rank": rank,
+                    "image_id": image,
+                    "hit": bool(hit),
+                }
 
 
 def chosen(overlap):
@@ -123,6 +129,8 @@ def _gallery(model, table, settings, files):
         sides = [group[group["stage"] == stage] for stage in STAGES]
         pictures = [[picture(image) for image in side["image_id"]] for side in sides]
         rows.append(Row(about, picture(query), *pictures, *(side["hit"].tolist() for side in sides)))
-    legend = ("same class", "other class") if settings.mark == "class" else ("nearest on both sides", "on one side only")
+    legend = (
+        ("same class", "other class") if settings.mark == "class" else ("nearest on both sides", "on one side only")
+    )
     title = f"{model}: queries of highest, median and lowest overlap at k = {settings.k}, by Euclidean distance"
     return gallery(rows, title, legend)

@@ -82,7 +82,9 @@ def page(table, settings):
     rows, k, largest = [], settings.overlap_k, settings.largest
     for (dataset, model), group in table.groupby(["dataset", "model"], sort=False):
         row = {"dataset": dataset, "model": model}
-        shown = [(f"R@{r}, {name}", stage, f"recall_at_{r}", 3) for r in settings.recall for stage, name in STAGES.items()]
+        shown = [
+            (f"R@{r}, {name}", stage, f"recall_at_{r}", 3) for r in settings.recall for stage, name in STAGES.items()
+        ]
         shown.append((f"R@{largest}, change", "pre", f"recall_at_{largest}_change", 3))
         shown.append((f"overlap, k = {k}", "pre", f"overlap_k{k}", 3))
         shown.append(("partial rho, before", "pre", f"partial_r{largest}_overlap", 2))

@@ -5,10 +5,11 @@ from pathlib import Path
 from lossmap.data.manifest import read_table
 from lossmap.errors import LossmapError
 from lossmap.study.predictions import open_asked, predict, say
+from lossmap.study.specs import AnswerQuestions
 from lossmap.vlm.prompts import ANSWER_TOKENS, answer_prompt
 
 
-def run(*, embeddings: Path, questions: Path, answers: Path, spec: dict, threads: int = 1) -> None:
+def run(*, embeddings: Path, questions: Path, answers: Path, spec: AnswerQuestions, threads: int = 1) -> None:
     """Let a model answer every question of a dataset in its own words, greedily, from the stored embeddings.
 
     spec: checkpoint, revision, image_size, compute_dtype, batch_size, max_new_tokens (null: 32). Options, where a
@@ -23,5 +24,5 @@ def run(*, embeddings: Path, questions: Path, answers: Path, spec: dict, threads
         for row in table.itertuples()
     ]
     model = open_asked(embeddings, spec, "answer_questions", "answers", threads)
-    tokens = spec["max_new_tokens"] or ANSWER_TOKENS
-    predict("answers", asked, model, say(model.language, tokens), answers, spec["batch_size"])
+    tokens = spec.max_new_tokens or ANSWER_TOKENS
+    predict("answers", asked, model, say(model.language, tokens), answers, spec.batch_size)

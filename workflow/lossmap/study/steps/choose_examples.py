@@ -11,6 +11,7 @@ from lossmap.measures.coverage import region_means
 from lossmap.study.example_losses import best_losses, seen_boxes
 from lossmap.study.examples import choose
 from lossmap.study.scoring import SCORE_NAMES
+from lossmap.study.specs import ChooseExamples
 
 KEYS = {"captions": "image_id", "answers": "question_id", "choices": "question_id", "images": "image_id"}
 SCORES = {"captions": "cider", "answers": "accuracy", "choices": "accuracy"}
@@ -22,7 +23,7 @@ def run(
     patch_loss: Path,
     embeddings: Path,
     table: Path,
-    spec: dict,
+    spec: ChooseExamples,
     references: Path | None = None,
     predictions: Path | None = None,
     scores: Path | None = None,
@@ -39,14 +40,14 @@ def run(
     spec: model, dataset, task ("captions", "answers", "choices" or "images"), number (of examples, at most), right
     (accuracy from which an answer counts as right), relevance_threshold (share of a patch from which it is relevant).
     """
-    key = KEYS[spec["task"]]
+    key = KEYS[spec.task]
     files = pd.read_parquet(images).set_index("image_id")
     measured, losses, best, grid = best_losses(patch_loss)
     boxes = seen_boxes(embeddings, patch_loss, grid)
-    if spec["task"] == "images":
+    if spec.task == "images":
         items, texts, scores = _unasked(measured), _no_texts(measured), patch_loss
     else:
-        items, texts = _scored(predictions, scores, spec), _texts(references, spec["task"])
+        items, texts = _scored(predictions, scores, spec), _texts(references, spec.task)
     for known, ids, where in (
         (files.index, items["image_id"], images),
         (texts.index, items[key], references),
@@ -57,18 +58,18 @@ def run(
 
     error = losses["squared_error"][measured.get_indexer(items["image_id"])]
     covered = None if relevance is None else _covered(relevance, items["question_id"], error.shape, scores)
-    relevant = None if covered is None else covered >= spec["relevance_threshold"]
+    relevant = None if covered is None else covered >= spec.relevance_threshold
     if relevant is None or not relevant.any():
         items = items.assign(covered=None, relevant=None, loss=error.mean(axis=1, dtype=float))
     else:
         items = items.assign(covered=list(covered), relevant=list(relevant), loss=region_means(error, relevant))
     ranked = items[items["loss"].notna()]
-    chosen = choose(ranked, spec["number"]).assign(unranked=len(items) - len(ranked))
+    chosen = choose(ranked, spec.number).assign(unranked=len(items) - len(ranked))
     rows = measured.get_indexer(chosen["image_id"])
     chosen = chosen.assign(
-        model=spec["model"],
-        dataset=spec["dataset"],
-        task=spec["task"],
+        model=spec.model,
+        dataset=spec.dataset,
+        task=spec.task,
         reconstructor=best,
         **{name: list(values[rows]) for name, values in losses.items()},
         grid=[grid] * len(chosen),
@@ -76,29 +77,29 @@ def run(
         **{name: files.loc[chosen["image_id"], name].to_numpy() for name in ("path", "sha256", "width", "height")},
         **{name: texts.loc[chosen[key], name].to_numpy() for name in texts.columns},
     )
-    if spec["task"] == "choices":
+    if spec.task == "choices":
         letters = zip(chosen.pop("choice"), chosen["options"], strict=True)
         chosen["prediction"] = [f"{string.ascii_uppercase[choice]}. {options[choice]}" for choice, options in letters]
     chosen.to_parquet(table, index=False)
 
 
-def _scored(predictions: Path, scores: Path, spec: dict) -> pd.DataFrame:
+def _scored(predictions: Path, scores: Path, spec: ChooseExamples) -> pd.DataFrame:
     """One row per scored item: image_id, question_id, prompt, prediction or choice, score, scored (by), outcome."""
-    key, column = KEYS[spec["task"]], SCORES[spec["task"]]
+    key, column = KEYS[spec.task], SCORES[spec.task]
     said, scored = pd.read_parquet(predictions).set_index(key), pd.read_parquet(scores)
     _all_known(said.index, scored[key], predictions, scores)
-    what = {"choice": "choice"} if spec["task"] == "choices" else {"text": "prediction"}
+    what = {"choice": "choice"} if spec.task == "choices" else {"text": "prediction"}
     items = said.loc[scored[key], ["prompt", *what]].rename(columns=what).reset_index()
     items["image_id"] = scored["image_id"].to_numpy()
     items["score"] = scored[column].to_numpy(float)
-    names = pd.Series("cider", scored.index) if spec["task"] == "captions" else scored["score"]
+    names = pd.Series("cider", scored.index) if spec.task == "captions" else scored["score"]
     items["scored"] = names.map(SCORE_NAMES).to_numpy()
     if items["score"].isna().any():
         first = items[key][items["score"].isna()].iloc[0]
         raise LossmapError(f"{scores}: {key} {first} has no {column}. Delete the file and run again.")
-    if spec["task"] == "captions":
+    if spec.task == "captions":
         return items.assign(question_id=None, outcome=None)
-    return items.assign(outcome=np.where(items["score"] >= spec["right"], "right", "wrong"))
+    return items.assign(outcome=np.where(items["score"] >= spec.right, "right", "wrong"))
 
 
 def _unasked(measured: pd.Index) -> pd.DataFrame:

@@ -7,11 +7,12 @@ import numpy as np
 from lossmap.data.manifest import read_table
 from lossmap.errors import LossmapError
 from lossmap.study.predictions import open_asked, predict
+from lossmap.study.specs import ChooseOptions
 from lossmap.vlm.choices import letter_log_probabilities
 from lossmap.vlm.prompts import LETTERS, choice_prompt
 
 
-def run(*, embeddings: Path, questions: Path, choices: Path, spec: dict, threads: int = 1) -> None:
+def run(*, embeddings: Path, questions: Path, choices: Path, spec: ChooseOptions, threads: int = 1) -> None:
     """Let a model choose among each question's options: the one whose letter is the likeliest answer, the first of
     equals.
 
@@ -53,4 +54,4 @@ def run(*, embeddings: Path, questions: Path, choices: Path, spec: dict, threads
             for row in scores
         ]
 
-    predict("choices", asked, model, choose, choices, spec["batch_size"])
+    predict("choices", asked, model, choose, choices, spec.batch_size)

@@ -11,10 +11,11 @@ from lossmap.measures.neighbours import rank_neighbours
 from lossmap.measures.overlap import chance_overlap, overlap_including_self, ranking_overlap
 from lossmap.measures.ranking import Ranking
 from lossmap.study.neighbour_lists import STAGES, read_lists
+from lossmap.study.specs import CompareIndexes
 from lossmap.vlm.stored import open_embeddings
 
 
-def run(*, embeddings: Path, lists: Path, overlap: Path, summary: Path, spec: dict, threads: int = 1) -> None:
+def run(*, embeddings: Path, lists: Path, overlap: Path, summary: Path, spec: CompareIndexes, threads: int = 1) -> None:
     """Measure the k-NN overlap ratio by six indexes: all patches side by side or pooled, by distance or inner product.
 
     lists: neighbour lists of the same embeddings, which say which images are compared. spec: dataset, model, k, memory
@@ -28,17 +29,17 @@ def run(*, embeddings: Path, lists: Path, overlap: Path, summary: Path, spec: di
     per_image, means = [], []
     for index in found[0]:
         before, after = found[0][index], found[1][index]
-        for k in spec["k"]:
+        for k in spec.k:
             measured = ranking_overlap(before, after, k)
             kept, with_self = measured.values, overlap_including_self(before.first(k), after.first(k), k)
             row = {"index": index, "k": k, "overlap": kept, "overlap_with_self": with_self}
             per_image.append(pd.DataFrame({"image_id": compared.image_ids, **row}))
-            mean, low, high = measured.interval(spec["confidence"], bounds=(0, 1))
+            mean, low, high = measured.interval(spec.confidence, bounds=(0, 1))
             means.append(
                 {
-                    "dataset": spec["dataset"],
+                    "dataset": spec.dataset,
                     **compared.counts(),
-                    "model": spec["model"],
+                    "model": spec.model,
                     "index": index,
                     "k": k,
                     "overlap": mean,
@@ -55,18 +56,18 @@ def run(*, embeddings: Path, lists: Path, overlap: Path, summary: Path, spec: di
     pd.DataFrame(means).to_parquet(summary, index=False)
 
 
-def _rankings(store, images: np.ndarray, stage: str, spec: dict) -> tuple[dict[str, Ranking], float]:
+def _rankings(store, images: np.ndarray, stage: str, spec: CompareIndexes) -> tuple[dict[str, Ranking], float]:
     """Index -> ranking of these rows of the store on one side of the connector; and the share of their tokens that are
     sinks."""
-    k, n = max(spec["k"]), len(images)
+    k, n = max(spec.k), len(images)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokens, means = store[stage], store[f"{stage}_mean"].values[images]
     item_bytes = tokens.dtype.itemsize * int(np.prod(tokens.shape[1:]))
-    block = int(min(n, max(1, spec["memory"] * 2**30 // (2 * item_bytes))))  # two blocks are held at a time
+    block = int(min(n, max(1, spec.memory * 2**30 // (2 * item_bytes))))  # two blocks are held at a time
     flat = streamed_neighbours(lambda start, stop: tokens[images[start:stop]].values, n, k, block, device)
     rows = max(1, block // 4)  # float32 takes twice the space of half precision
     parts = (tokens[images[start : start + rows]].values for start in range(0, n, rows))
-    pooled = [pooled_without_sinks(part, spec["sink_ratio"]) for part in parts]
+    pooled = [pooled_without_sinks(part, spec.sink_ratio) for part in parts]
     pooled = Pooled(*(np.concatenate(parts) for parts in zip(*pooled, strict=True)))
     rankings = {
         "flat_euclidean": flat["euclidean"],

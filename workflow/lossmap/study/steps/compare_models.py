@@ -12,6 +12,7 @@ from lossmap.measures.resampling import ratio_interval
 from lossmap.measures.seeds import seed_for
 from lossmap.measures.unexplained import unexplained_difference
 from lossmap.study.neighbour_lists import STAGES, read_lists
+from lossmap.study.specs import CompareModels
 
 COPIES = "other images are copies in the one than in the other"
 SCORES = {"captions": "cider", "answers": "accuracy", "choices": "accuracy"}
@@ -20,7 +21,7 @@ SCORES = {"captions": "cider", "answers": "accuracy", "choices": "accuracy"}
 def run(
     *,
     table: Path,
-    spec: dict,
+    spec: CompareModels,
     shared: list[Path],
     lists: list[Path] | None = None,
     losses: list[Path] | None = None,
@@ -32,23 +33,23 @@ def run(
 
     lists (neighbours), losses (of patches, of each image), captions, answers, choices (scores): files in pairs, the
     base model's first, a pair for each dataset that spec names under the same key, in its order. shared: what share_pre
-    found, a file for each dataset of spec["shared"]. table: a row for each dataset, measure, metric and k. equal_pre:
+    found, a file for each dataset of spec.shared. table: a row for each dataset, measure, metric and k. equal_pre:
     share of the bytes before the connector that both models have in common; where it is 1, the towers are the same, and
     what differs is due to the connector or, in scores, to the language model.
 
     spec: base, tuned, shared, lists, losses, captions, answers, choices (datasets), k, metrics, confidence, resamples,
     seed.
     """
-    equal = {name: _equal_share(path) for name, path in zip(spec["shared"], shared, strict=True)}
+    equal = {name: _equal_share(path) for name, path in zip(spec.shared, shared, strict=True)}
     rows = []
-    for dataset, pair in _pairs(spec["lists"], lists):
+    for dataset, pair in _pairs(spec.lists, lists):
         rows += [{"dataset": dataset, **row} for row in _overlaps(*map(read_lists, pair), spec)]
-    for dataset, pair in _pairs(spec["losses"], losses):
+    for dataset, pair in _pairs(spec.losses, losses):
         rows.append({"dataset": dataset, **_loss(pair, dataset, spec)})
     for kind, files in (("captions", captions), ("answers", answers), ("choices", choices)):
-        for dataset, pair in _pairs(spec[kind], files):
+        for dataset, pair in _pairs(getattr(spec, kind), files):
             rows.append({"dataset": dataset, **_score(pair, kind, dataset, spec)})
-    models = {"base": spec["base"], "tuned": spec["tuned"]}
+    models = {"base": spec.base, "tuned": spec.tuned}
     frame = pd.DataFrame([{**models, **row, "equal_pre": equal[row["dataset"]]} for row in rows])
     frame.astype({"k": "Int64"}).to_parquet(table, index=False)
 
@@ -71,40 +72,40 @@ def _row(measure: str, n: int, values: tuple[float, float], interval, metric=Non
     return {**place, **found, "reason": reason}
 
 
-def _overlaps(base, tuned, spec: dict):
+def _overlaps(base, tuned, spec: CompareModels):
     """A row for each metric and k. Both models rank the same images, or nothing can be paired."""
     same = base.image_ids.tolist() == tuned.image_ids.tolist()
-    for metric in spec["metrics"]:
-        for k in spec["k"]:
+    for metric in spec.metrics:
+        for k in spec.k:
             each = [
                 ranking_overlap(*(lists.rankings[metric, stage] for stage in STAGES), k, parts=True)
                 for lists in (base, tuned)
             ]
             means = each[0].values.mean(), each[1].values.mean()
-            interval = (each[1] - each[0]).interval(spec["confidence"], bounds=(-1, 1)) if same else [np.nan] * 3
+            interval = (each[1] - each[0]).interval(spec.confidence, bounds=(-1, 1)) if same else [np.nan] * 3
             yield _row("overlap", len(base.image_ids), means, interval, metric, k, None if same else COPIES)
 
 
-def _loss(pair: tuple[Path, Path], dataset: str, spec: dict) -> dict:
+def _loss(pair: tuple[Path, Path], dataset: str, spec: CompareModels) -> dict:
     """FVU of each model's best reconstructor: ratios of sums, of the same images in each resample."""
     base, tuned = (frame[frame["best"]] for frame in map(pd.read_parquet, pair))
     both = _beside(base, tuned, "image_id", pair)
     errors, variances = ([both[f"{name}{end}"] for end in ("", "_tuned")] for name in ("squared_error", "variance"))
     values = [error.sum() / variance.sum() for error, variance in zip(errors, variances, strict=True)]
-    seed = seed_for(spec["seed"], "compare_models", dataset, "loss")
-    how = {"resamples": spec["resamples"], "confidence": spec["confidence"], "seed": seed}
+    seed = seed_for(spec.seed, "compare_models", dataset, "loss")
+    how = {"resamples": spec.resamples, "confidence": spec.confidence, "seed": seed}
     found = unexplained_difference(errors[1], errors[0], variances[1], other_variances=variances[0], **how)
     return _row("FVU", len(both), values, found)
 
 
-def _score(pair: tuple[Path, Path], kind: str, dataset: str, spec: dict) -> dict:
+def _score(pair: tuple[Path, Path], kind: str, dataset: str, spec: CompareModels) -> dict:
     """Mean score of all questions, or captions; images are drawn, each with all its questions."""
     column, frames = SCORES[kind], list(map(pd.read_parquet, pair))
     key = "image_id" if kind == "captions" else "question_id"
     both = _beside(*frames, key, pair)
     change = (both[f"{column}_tuned"] - both[column]).groupby(both["image_id"], sort=False).agg(["sum", "size"])
-    seed = seed_for(spec["seed"], "compare_models", dataset, kind)
-    found = ratio_interval(change["sum"], change["size"], spec["resamples"], spec["confidence"], seed)
+    seed = seed_for(spec.seed, "compare_models", dataset, kind)
+    found = ratio_interval(change["sum"], change["size"], spec.resamples, spec.confidence, seed)
     measure = "cider" if kind == "captions" else frames[0]["score"].iloc[0]
     return _row(measure, len(change), (both[column].mean(), both[f"{column}_tuned"].mean()), found)
 

@@ -13,11 +13,12 @@ from lossmap.data.images import load_image, load_mask
 from lossmap.errors import LossmapError
 from lossmap.figures.browser import LOSSES, browser_page, packed, packed_mask
 from lossmap.measures.coverage import region_means
+from lossmap.study.specs import MakeBrowser
 
 LARGEST, SMALLEST = 640, 64  # side of an image on the page, in pixels
 
 
-def run(*, examples: list[Path], page: Path, spec: dict) -> None:
+def run(*, examples: list[Path], page: Path, spec: MakeBrowser) -> None:
     """Make one page of all examples, their images and their loss maps. It opens from disk, without a network.
 
     Images are made small enough, down to 64 pixels, that the page stays below its limit of size; the log says where
@@ -26,17 +27,17 @@ def run(*, examples: list[Path], page: Path, spec: dict) -> None:
     spec: study, most (examples on the page), megabytes (of the page, at most).
     """
     rows = [row for table in examples for row in pd.read_parquet(table).itertuples()]
-    if len(rows) > spec["most"]:
+    if len(rows) > spec.most:
         raise LossmapError(
-            f"{page}: {len(rows)} examples in {len(examples)} tables, at most {spec['most']} are shown. Ask for fewer "
+            f"{page}: {len(rows)} examples in {len(examples)} tables, at most {spec.most} are shown. Ask for fewer "
             "datasets or models."
         )
     photos = {row.path: row.sha256 for row in rows}
     shown = [_shown(row, list(photos).index(row.path)) for row in rows]
-    limit = int(spec["megabytes"] * 1e6)
-    room = limit - len(browser_page(spec["study"], [], shown)) - 100 * len(photos)
+    limit = int(spec.megabytes * 1e6)
+    room = limit - len(browser_page(spec.study, [], shown)) - 100 * len(photos)
     images = [_photo(path, sha256, max(1, room // len(photos))) for path, sha256 in photos.items()]
-    text = browser_page(spec["study"], images, shown)
+    text = browser_page(spec.study, images, shown)
     if len(text.encode()) > limit:  # maps of many patches: the page is right, and nothing is left out for its size
         print(
             f"{page}: has {len(text.encode()) / 1e6:.1f} MB, more than browser: megabytes: {limit / 1e6:.1f}, with"

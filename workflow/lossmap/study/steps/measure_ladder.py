@@ -7,10 +7,11 @@ import torch
 from lossmap.reconstruct.evaluation import load_rungs
 from lossmap.reconstruct.ladder_rows import measure_ladder
 from lossmap.reconstruct.statistics import Statistics
+from lossmap.study.specs import MeasureLadder
 from lossmap.vlm.stored import open_embeddings
 
 
-def run(*, embeddings: Path, reconstructors: Path, ladder: Path, spec: dict, threads: int = 1) -> None:
+def run(*, embeddings: Path, reconstructors: Path, ladder: Path, spec: MeasureLadder, threads: int = 1) -> None:
     """Measure one model's ladder on one data set: a row per connector, rung, share of the training images, and image.
 
     reconstructors: the model's folder, with <connector>/statistics.safetensors and
@@ -20,8 +21,8 @@ def run(*, embeddings: Path, reconstructors: Path, ladder: Path, spec: dict, thr
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     store = open_embeddings(embeddings, device)
-    climbed = _climbed(reconstructors, spec["connectors"], spec["shares"], device)
-    rows = measure_ladder(store, climbed, spec["dataset"], spec["model"], spec["batch_size"], device)
+    climbed = _climbed(reconstructors, spec.connectors, spec.shares, device)
+    rows = measure_ladder(store, climbed, spec.dataset, spec.model, spec.batch_size, device)
     rows.to_parquet(ladder, index=False)
 
 

@@ -17,6 +17,7 @@ from lossmap.reconstruct.statistics import Statistics
 from lossmap.store.patch_losses import PatchLossWriter
 from lossmap.study.products import product_key
 from lossmap.study.provenance import provenance
+from lossmap.study.specs import MeasurePatchLoss
 from lossmap.vlm.stored import open_embeddings
 
 
@@ -28,7 +29,7 @@ def run(
     losses: Path,
     images: Path,
     summary: Path,
-    spec: dict,
+    spec: MeasurePatchLoss,
     threads: int = 1,
 ) -> None:
     """Measure the patch losses of one data set and model, with every rung of the model's own connector.
@@ -43,17 +44,17 @@ def run(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     statistics = Statistics.load(reconstructors / "own" / "statistics.safetensors")
     pairs = pairs_of(open_embeddings(embeddings, device), statistics, device)
-    rungs = load_rungs(reconstructors / "own", spec["rungs"], [spec["share"]], statistics, device)
+    rungs = load_rungs(reconstructors / "own", spec.rungs, [spec.share], statistics, device)
     best = best_of(rungs).rung
     image_ids, about = pairs.store["image_id"].values.tolist(), pairs.store.attrs
-    how = {name: spec[name] for name in ("rungs", "share")} | {"statistics": statistics.digest}
+    how = {"rungs": spec.rungs, "share": spec.share} | {"statistics": statistics.digest}
     key = {**product_key("patch_losses"), "embeddings": about["key"], **how}
     more = {"best": best, "key": key, "provenance": provenance("measure_patch_loss", device=device)}
     names = [rung.rung for rung in rungs]
     writer = PatchLossWriter(losses, names, image_ids, about["pre_grid"], more)
     blocks = []
     with tqdm(total=len(pairs), unit="image", desc="patch losses") as progress:
-        for batch in measure_losses(pairs, rungs, spec["batch_size"]):
+        for batch in measure_losses(pairs, rungs, spec.batch_size):
             writer.append(**batch)
             blocks.append(image_means(batch, pairs.pre_shape[1]))
             progress.update(len(batch["pre_norm"]))
@@ -61,7 +62,7 @@ def run(
     per_image = {name: np.concatenate([block[name] for block in blocks], axis=-1) for name in blocks[0]}
     variance = per_image.pop("variance")
     copies = pd.read_parquet(near_copies)
-    copied = np.isin(image_ids, copies.loc[copies["dataset"] == spec["dataset"], "image_id"])
+    copied = np.isin(image_ids, copies.loc[copies["dataset"] == spec.dataset, "image_id"])
     frames, means = [], []
     for i, rung in enumerate(rungs):
         values = {name: rows[i] for name, rows in per_image.items()}
@@ -72,13 +73,13 @@ def run(
     pd.DataFrame(means).to_parquet(summary, index=False)
 
 
-def _summary(rung, values: dict, variance: np.ndarray, copied: np.ndarray, spec: dict) -> dict:
+def _summary(rung, values: dict, variance: np.ndarray, copied: np.ndarray, spec: MeasurePatchLoss) -> dict:
     """One reconstructor over all images: means with intervals, and the spread of the squared error; loss and FVU also
     without those images that are near-copies of training images (NaN where all are)."""
-    seed = seed_for(spec["seed"], "measure_patch_loss", spec["dataset"], spec["model"])
-    how = {"resamples": spec["resamples"], "confidence": spec["confidence"], "seed": seed}
+    seed = seed_for(spec.seed, "measure_patch_loss", spec.dataset, spec.model)
+    how = {"resamples": spec.resamples, "confidence": spec.confidence, "seed": seed}
     about = dataclasses.asdict(dataclasses.replace(rung, module=None))
-    row = {"dataset": spec["dataset"], "n": len(variance), "model": spec["model"], "reconstructor": rung.rung}
+    row = {"dataset": spec.dataset, "n": len(variance), "model": spec.model, "reconstructor": rung.rung}
     row |= {key: about[key] for key in ("kind", "share", "parameters", "held_out_error", "converged")}
     for name, column in (("loss", "squared_error"), *((name, name) for name in values if name != "squared_error")):
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), bootstrap_mean(values[column], **how), strict=True))

@@ -9,9 +9,10 @@ from lossmap.measures.correlation import neighbour_spearman
 from lossmap.measures.overlap import overlap_including_self, ranking_overlap
 from lossmap.measures.retrieval import recall_at
 from lossmap.study.neighbour_lists import STAGES, NeighbourLists, read_lists
+from lossmap.study.specs import MeasureRetrieval
 
 
-def run(*, lists: Path, images: Path, queries: Path, summary: Path, spec: dict) -> None:
+def run(*, lists: Path, images: Path, queries: Path, summary: Path, spec: MeasureRetrieval) -> None:
     """Measure retrieval by class, R@r, of every image as a query, and how it goes with the query's neighbour overlap.
 
     What could explain both is held constant in a partial correlation: how many images a query's class has, and how
@@ -21,21 +22,21 @@ def run(*, lists: Path, images: Path, queries: Path, summary: Path, spec: dict) 
     Of equal images of which one is ranked, the first one's class counts; copies_of_other_class says how many copies had
     another.
 
-    spec: dataset, model, recall, metrics, overlap_k, confidence, seed.
+    spec: dataset, model, recall, metrics, overlap_k, confidence.
     """
     neighbours = read_lists(lists)
     classes = pd.read_parquet(images).set_index("image_id")["label"]
     labels = classes.loc[neighbours.image_ids].to_numpy()
     per_query, means = [], []
-    for metric in spec["metrics"]:
+    for metric in spec.metrics:
         rankings = {stage: neighbours.rankings[metric, stage] for stage in STAGES}
         queries_of_metric, rows = _both_sides(rankings, labels, spec)
-        place = {"dataset": spec["dataset"], **neighbours.counts(), "classes": len(set(labels))}
+        place = {"dataset": spec.dataset, **neighbours.counts(), "classes": len(set(labels))}
         place["copies_of_other_class"] = _relabelled(neighbours, classes)
         for stage in STAGES:
             columns = {"image_id": neighbours.image_ids, "metric": metric, "stage": stage}
             per_query.append(pd.DataFrame(columns | queries_of_metric[stage]))
-            means.append({**place, "model": spec["model"], "metric": metric, "stage": stage, **rows[stage]})
+            means.append({**place, "model": spec.model, "metric": metric, "stage": stage, **rows[stage]})
     pd.concat(per_query).to_parquet(queries, index=False)
     pd.DataFrame(means).to_parquet(summary, index=False)
 
@@ -46,12 +47,12 @@ def _relabelled(neighbours: NeighbourLists, classes: pd.Series) -> int:
     return sum(classes[copy] != classes[neighbours.copies[copy]] for copy in left_out)
 
 
-def _both_sides(rankings: dict, labels: np.ndarray, spec: dict) -> tuple[dict, dict]:
+def _both_sides(rankings: dict, labels: np.ndarray, spec: MeasureRetrieval) -> tuple[dict, dict]:
     """Stage -> columns of each query, and stage -> means with intervals."""
-    k, confidence, largest = spec["overlap_k"], spec["confidence"], max(spec["recall"])
+    k, confidence, largest = spec.overlap_k, spec.confidence, max(spec.recall)
     overlap = ranking_overlap(*rankings.values(), k, parts=True)
     with_self = overlap_including_self(*(side.first(k) for side in rankings.values()), k)
-    hits = {stage: {r: recall_at(side, labels, r) for r in spec["recall"]} for stage, side in rankings.items()}
+    hits = {stage: {r: recall_at(side, labels, r) for r in spec.recall} for stage, side in rankings.items()}
     occurrence = rankings["pre"].shares(k).sum(axis=0)
     controls = [pd.Series(labels).groupby(labels).transform("size").to_numpy(), occurrence]
     queries, rows = {}, {}

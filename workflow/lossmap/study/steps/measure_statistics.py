@@ -6,10 +6,11 @@ import torch
 
 from lossmap.reconstruct.measuring import measure_statistics
 from lossmap.reconstruct.statistics import store_digest
+from lossmap.study.specs import MeasureStatistics
 from lossmap.vlm.stored import open_embeddings
 
 
-def run(*, embeddings: Path, reconstructors: Path, spec: dict, threads: int = 1) -> None:
+def run(*, embeddings: Path, reconstructors: Path, spec: MeasureStatistics, threads: int = 1) -> None:
     """Measure the statistics that everything downstream standardises with: <reconstructors>/<connector>/statistics.
 
     One pass over the store for pre and post as stored; where there are controls made from pre, one more for all of
@@ -19,7 +20,7 @@ def run(*, embeddings: Path, reconstructors: Path, spec: dict, threads: int = 1)
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     store = open_embeddings(embeddings, device)
-    found = measure_statistics(store, spec["connectors"], spec["seed"], store_digest(embeddings), device)
+    found = measure_statistics(store, spec.connectors, spec.seed, store_digest(embeddings), device)
     for name, statistics in found.items():
         folder = reconstructors / name
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from lossmap.measures.relations import spearman_rho
 from lossmap.measures.seeds import seed_for
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.store.patch_losses import open_patch_losses
+from lossmap.study.specs import ProbePatches
 from lossmap.vlm.probe import probe_patches
 from lossmap.vlm.recompute import load_connector
 from lossmap.vlm.stored import open_embeddings
@@ -20,7 +21,13 @@ RESPONSES = ("random", "towards")
 
 
 def run(
-    *, embeddings: Path, patches: Path, summary: Path, spec: dict, patch_loss: Path | None = None, threads: int = 1
+    *,
+    embeddings: Path,
+    patches: Path,
+    summary: Path,
+    spec: ProbePatches,
+    patch_loss: Path | None = None,
+    threads: int = 1,
 ) -> None:
     """Move one patch at a time by a small step, and measure how far the connector's output moves.
 
@@ -35,14 +42,14 @@ def run(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     store = open_embeddings(embeddings, device)
     n = store.sizes["image"]
-    seed = seed_for(spec["seed"], "probe_patches", spec["dataset"], spec["model"])
-    chosen = np.sort(np.random.default_rng(seed).permutation(n)[: spec["images"]])
+    seed = seed_for(spec.seed, "probe_patches", spec.dataset, spec.model)
+    chosen = np.sort(np.random.default_rng(seed).permutation(n)[: spec.images])
     pre, others = _with_others(store, chosen)
     losses = None if patch_loss is None else _losses(patch_loss, store["image_id"].values[chosen])
     post_length = np.linalg.norm(store["post"][chosen].values.astype(np.float32), axis=(1, 2))
-    model = {key: spec[key] for key in ("checkpoint", "revision", "image_size")}
+    model = spec.model_dump(include={*("checkpoint", "revision", "image_size")})
     connector = load_connector(**model, dtype="float32", device=device)
-    how = {key: spec[key] for key in ("directions", "step", "batch_size")}
+    how = spec.model_dump(include={*("directions", "step", "batch_size")})
     response = probe_patches(connector.post, pre, others, **how, seed=seed)
 
     gain = post_length / pre.norm(dim=(1, 2)).numpy()
@@ -95,15 +102,15 @@ def _losses(path: Path, image_ids: np.ndarray) -> np.ndarray:
     return best[[place[image] for image in image_ids]].values.reshape(len(image_ids), -1)
 
 
-def _summary(maps: dict[str, np.ndarray], norms: np.ndarray, spec: dict) -> pd.DataFrame:
+def _summary(maps: dict[str, np.ndarray], norms: np.ndarray, spec: ProbePatches) -> pd.DataFrame:
     """Means over images of what each image's map comes to. maps, norms (images, patches)."""
     rows = []
 
     def add(measure: str, values: np.ndarray) -> None:
         defined = values[~np.isnan(values)]
-        how = [spec[key] for key in ("resamples", "confidence", "seed")]
+        how = (spec.resamples, spec.confidence, spec.seed)
         mean, low, high = bootstrap_mean(defined, *how) if len(defined) else [np.nan] * 3
-        place = {"dataset": spec["dataset"], "n": len(defined), "model": spec["model"], "measure": measure}
+        place = {"dataset": spec.dataset, "n": len(defined), "model": spec.model, "measure": measure}
         rows.append({**place, "k": None, "value": mean, "low": low, "high": high, "chance": np.nan})
 
     for name in RESPONSES:

@@ -6,6 +6,7 @@ from pathlib import Path
 from lossmap.data.formats import read
 from lossmap.data.manifest import write_digests, write_manifest
 from lossmap.data.near_copies import write_thumbnails
+from lossmap.study.specs import ReadDataset
 
 
 def run(
@@ -16,7 +17,7 @@ def run(
     summary: Path,
     thumbnails: Path,
     digests: Path,
-    spec: dict,
+    spec: ReadDataset,
     threads: int = 1,
 ) -> None:
     """Read a dataset in its published format, check every image, and write its manifest.
@@ -25,7 +26,7 @@ def run(
     the files to write. spec: the dataset's entry in the study. threads: how many processes decode images. What was left
     out and which images are equal is said in the log and on the console.
     """
-    manifest = read(spec, workers=threads)
+    manifest = read(spec.model_dump(), workers=threads)
     write_thumbnails(thumbnails, manifest.images["image_id"].tolist(), manifest.thumbnails)
     write_manifest(manifest, images=images, captions=captions, questions=questions, summary=summary)
     write_digests(manifest, digests)

@@ -18,9 +18,10 @@ from lossmap.measures.vqa_accuracy import (
     vqa_match,
 )
 from lossmap.study.scoring import beside
+from lossmap.study.specs import ScoreAnswers
 
 
-def run(*, predictions: Path, questions: Path, scores: Path, summary: Path, spec: dict) -> None:
+def run(*, predictions: Path, questions: Path, scores: Path, summary: Path, spec: ScoreAnswers) -> None:
     """Score the answer to every question, in [0, 1], by the score that the study names.
 
     vqa_accuracy: the official, which leaves out each annotator in turn; a question with fewer than four annotators'
@@ -32,12 +33,12 @@ def run(*, predictions: Path, questions: Path, scores: Path, summary: Path, spec
     spec: dataset, model, score, confidence, resamples, seed.
     """
     known = read_table(questions, "questions").set_index("question_id")
-    _refuse_few(known["answers"], questions, ENOUGH + 1 if spec["score"] == "vqa_accuracy" else 1)
+    _refuse_few(known["answers"], questions, ENOUGH + 1 if spec.score == "vqa_accuracy" else 1)
     table = beside(predictions, known, questions)
     counts = [len(answers) for answers in table["answers"]]
     equal = list(map(equal_answers, table["text"], table["answers"]))
-    table["score"] = spec["score"]
-    if spec["score"] == "vqa_match":
+    table["score"] = spec.score
+    if spec.score == "vqa_match":
         table["accuracy"], table["accuracy_simple"] = list(map(vqa_match, equal, counts)), np.nan
     else:
         pairs = zip(table["text"], table["answers"], strict=True)
@@ -46,13 +47,13 @@ def run(*, predictions: Path, questions: Path, scores: Path, summary: Path, spec
         table["accuracy_simple"] = list(map(simple_vqa_accuracy, as_paper, counts))
     table[["question_id", "image_id", "text", "score", "accuracy", "accuracy_simple"]].to_parquet(scores, index=False)
 
-    seed = seed_for(spec["seed"], "score_answers", spec["dataset"], spec["model"])
+    seed = seed_for(spec.seed, "score_answers", spec.dataset, spec.model)
     images = table.groupby("image_id", sort=False)["accuracy"].agg(["sum", "size"])
-    interval = ratio_interval(images["sum"], images["size"], spec["resamples"], spec["confidence"], seed)
+    interval = ratio_interval(images["sum"], images["size"], spec.resamples, spec.confidence, seed)
     row = {
-        "dataset": spec["dataset"],
-        "model": spec["model"],
-        "score": spec["score"],
+        "dataset": spec.dataset,
+        "model": spec.model,
+        "score": spec.score,
         "images": len(images),
         "n": len(table),
         "left_out": len(known) - len(table),

@@ -11,9 +11,10 @@ from lossmap.measures.ptb_tokens import ptb_tokens
 from lossmap.measures.seeds import seed_for
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.study.scoring import beside
+from lossmap.study.specs import ScoreCaptions
 
 
-def run(*, predictions: Path, references: Path, scores: Path, summary: Path, spec: dict) -> None:
+def run(*, predictions: Path, references: Path, scores: Path, summary: Path, spec: ScoreCaptions) -> None:
     """Score one caption per image by CIDEr-D x 100, document frequencies from all references of the dataset.
 
     cider: on Penn Treebank tokens, as published. cider_raw: the paper's, on the strings as they are, cut at blanks. A
@@ -32,11 +33,11 @@ def run(*, predictions: Path, references: Path, scores: Path, summary: Path, spe
     table["reference_words"] = [np.mean([len(reference) for reference in several]) for several in wanted["cider"]]
     table[["image_id", "text", "cider", "cider_raw", "reference_words"]].to_parquet(scores, index=False)
 
-    seed = seed_for(spec["seed"], "score_captions", spec["dataset"], spec["model"])
-    interval = bootstrap_mean(table["cider"], spec["resamples"], spec["confidence"], seed)
+    seed = seed_for(spec.seed, "score_captions", spec.dataset, spec.model)
+    interval = bootstrap_mean(table["cider"], spec.resamples, spec.confidence, seed)
     row = {
-        "dataset": spec["dataset"],
-        "model": spec["model"],
+        "dataset": spec.dataset,
+        "model": spec.model,
         "n": len(table),
         "left_out": len(known) - len(table),
         "empty": int((table["text"].str.strip() == "").sum()),

@@ -9,9 +9,10 @@ from lossmap.errors import LossmapError
 from lossmap.measures.resampling import ratio_interval
 from lossmap.measures.seeds import seed_for
 from lossmap.study.scoring import beside
+from lossmap.study.specs import ScoreChoices
 
 
-def run(*, predictions: Path, questions: Path, scores: Path, summary: Path, spec: dict) -> None:
+def run(*, predictions: Path, questions: Path, scores: Path, summary: Path, spec: ScoreChoices) -> None:
     """Score every choice: 1 if it is the right option, else 0; then the accuracy of all and of each category.
 
     A question without options, or whose right option or choice is none of them, is an error. summary: category "all"
@@ -29,10 +30,10 @@ def run(*, predictions: Path, questions: Path, scores: Path, summary: Path, spec
 
     rows = []
     for category, group in [("all", table), *table.groupby("category", sort=True)]:
-        seed = seed_for(spec["seed"], "score_choices", spec["dataset"], spec["model"], category)
+        seed = seed_for(spec.seed, "score_choices", spec.dataset, spec.model, category)
         images = group.groupby("image_id", sort=False)["accuracy"].agg(["sum", "size"])
-        interval = ratio_interval(images["sum"], images["size"], spec["resamples"], spec["confidence"], seed)
-        row = {"dataset": spec["dataset"], "model": spec["model"], "category": category, "score": "choice_accuracy"}
+        interval = ratio_interval(images["sum"], images["size"], spec.resamples, spec.confidence, seed)
+        row = {"dataset": spec.dataset, "model": spec.model, "category": category, "score": "choice_accuracy"}
         row |= {"images": len(images), "n": len(group), "left_out": len(known) - len(table)}
         row |= dict(zip(("accuracy", "accuracy_low", "accuracy_high"), interval, strict=True))
         rows.append({**row, "chance": (1 / group["options"].map(len)).mean()})

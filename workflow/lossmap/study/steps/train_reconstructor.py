@@ -17,10 +17,13 @@ from lossmap.reconstruct.statistics import Statistics
 from lossmap.reconstruct.training import Training, Workplace
 from lossmap.study.products import product_key
 from lossmap.study.provenance import provenance
+from lossmap.study.specs import TrainReconstructor
 from lossmap.vlm.stored import open_embeddings
 
 
-def run(*, embeddings: Path, statistics: Path, ridge: Path, reconstructor: Path, history: Path, spec: dict) -> None:
+def run(
+    *, embeddings: Path, statistics: Path, ridge: Path, reconstructor: Path, history: Path, spec: TrainReconstructor
+) -> None:
     """Train one network on one share of the images, to undo the connector that the statistics are of.
 
     ridge: the linear decoder fitted on the same share, in the folder of the reconstructor; the network begins as it.
@@ -32,7 +35,7 @@ def run(*, embeddings: Path, statistics: Path, ridge: Path, reconstructor: Path,
     -m lossmap train_reconstructor ...`: each takes a GPU of its own, if there are any, and its slice of every batch. A
     killed run goes on from <reconstructor>.partial/, which is removed in the end.
     """
-    how = dict(spec["training"])
+    how = dict(spec.training)
     threads, processes, minutes = (how.pop(name) for name in ("threads", "processes", "checkpoint_minutes"))
     torch.set_num_threads(threads)
     gpu = torch.cuda.is_available()
@@ -45,14 +48,14 @@ def run(*, embeddings: Path, statistics: Path, ridge: Path, reconstructor: Path,
     measured = Statistics.load(statistics)
     measured.check_store(embeddings)
     pairs = pairs_of(open_embeddings(embeddings, accelerator.device), measured, accelerator.device)
-    split = split_images(len(pairs), spec["held_out"], spec["shares"], spec["seed"])
+    split = split_images(len(pairs), spec.held_out, spec.shares, spec.seed)
     start = {"file": ridge.name, "sha256": file_digest(ridge)}
     linear, _ = load_reconstructor(ridge, measured.digest)
-    key = {**product_key("networks"), "spec": spec, "statistics": measured.digest, "ridge": start}
+    key = {**product_key("networks"), "spec": spec.plain(), "statistics": measured.digest, "ridge": start}
     work = reconstructor.with_name(f"{reconstructor.name}.partial")
     where = Workplace(work, key, minutes)
     learned = train_network(
-        pairs, split, spec["share"], spec["network"], linear, spec["seed"], TrainingSettings(**how), accelerator, where
+        pairs, split, spec.share, spec.network, linear, spec.seed, TrainingSettings(**how), accelerator, where
     )
     if accelerator.is_main_process:
         done, architecture = learned.training, learned.architecture

@@ -21,8 +21,8 @@ COSTLY = {
 SCORED = {"tabulate_comparisons", "compare_models", "draw_comparisons"}  # what compares scores and losses of two models
 END = {"make_report", "all"}
 OF_LOSSES = {
-    *("relate_captions", "relate_answers", "tabulate_captions", "tabulate_relations", "draw_figure5"),
-    *("choose_examples", "draw_examples", "draw_captions", "make_browser", "draw_loss_maps"),
+    *("relate_captions", "relate_answers", "table3_cider", "table4", "figure5", "within_image"),
+    *("choose_examples", "figure1", "figure7", "figure12", "make_browser", "draw_loss_maps"),
     *("tabulate_reconstruction", "draw_patch_losses", *SCORED, *END),
     *("probe_patches", "tabulate_geometry", "draw_probe"),  # the probe is compared with losses
 }
@@ -114,10 +114,10 @@ RAISED = {
         *("train_reconstructor", "draw_history", "measure_patch_loss", "measure_ladder", *OF_THE_LADDER, *OF_LOSSES)
     },
     "captions": {
-        *("caption_images", "score_captions", "relate_captions", "tabulate_captions", "choose_examples"),
-        *("draw_captions", "make_browser", *SCORED, *END),
+        *("caption_images", "score_captions", "relate_captions", "table3_cider", "table4", "choose_examples"),
+        *("figure12", "make_browser", *SCORED, *END),
     },
-    "choices": {"choose_options", "score_choices", "tabulate_scores", "choose_examples", "make_browser", *SCORED, *END},
+    "choices": {"choose_options", "score_choices", "scores", "choose_examples", "make_browser", *SCORED, *END},
     "probe": {"probe_patches", "tabulate_geometry", "draw_probe", *END},
 }
 

@@ -139,6 +139,8 @@ def draw(rows):
 def test_it_is_as_wide_as_a_page_however_many_models_there_are_and_can_be_read(tmp_path, models):
     drawing = draw(pd.concat([table(f"model-{i}") for i in range(models)], ignore_index=True))
     assert len(drawing.axes) == models
+    lowest = drawing.axes[-min(3, models) :]
+    assert all(label.get_visible() for panel in lowest for label in panel.get_xticklabels())
     assert drawing.get_figwidth() <= 5.5
     drawing.canvas.draw()
     texts = [text for text in drawing.findobj(Text) if text.get_text() and text.get_visible()]

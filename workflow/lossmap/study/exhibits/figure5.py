@@ -131,6 +131,8 @@ def draw(table, settings, relations):
         panel.set_title(f"{model}\non {dataset}\nn: " + ",\n".join(f"{n} {region}" for region, n in used), fontsize=7)
     for panel in axes.flat[len(groups) :]:
         panel.remove()
+    for panel in axes.flat[max(0, len(groups) - across) : len(groups)]:  # the lowest of each column
+        panel.tick_params(labelbottom=True)
     scores = " or ".join(table["scored"].map(SCORE_NAMES).unique())
     figure.supxlabel(f"rank correlation of loss and {scores}", fontsize=9)
     handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -32,7 +32,7 @@ LOSS_KINDS = {
     "absolute_norm_difference": "absolute norm difference",
     "cosine_error": "cosine error",
 }
-LOSS_UNIT, AS_LOSS = "1: what the mean predicts", "as the loss"
+AS_LOSS = "as the loss"
 STAGES = {"pre": "before", "post": "after"}
 SHARE, CORRELATION, BESIDE = "share, 0 to 1", "-1 to 1", "as the value beside it"
 KEPT, LOST, UNSEEN = "more is preserved", "more is lost", "less is seen"
@@ -65,7 +65,7 @@ COLUMNS = {
         "above chance", "0: chance, 1: all preserved", KEPT, "overlap less chance, over 1 less chance"
     ),
     "overlap_k": Column("overlap", SHARE, KEPT, "overlap of the k nearest neighbours"),
-    "recall_at_r": Column("R@r", SHARE, "more is found", "queries with an image of their own class among the r nearest"),
+    "recall_at_r": Column("R@r", SHARE, "more is found", "queries with one of their class among the r nearest"),
     "recall_at_r_change": Column("R@r, change", SHARE, "more is found", "recall after the connector less that before"),
     "partial_r_overlap": Column(
         "partial rho", CORRELATION, "", "rank correlation of a query's recall with its overlap, given the size of its "
@@ -88,7 +88,7 @@ COLUMNS = {
     "reconstructor": Column("reconstructor", NAME, "", "whose losses these are: the best of the study"),
     "loss_kind": Column("kind of loss", NAME, "", "what is averaged over patches", words=LOSS_KINDS),
     "region": Column(
-        "patches", NAME, "", "relevant: the answer mask covers enough of them; irrelevant: all others; or, within each "
+        "kind of patches", NAME, "", "relevant: the answer mask covers enough of them; irrelevant: all others; or, within each "
         "image, the loss of the one less that of the other"
     ),
     "partial_rho": Column(
@@ -126,7 +126,7 @@ COLUMNS = {
     "wrong": Column("wrong answers", "count", "", "answers with less accuracy than that"),
     "threshold": Column("relevant from", SHARE, "", "share of a patch that the answer mask covers at least"),
     "right_from": Column("right from", SHARE, "", "accuracy from which an answer counts as right"),
-    "reason": Column("undefined, because", NAME, "", "why something in the row is undefined"),
+    "reason": Column("undefined, because", NAME, "", "why a value is missing"),
     "questions": Column("questions", "count", "more is known", "questions that were scored"),
     "questions_used": Column("questions used", "count", "more is known", "questions that have such patches"),
     "without_patches": Column("without such patches", "count", "", "questions whose mask leaves the model none"),
@@ -153,10 +153,8 @@ COLUMNS = {
     "question_id": Column("question id", NAME, "", "id of the question in its dataset"),
     "question": Column("question", NAME, "", "what was asked"),
     "prediction": Column("prediction", NAME, "", "what the model answered, or its caption"),
-    "loss": Column(
-        "loss", LOSS_UNIT, LOST, "mean squared error of the patches by which it is ranked: with the answer, or all"
-    ),
-    "other_loss": Column("loss elsewhere", LOSS_UNIT, LOST, "mean squared error of the patches without the answer"),
+    "loss": Column("loss", "1: the mean", LOST, "squared error of reconstructed patches, of standardised features"),
+    "other_loss": Column("loss elsewhere", "1: the mean", LOST, "mean squared error of the patches without the answer"),
     # patches
     # the verdict and its ladder
     # comparisons

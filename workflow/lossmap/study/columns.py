@@ -88,8 +88,8 @@ COLUMNS = {
     "reconstructor": Column("reconstructor", NAME, "", "whose losses these are: the best of the study"),
     "loss_kind": Column("kind of loss", NAME, "", "what is averaged over patches", words=LOSS_KINDS),
     "region": Column(
-        "kind of patches", NAME, "", "relevant: the answer mask covers enough of them; irrelevant: all others; or, within each "
-        "image, the loss of the one less that of the other"
+        "kind of patches", NAME, "", "relevant: the answer mask covers enough of them; irrelevant: all others; or, "
+        "within each image, the loss of the one less that of the other"
     ),
     "partial_rho": Column(
         "partial correlation", CORRELATION, "", "rank correlation of loss and score given what could explain both: the "

@@ -26,12 +26,20 @@ class Column(NamedTuple):
 
 # By what neighbours are near, as people read it.
 METRICS = {"euclidean": "Euclidean distance", "cosine": "cosine"}
+# The kinds of loss that are related to scores.
+LOSS_KINDS = {
+    "squared_error": "squared error",
+    "absolute_norm_difference": "absolute norm difference",
+    "cosine_error": "cosine error",
+}
+AS_LOSS = "as the loss"
 STAGES = {"pre": "before", "post": "after"}
 CONNECTORS = {"own": "model's connector"}
 # What the verdict compares: the model's connector, and controls.
 COMPARED = ("model_connector", "matched_control", "linear_compression", "position_control", "upper_control")
 SHARE, CORRELATION, BESIDE = "share, 0 to 1", "-1 to 1", "as the value beside it"
 KEPT, LOST, UNSEEN = "more is preserved", "more is lost", "less is seen"
+CLOSER = "captions are more like people's"
 NAME = ""
 COLUMNS = {
     # which row it is
@@ -80,6 +88,76 @@ COLUMNS = {
     "hit": Column("hit", NAME, "", "whether the neighbour is one of the query's class, or one on both sides"),
     # geometry
     # loss and score
+    "reconstructor": Column("reconstructor", NAME, "", "whose losses these are: the best of the study"),
+    "loss_kind": Column("kind of loss", NAME, "", "what is averaged over patches", words=LOSS_KINDS),
+    "region": Column(
+        "kind of patches", NAME, "", "relevant: the answer mask covers enough of them; irrelevant: all others; or, "
+        "within each image, the loss of the one less that of the other"
+    ),
+    "partial_rho": Column(
+        "partial correlation", CORRELATION, "", "rank correlation of loss and score given what could explain both: the "
+        "finding; negative: scores are lower where more is lost"
+    ),
+    "raw_rho": Column(
+        "raw correlation", CORRELATION, "", "Spearman's rank correlation of loss and score; negative: scores are lower "
+        "where more is lost"
+    ),
+    "partial_rho_signed": Column(
+        "partial correlation, signed", CORRELATION, "", "rank correlation of the signed norm difference and the score, "
+        "given what could explain both"
+    ),
+    "raw_rho_signed": Column(
+        "raw correlation, signed", CORRELATION, "", "Spearman's rank correlation of the signed norm difference and the "
+        "score"
+    ),
+    "partial_gain": Column(
+        "partial gain", "CIDEr x 100", "more is gained where less is lost", "CIDEr of the quarter of the images with "
+        "the lowest loss less that of the quarter with the highest, given what could explain both: finding", digits=1,
+    ),
+    "raw_gain": Column(
+        "raw gain", "CIDEr x 100", "more is gained where less is lost", "CIDEr of the quarter of the images with "
+        "the lowest loss less that of the quarter with the highest", digits=1,
+    ),
+    "partial_difference": Column(
+        "partial difference", AS_LOSS, "", "loss of right less that of wrong answers, given what could explain both: "
+        "the finding"
+    ),
+    "raw_difference": Column("raw difference", AS_LOSS, "", "loss of right less that of wrong answers"),
+    "loss_right": Column("loss, right answers", AS_LOSS, LOST, "mean of right answers"),
+    "loss_wrong": Column("loss, wrong answers", AS_LOSS, LOST, "mean of wrong answers"),
+    "right": Column("right answers", "count", "", "answers with at least the accuracy that the study sets"),
+    "wrong": Column("wrong answers", "count", "", "answers with less accuracy than that"),
+    "threshold": Column("relevant from", SHARE, "", "share of a patch that the answer mask covers at least"),
+    "right_from": Column("right from", SHARE, "", "accuracy from which an answer counts as right"),
+    "reason": Column("undefined, because", NAME, "", "why a value is missing"),
+    "questions": Column("questions", "count", "more is known", "questions that were scored"),
+    "questions_used": Column("questions used", "count", "more is known", "questions that have such patches"),
+    "without_patches": Column("without such patches", "count", "", "questions whose mask leaves the model none"),
+    "mask_not_seen": Column("mask not seen", "count", "", "questions whose mask is empty, or out of the model's view"),
+    "unscored": Column("unscored", "count", "", "items with a loss, or a mask, but without a score"),
+    "left_out": Column("left out", "count", "", "questions that were not scored"),
+    "empty": Column("empty", "count", "", "answers or captions without a word, which score 0"),
+    "task": Column("task", NAME, "", "answers in the model's own words, or choices among given options"),
+    "scored": Column("scored by", NAME, "", "name of the score"),
+    "score": Column("score", NAME, "more is right", "the score of one answer or caption"),
+    "category": Column("category", NAME, "", "type of question, as the dataset names it; all of them: all"),
+    "accuracy": Column("accuracy", SHARE, "more is right", "mean score of questions"),
+    "cider": Column("CIDEr", "x 100", CLOSER, "mean CIDEr-D of captions", digits=1),
+    "cider_high_loss": Column(
+        "CIDEr, highest loss", "x 100", CLOSER, "of the quarter with the highest loss", digits=1
+    ),
+    "cider_low_loss": Column(
+        "CIDEr, lowest loss", "x 100", CLOSER, "of the quarter with the lowest loss", digits=1
+    ),
+    "quarter": Column("quarter", "count", "", "images in a quarter of all"),
+    "outcome": Column("outcome", NAME, "", "whether the answer is right or wrong"),
+    "of": Column("of", "count", "", "how many are ranked"),
+    "unranked": Column("unranked", "count", "", "questions whose mask covers no patch enough to be ranked"),
+    "question_id": Column("question id", NAME, "", "id of the question in its dataset"),
+    "question": Column("question", NAME, "", "what was asked"),
+    "prediction": Column("prediction", NAME, "", "what the model answered, or its caption"),
+    "loss": Column("loss", "1: the mean", LOST, "squared error of reconstructed patches, of standardised features"),
+    "other_loss": Column("loss elsewhere", "1: the mean", LOST, "mean squared error of the patches without the answer"),
     # patches
     "decoder": Column("decoder", NAME, "", "what predicts patches before the connector from its output"),
     "architecture": Column("architecture", NAME, "", "of the decoder: a closed form, or a kind of network"),
@@ -185,6 +263,7 @@ SUFFIXES = {
     "_chance": "value by chance",
     "_reported": "value that the paper reports",
     "_paper_convention": "value computed as the paper's code does",
+    "_reason": "why it is undefined, where it is",
     "_p": "p-value of the test against 0",
     "_p_at_floor": "whether that p is an upper bound, the least that so many permutations can show",
     "_p_adjusted": "p-value after Benjamini and Hochberg; the family is all tests of the column",
@@ -208,8 +287,7 @@ def column(name: str) -> Column | None:
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         base = column(name.removesuffix(suffix)) if name.endswith(suffix) else None
         if base:
-            title = f"{base.title}, {suffix.removeprefix('_').replace('_', ' ')}"
-            return base._replace(title=title, help=f"{SUFFIXES[suffix]}: {base.help}", words=None)
+            return _part(base, suffix)
     return None
 
 
@@ -217,7 +295,15 @@ def titled(title: str) -> Column | None:
     """What a column of a page means, by its title, or its title up to the first comma; None if that is not known."""
     wanted = re.sub(r"^R@\d+", "R@r", title)
     exact = {about.title: about for about in reversed(COLUMNS.values())}  # of several, the first
-    return exact.get(wanted) or exact.get(wanted.split(",")[0])
+    parts = {part.title: part for base in exact.values() for part in (_part(base, suffix) for suffix in SUFFIXES)}
+    return exact.get(wanted) or parts.get(wanted) or exact.get(wanted.split(",")[0])
+
+
+def _part(base: Column, suffix: str) -> Column:
+    """What stands beside a column, by its suffix. A p-value is no better for being higher, whatever it is of."""
+    title = f"{base.title}, {suffix.removeprefix('_').replace('_', ' ')}"
+    part = base._replace(title=title, help=f"{SUFFIXES[suffix]}: {base.help}", words=None)
+    return part._replace(unit="0 to 1", higher="") if suffix in ("_p", "_p_adjusted") else part
 
 
 def _plain(name: str) -> str:

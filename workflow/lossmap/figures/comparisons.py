@@ -8,7 +8,7 @@ from lossmap.figures.style import COLOURS, points_with_intervals
 
 # What a panel shows -> its axis.
 PANELS = {
-    "overlap": "difference of overlap\n(right: the tuned model keeps more)",
+    "overlap": "difference of overlap\n(right: the tuned model preserves more)",
     "FVU": "difference of FVU\n(left: the tuned model loses less)",
     "score": "difference of score\n(right: the tuned model scores more)",
 }

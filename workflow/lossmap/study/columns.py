@@ -51,7 +51,8 @@ RESPONSES = {
         "standard deviation of response over an image's patches", digits=2,
     ),
     "_unseen": Column(
-        "patches not seen", SHARE, UNSEEN, "patches with less than a tenth of their image's mean response"
+        "patches not seen", SHARE, UNSEEN, "patches with less than a tenth of their image's mean response",
+        digits=2,
     ),
     "_loss_partial": Column(
         "partial rho with loss", CORRELATION, "",
@@ -171,16 +172,16 @@ COLUMNS = {
         "do an image's k neighbours keep their order: an agreement; nothing to adjust for", digits=2,
     ),
     "effective_rank_pre": Column(
-        "effective rank, before", "dimensions", "", "how many directions the embeddings use", digits=1
+        "effective rank, before", "dimensions", "", "how many directions the embeddings use", digits=0
     ),
     "effective_rank_post": Column(
-        "effective rank, after", "dimensions", "", "how many directions the embeddings use", digits=1
+        "effective rank, after", "dimensions", "", "how many directions the embeddings use", digits=0
     ),
     "intrinsic_dimension_pre": Column(
-        "intrinsic dimension, before", "dimensions", "", "of the surface on which the embeddings lie (TwoNN)", digits=1
+        "intrinsic dimension, before", "dimensions", "", "of the surface on which the embeddings lie (TwoNN)", digits=0
     ),
     "intrinsic_dimension_post": Column(
-        "intrinsic dimension, after", "dimensions", "", "of the surface on which the embeddings lie (TwoNN)", digits=1
+        "intrinsic dimension, after", "dimensions", "", "of the surface on which the embeddings lie (TwoNN)", digits=0
     ),
     "share_near_ties": Column(
         "near-ties", "share of the lost", "", "lost neighbours that a random projection could have swapped, too",

@@ -9,26 +9,24 @@ from lossmap.study.tables import cells, interval, read_all
 
 TITLE, TOPIC, PAPER = "What did fine-tuning change?", "comparisons", None
 ABOUT = """
-**What did fine-tuning change?** Differences of two models on the same images, tuned less base: k-NN overlap (KNOR) of each
-model's embeddings before and after its connector, fraction of variance that each model's best reconstructor leaves
-unexplained (FVU), and scores. Points are filled where the interval over images leaves out 0. Where the embeddings before
-the connector are the same bytes, overlap and FVU differ by the connector alone."""
+**What did fine-tuning change?** Differences of two models on the same images, tuned less base: k-NN overlap (KNOR) of
+each model's embeddings before and after its connector, fraction of variance that each model's best reconstructor
+leaves unexplained (FVU), and scores. Points are filled where the interval over images leaves out 0. Where the
+embeddings before the connector are the same bytes, overlap and FVU differ by the connector alone."""
 COLUMNS = (
     *("dataset", "base", "tuned", "measure", "metric", "k", "n"),
     *("value_base", "value_tuned", "difference", "equal_pre", "reason"),
 )
 PAIR = ["base", "tuned"]
-SHOWN = [
-    *("dataset", "base", "tuned", "measure", "metric", "k", "difference", "value_base", "value_tuned", "equal_pre"),
-    *("n", "reason"),
-]
+SHOWN = ["dataset", "base", "tuned", "measure", "difference", "value_base", "equal_pre", "n", "reason"]
 NOTE = (
-    "Difference: tuned less base, of the same images; in brackets its {s.confidence:.0%} interval over images. Overlap "
-    "(k-NN overlap ratio, KNOR): of each model's own embeddings before and after its connector; the interval counts each "
-    "image as a query and as a neighbour. FVU: fraction of variance unexplained by each model's best reconstructor; more "
-    "is lost. Scores: more is better; images are drawn, each with all its questions. Equal before: share of the bytes of "
-    "the embeddings before the connector that both models have in common. 1: tower and preprocessing are the same, so "
-    "that overlap and FVU differ by the connector alone. The interval covers other images, not another fine-tuning run."
+    "Difference: tuned less base, of the same images; in brackets its {s.confidence:.0%} interval over images. "
+    "Overlap (k-NN overlap ratio, KNOR): of each model's own embeddings before and after its connector; the interval "
+    "counts each image as a query and as a neighbour. FVU: fraction of variance unexplained by each model's best "
+    "reconstructor; more is lost. Scores: more is better; images are drawn, each with all its questions. Equal "
+    "before: share of the bytes of the embeddings before the connector that both models have in common. 1: tower and "
+    "preprocessing are the same, so that overlap and FVU differ by the connector alone. The interval covers other "
+    "images, not another fine-tuning run."
 )
 MEASURES = {"overlap": "overlap", "FVU": "FVU of patches", **SCORE_NAMES}
 
@@ -46,7 +44,8 @@ def needs(study):
 def table(settings, comparisons):
     """A row per dataset, pair of models, measure, metric and k."""
     rows = read_all(comparisons).rename(columns={"low": "difference_low", "high": "difference_high"})
-    return rows.sort_values("dataset", key=_order, kind="stable", ignore_index=True)
+    rows = rows.sort_values("dataset", key=_order, kind="stable", ignore_index=True)
+    return rows[[name for column in COLUMNS for name in (column, f"{column}_low", f"{column}_high") if name in rows]]
 
 
 def _order(names):
@@ -55,12 +54,18 @@ def _order(names):
 
 
 def page(table, settings):
-    """The rows with their measures' names, without columns that hold nothing."""
-    return pd.DataFrame(cells(table.assign(measure=table["measure"].map(MEASURES)), SHOWN))
+    """The rows with what is measured in one column."""
+    return pd.DataFrame(cells(table.assign(measure=[_measure(row) for row in table.to_dict("records")]), SHOWN))
+
+
+def _measure(row):
+    """What a row is about: "overlap at k = 10 (cosine)", "CIDEr"."""
+    where = f" at k = {row['k']} ({METRICS[row['metric']]})" if row["measure"] == "overlap" else ""
+    return f"{MEASURES[row['measure']]}{where}"
 
 
 def findings(table, settings):
-    """For each pair what both have in common before the connector, and the differences whose intervals are without 0."""
+    """For each pair what both have in common before the connector, and each difference whose interval is without 0."""
     lines = []
     for (base, tuned), rows in table.groupby(PAIR, sort=False):
         equal = rows["equal_pre"].min()
@@ -77,10 +82,9 @@ def findings(table, settings):
 
 
 def _sentence(row):
-    where = f" at k = {row['k']} ({METRICS[row['metric']]})" if row["measure"] == "overlap" else ""
     return (
-        f"{MEASURES[row['measure']]}{where} on {row['dataset']}: {interval(row, 'difference', 3)} (base "
-        f"{row['value_base']:.3f}, n = {row['n']})"
+        f"{_measure(row)} on {row['dataset']}: {interval(row, 'difference', 3)} (base {row['value_base']:.3f}, n = "
+        f"{row['n']})"
     )
 
 
@@ -96,7 +100,7 @@ def draw(table, settings, comparisons):
     panels = [name for name in PANELS if name in set(rows["panel"])]
     lines = [group["panel"].value_counts().max() for _, group in pairs]
     figure, axes = plt.subplots(
-        len(pairs), len(panels), figsize=(3.4 * len(panels), sum(lines) * 0.28 + 1.2 * len(pairs)), squeeze=False,
+        len(pairs), len(panels), figsize=(3 * len(panels), sum(lines) * 0.28 + 1.2 * len(pairs)), squeeze=False,
         layout="constrained", gridspec_kw={"height_ratios": [count + 3 for count in lines]},
     )  # fmt: skip
     for line, ((base, tuned), group) in zip(axes, pairs, strict=True):

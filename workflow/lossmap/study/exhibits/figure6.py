@@ -5,13 +5,14 @@ from lossmap.study.specs import Spec
 
 TITLE, TOPIC, PAPER = "Do images keep their places?", "geometry", "Figure 6"
 ABOUT = """
-**Embeddings before the connector, after it, and after it rotated onto those before** (orthogonal Procrustes), one dot per
-image of {s.dataset}. Before and after: each in its own first two principal components; rotated: in those of before. An
-image has one colour in all panels, by its place along the first component before: where colours stay in order, images
-that lay together still do. Lines lead from the place before (hollow) to the rotated embedding. Percentages: the share of
-the variance of all embeddings of a panel that lies along its axis. Residual: mean distance of an image's two embeddings
-after the rotation, in all dimensions, of which the plane shows two; beside it the mean distance of an image from the mean
-of all, before: a residual as large says that nothing is aligned."""
+**Embeddings before the connector, after it, and after it rotated onto those before** (orthogonal Procrustes), one dot
+per image of {s.dataset}. Before and after: each in its own first two principal components; rotated: in those of
+before. An image has one colour in all panels, by its place along the first component before: where colours stay in
+order, images that lay together still do. Lines lead from the place before (hollow) to the rotated embedding.
+Percentages: the share of the variance of all embeddings of a panel that lies along its axis. Residual: mean distance
+of an image's two embeddings after the rotation, in all dimensions, of which a plane shows two. Lengths: mean distance
+of an image from the mean of all, before and after; a rotation changes none, so that where they differ a residual is
+left even if all directions agree (Table 5 has shares of variance, which allow for scale)."""
 COLUMNS = (
     *("dataset", "model", "image_id", "pre_1", "pre_2", "post_1", "post_2", "aligned_1", "aligned_2"),
     *("residual", "pre_length", "post_length"),
@@ -52,15 +53,21 @@ def shares(rows):
 SIDES = {"pre": "pre", "post": "post", "aligned": "post"}
 
 
+def lengths(rows):
+    """Mean distance of an image from the mean of all, before and after. rows: of one model."""
+    return rows["pre_length"].mean(), rows["post_length"].mean()
+
+
 def findings(table, settings):
     """What the planes show, and the residual, a line per model."""
     lines = []
     for model, rows in table.groupby("model", sort=False):
+        before, after = lengths(rows)
         found = {side: sum(both) for side, both in shares(rows).items()}
         lines.append(
-            f"- **{model}**: the planes hold {found['pre']:.0%} of the variance before, {found['post']:.0%} of that after, "
-            f"{found['aligned']:.0%} of that after once it is rotated; residual {rows['residual'].mean():.2f}, where "
-            f"images lie {rows['pre_length'].mean():.2f} from their mean before (means over {len(rows)} images)."
+            f"- **{model}**: the planes hold {found['pre']:.0%} of the variance before, {found['post']:.0%} of that "
+            f"after, {found['aligned']:.0%} of that after once it is rotated; residual {rows['residual'].mean():.2f}, "
+            f"where embeddings are {before:.2f} long before and {after:.2f} after (means over {len(rows)} images)."
         )
     return lines
 
@@ -73,13 +80,13 @@ def draw(table, settings, alignments):
     from lossmap.figures.style import legend_below
 
     models = list(table.groupby("model", sort=False))
-    figure, axes = plt.subplots(len(models), 3, figsize=(6.6, 2.35 * len(models) + 0.2), squeeze=False)
+    figure, axes = plt.subplots(len(models), 3, figsize=(6.6, 2.2 * len(models) + 0.2), squeeze=False)
     for line, (model, rows) in zip(axes, models, strict=True):
         alignment_planes(list(line), rows)
-        name_axes(list(line), list(shares(rows).values()), rows["residual"].mean(), rows["pre_length"].mean())
+        name_axes(list(line), list(shares(rows).values()), rows["residual"].mean(), list(lengths(rows)))
         line[0].annotate(model, (-0.22, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center")
     for panel, title in zip(axes[0], ("before", "after", "after, rotated onto before"), strict=True):
-        panel.set_title(title)
+        panel.set_title(title, pad=26)
     legend_below(figure, marks(), 1, "small")
     figure.tight_layout()
     return figure

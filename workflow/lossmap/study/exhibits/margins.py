@@ -10,14 +10,14 @@ from lossmap.study.tables import about_copies, cells, interval
 
 TITLE, TOPIC, PAPER = "Were lost neighbours near-ties, or moved across a clear margin?", "neighbours", None
 ABOUT = """
-**Is a neighbour lost because the connector moved it, or because it was a near-tie?** Each lost neighbour (by cosine of
-mean-pooled embeddings) is compared with the image that took its place. If their cosines before the connector differed by
-no more than two standard deviations of what a random projection to the connector's output width would do to that
-difference, it was a *near-tie*: a projection could have swapped them, too, and the overlap ratio makes much of little.
-Otherwise it was *moved across a clear margin*, and not for want of room: that is the connector's doing. *Closeness
-preserved* says the same without a threshold: how near the neighbours after were before, from 0, as near as random images
-(dashed), to 1, as near as the neighbours before. Bands are intervals for the population of which the images are a
-sample."""
+**Is a neighbour lost because the connector moved it, or because it was a near-tie?** Each lost neighbour (by cosine
+of mean-pooled embeddings) is compared with the image that took its place. If their cosines before the connector
+differed by no more than two standard deviations of what a random projection to the connector's output width would do
+to that difference, it was a *near-tie*: a projection could have swapped them, too, and the overlap ratio makes much
+of little. Otherwise it was *moved across a clear margin*, and not for want of room: that is the connector's doing.
+*Closeness preserved* says the same without a threshold: how near the neighbours after were before, from 0, as near as
+random images (dashed), to 1, as near as the neighbours before. Bands are intervals for the population of which the
+images are a sample."""
 OF_NEIGHBOURS = (
     *("mutual_neighbours", "share_near_ties", "share_moved", "share_own_ties", "closeness", "margin_median"),
     *("bound_holds", "bound_says_something"),
@@ -27,23 +27,22 @@ OF_PAIRS = (
     *("distance_ratio_q01", "distance_ratio_q99"),
 )
 COLUMNS = ("dataset", "n", "images", "copies", "model", "measure", "k", "value", "chance")
-SHOWN = [
-    *("dataset", "model", "k", "mutual_neighbours", "share_near_ties", "share_moved", "closeness", "margin_median", "n"),
-]
+SHOWN = ["dataset", "model", "k", "mutual_neighbours", "share_near_ties", "share_moved", "closeness", "n"]
 NOTE = (
     "Neighbours by cosine of mean-pooled embeddings; overlap (k-NN overlap ratio, KNOR): the share of them that is "
-    "preserved (Figure 3 shows it by Euclidean distance). Near-ties, moved: shares of the lost. Each lost neighbour is "
-    "compared with the image that took its place. Near-tie: their cosines before the connector differ by no more than a "
-    "random projection to the connector's output width would blur (two standard deviations). The rest was moved across a "
-    "clear margin: not for want of room, so by the connector. Closeness preserved: how near the neighbours after were "
-    "before, from 0, a random image, to 1, the neighbours before. Median margin: cosine of the k-th neighbour less that of "
-    "the next image. In brackets: {s.confidence:.0%} interval for the population of which the images are a sample. The CSV "
-    "file holds the chance levels, and also: the share of the lost within the connector's own change (the difference is "
-    "at most twice the median change of a cosine beyond the best line; a connector that changes much makes ties of much); "
-    "quantiles over pairs of images, an evenly spread part of them where there are more than 16,384, of the change of a "
-    "cosine and of the distance ratio, after over before, relative to the median pair: an empirical bi-Lipschitz "
-    "constant; and two bounds, overlap >= 1 - ties / k and >= 1 - sqrt(ties) / k, ties being the pairs of a neighbour and "
-    "a stranger within twice the image's largest change: above 0 they say something; both shares are of the given images, "
+    "preserved (Figure 3 shows it by Euclidean distance). Near-ties, moved: shares of the lost. Each lost neighbour "
+    "is compared with the image that took its place. Near-tie: their cosines before the connector differ by no more "
+    "than a random projection to the connector's output width would blur (two standard deviations). The rest was "
+    "moved across a clear margin: not for want of room, so by the connector. Closeness preserved: how near the "
+    "neighbours after were before, from 0, a random image, to 1, the neighbours before. In brackets: "
+    "{s.confidence:.0%} interval for the population of which the images are a sample. The CSV file holds the chance "
+    "levels, and also: the median over images of the margin (cosine of the k-th neighbour less that of the next "
+    "image); the share of the lost within the connector's own change (the difference is at most twice the median "
+    "change of a cosine beyond the best line; a connector that changes much makes ties of much); quantiles over pairs "
+    "of images, an evenly spread part of them where there are more than 16,384, of the change of a cosine and of the "
+    "distance ratio, after over before, relative to the median pair: an empirical bi-Lipschitz constant; and two "
+    "bounds, overlap >= 1 - ties / k and >= 1 - sqrt(ties) / k, ties being the pairs of a neighbour and a stranger "
+    "within twice the image's largest change: above 0 they say something; both shares are of the given images, "
     "without interval."
 )
 

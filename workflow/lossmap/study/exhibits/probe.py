@@ -10,30 +10,30 @@ from lossmap.study.tables import cells, interval
 
 TITLE, TOPIC, PAPER = "How much of each patch does the connector see?", "geometry", None
 ABOUT = """
-**How much of each patch does the connector see?** One patch of what enters the connector is moved by a small step, and how
-far the connector's output moves is measured, per length of the step: in random directions, and towards the same patch of
-another image. 1: as a connector that only scales; 0: the connector does not see the patch. For each model the images with
-the most and the least uneven response of the {s.images} that were probed; spread: standard deviation over an image's
-patches as a share of their mean. Where there are patch losses, the loss of the best reconstructor stands beside. A patch
-that is not seen cannot be reconstructed but by guessing, so a negative rank correlation says that loss is blindness. It
-is given the norm of the patches, since patches with more in them move the output more and are harder to reconstruct; the
-raw one stands in brackets."""
+**How much of each patch does the connector see?** One patch of what enters the connector is moved by a small step,
+and how far the connector's output moves is measured, per length of the step: in random directions, and towards the
+same patch of another image. 1: as a connector that only scales; 0: the connector does not see the patch. For each
+model the images with the most and the least uneven response of the {s.images} that were probed; spread: standard
+deviation over an image's patches as a share of their mean. Where there are patch losses, the loss of the best
+reconstructor stands beside. A patch that is not seen cannot be reconstructed but by guessing, so a negative rank
+correlation says that loss is blindness. It is given the norm of the patches, since patches with more in them move the
+output more and are harder to reconstruct; the raw one stands in brackets."""
 WAYS = ("random", "towards")
 MEASURES = tuple(f"response_{way}{end}" for way in WAYS for end in ("", "_spread", "_unseen", "_loss_partial", "_loss"))
 COLUMNS = ("dataset", "n", "model", "measure", "k", "value", "chance")
 SHOWN = [
-    *("dataset", "model", "response_random", "response_towards", "response_random_unseen", "response_towards_unseen"),
+    *("dataset", "model", "response_random", "response_towards", "response_random_unseen"),
     *("response_random_loss_partial", "response_random_loss", "n"),
 ]
 NOTE = (
     "One patch before the connector is moved by a small step, and the distance that the connector's output moves is "
-    "measured per length of the step; 1: as a connector that only scales. Random directions, and towards the same patch "
-    "of another image. Not seen: patches with less than a tenth of their image's mean response. Rho with loss: rank "
-    "correlation, over an image's patches, with the loss of the best reconstructor; partial, and the finding: given the "
-    "norm of the patches before the connector, since patches with more in them move the output more and are harder to "
-    "rebuild; raw: without that. In brackets: {s.confidence:.0%} interval for the population of which the images are a "
-    "sample. The CSV file also holds the correlations of steps towards other images, and spreads: the standard deviation "
-    "over an image's patches as a share of their mean."
+    "measured per length of the step; 1: as a connector that only scales. Random directions, and towards the same "
+    "patch of another image. Not seen: patches with less than a tenth of their image's mean response. Rho with loss: "
+    "rank correlation, over an image's patches, with the loss of the best reconstructor; partial, and the finding: "
+    "given the norm of the patches before the connector, since patches with more in them move the output more and are "
+    "harder to rebuild; raw: without that. In brackets: {s.confidence:.0%} interval for the population of which the "
+    "images are a sample. The CSV file also holds the patches not seen and the correlations of steps towards other "
+    "images, and spreads: the standard deviation over an image's patches as a share of their mean."
 )
 
 

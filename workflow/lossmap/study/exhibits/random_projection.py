@@ -10,32 +10,43 @@ from lossmap.study.tables import cells, read_all
 
 TITLE, TOPIC, PAPER = "Would random directions preserve more neighbours than the connector?", "neighbours", None
 ABOUT = """
-**Would random directions preserve more neighbours than the connector?** The overlap (k-NN overlap ratio, KNOR, by cosine)
-that random projections (mean of up to 8) have at k = {s.smallest}, by their number of dimensions; large marks stand where
-the connectors are, at their output width. A connector below its line preserves fewer neighbours than random directions
-would. The table also says how many dimensions would be *guaranteed* to be enough, by the lemma of Johnson and
-Lindenstrauss (with the constant of Dasgupta and Gupta), for the images with the clearest margins: those numbers are huge,
-since neighbours are told apart by thousandths of a cosine, and they are a guarantee, not a need."""
+**Would random directions preserve more neighbours than the connector?** The overlap (k-NN overlap ratio, KNOR, by
+cosine) that random projections (mean of up to 8) have at k = {s.smallest}, by their number of dimensions; large marks
+stand where the connectors are, at their output width. A connector below its line preserves fewer neighbours than
+random directions would. The table also says how many dimensions would be *guaranteed* to be enough, by the lemma of
+Johnson and Lindenstrauss (with the constant of Dasgupta and Gupta), for the images with the clearest margins: those
+numbers are huge, since neighbours are told apart by thousandths of a cosine, and they are a guarantee, not a need."""
 KEYS = ["dataset", "model", "k"]
 COLUMNS = (
-    *("dataset", "n", "model", "k", "overlap_connector", "overlap_width", "width", "equivalent", "quantile", "dimension"),
+    *(
+        "dataset",
+        "n",
+        "model",
+        "k",
+        "overlap_connector",
+        "overlap_width",
+        "width",
+        "equivalent",
+        "quantile",
+        "dimension",
+    ),
     *("promised", "kept_all", "overlap_enough", "guaranteed", "queries"),
 )
 SHOWN = [
-    *("dataset", "model", "k", "overlap_connector", "overlap_width", "width", "equivalent"),
-    *("quantile", "dimension", "kept_all", "n"),
+    *("dataset", "model", "k", "overlap_connector", "overlap_width", "equivalent", "quantile", "dimension", "n"),
 ]
 NOTE = (
     "Neighbours by cosine of mean-pooled embeddings; overlap (k-NN overlap ratio, KNOR): the share of them that is "
     "preserved, by the connector and by random projections to its output width (measured, mean of up to 8). Width of "
-    "equal overlap: of random projections that preserve as much as the connector (–: fewer than 2, or more than its own). "
-    "Dimension: a random projection to it (Johnson-Lindenstrauss, with the constant of Dasgupta and Gupta) preserves every "
-    "distance well enough for all k neighbours of the images whose margin is clear enough; the share of images with the "
-    "smallest margins, which are near-ties, is given up. Images that keep all: measured with such a projection. In "
-    "brackets: {s.confidence:.0%} bootstrap interval over queries, about their neighbours among the given images only. The "
-    "CSV file also holds the share of images that keep all as the lemma promises it, the overlap of such a projection, and "
-    "the share of images whose margin is guaranteed beyond the sample, for the population of which the images are a sample "
-    "(Dvoretzky-Kiefer-Wolfowitz); for the others no finite dimension is guaranteed."
+    "equal overlap: of random projections that preserve as much as the connector (–: fewer than 2, or more than its "
+    "own). Dimension: a random projection to it (Johnson-Lindenstrauss, with the constant of Dasgupta and Gupta) "
+    "preserves every distance well enough for all k neighbours of the images whose margin is clear enough; the share "
+    "of images with the smallest margins, which are near-ties, is given up. k: thousand, M: million, bn: billion. In "
+    "brackets: {s.confidence:.0%} bootstrap interval over queries, about their neighbours among the given images "
+    "only. The CSV file also holds the connector's width, the share of images that keep all k neighbours as the lemma "
+    "promises it and as measured with such a projection, the overlap of that, and the share of images whose margin is "
+    "guaranteed beyond the sample, for the population of which the images are a sample (Dvoretzky-Kiefer-Wolfowitz); "
+    "for the others no finite dimension is guaranteed."
 )
 
 
@@ -90,15 +101,16 @@ def equivalent_dimension(dimensions, overlaps, wanted):
     return float(2 ** np.interp(wanted, rising, np.log2(dimensions)))
 
 
+LETTERS = {" thousand": "k", " million": "M", " billion": "bn"}
+
+
 def page(table, settings):
-    """The same with dimensions as people write them."""
-    return pd.DataFrame(cells(table.assign(dimension=_with_band(table), equivalent=table["equivalent"].map(in_short)), SHOWN))
-
-
-def _with_band(table):
-    return table[["dimension", "dimension_low", "dimension_high"]].map(in_short).apply(
-        lambda row: f"{row['dimension']} [{row['dimension_low']}, {row['dimension_high']}]", axis="columns"
-    )
+    """The same with dimensions as people write them: 67M [36M, 93M]."""
+    band = table[["dimension", "dimension_low", "dimension_high"]].map(in_short).replace(LETTERS, regex=True)
+    shown = table.drop(columns=["dimension_low", "dimension_high"])
+    shown["dimension"] = band["dimension"] + " [" + band["dimension_low"] + ", " + band["dimension_high"] + "]"
+    shown["equivalent"] = table["equivalent"].map(in_short)
+    return pd.DataFrame(cells(shown, SHOWN))
 
 
 def findings(table, settings):
@@ -111,15 +123,20 @@ def findings(table, settings):
     lines = []
     for row in rows[distance == distance.min()].itertuples():
         worth = "" if np.isnan(row.equivalent) else f", as much as a random projection to {in_short(row.equivalent)}"
+        others = "; for the others, no finite dimension is" if row.guaranteed < 1 else ""
         lines.append(
-            f"- **{row.model}** on {row.dataset}: a random projection to the connector's {row.width:.0f} dimensions has an "
-            f"overlap of {row.overlap_width:.2f} at k = {row.k}; the connector's is {row.overlap_connector:.2f}{worth}. "
-            f"To preserve all {row.k} neighbours (by cosine) of {1 - row.quantile:.0%} of the images, "
-            f"{in_short(row.dimension)} [{in_short(row.dimension_low)}, {in_short(row.dimension_high)}] dimensions are "
-            f"guaranteed to be enough (measured: {row.kept_all:.0%} keep all). Images whose margin is guaranteed beyond "
-            f"the sample: {row.guaranteed:.0%}{'; for the others, no finite dimension is' if row.guaranteed < 1 else ''}."
+            f"- **{row.model}** on {row.dataset}: a random projection to the connector's {row.width:.0f} dimensions "
+            f"has an overlap of {row.overlap_width:.2f} at k = {row.k}; the connector's is {row.overlap_connector:.2f}"
+            f"{worth}. To preserve all {row.k} neighbours (by cosine) of {1 - row.quantile:.0%} of the images, "
+            f"{in_short(row.dimension)} [{in_short(row.dimension_low)}, {in_short(row.dimension_high)}] dimensions "
+            f"are guaranteed to be enough (measured: {row.kept_all:.0%} keep all). Images whose margin is guaranteed "
+            f"beyond the sample: {row.guaranteed:.0%}{others}."
         )
-    return [*lines, "", BOOTSTRAP.format(settings.confidence).replace("images.", "queries, among the given images only.")]
+    return [
+        *lines,
+        "",
+        BOOTSTRAP.format(settings.confidence).replace("images.", "queries, among the given images only."),
+    ]
 
 
 def in_short(value):
@@ -148,7 +165,9 @@ def draw(table, settings, summaries, dimensions, projections):
         1, len(datasets), figsize=(3.2 * len(datasets) + 0.4, 3), sharey=True, squeeze=False, layout="constrained"
     )
     for panel, (dataset, rows) in zip(axes[0], datasets, strict=True):
-        connectors = table[(table["dataset"] == dataset) & (table["k"] == k)].groupby("model")["overlap_connector"].first()
+        connectors = (
+            table[(table["dataset"] == dataset) & (table["k"] == k)].groupby("model")["overlap_connector"].first()
+        )
         overlap_by_dimension(panel, rows, connectors.to_dict())
         panel.set_title(f"{dataset}, k = {k}")
         panel.label_outer()

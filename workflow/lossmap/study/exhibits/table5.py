@@ -11,13 +11,14 @@ from lossmap.study.tables import interval, read_all
 SEEDBENCH = 5624  # images of SEED-Bench, on which the paper reports
 TITLE, TOPIC, PAPER = "Does a rotation undo the connector?", "geometry", "Table 5"
 ABOUT = """
-**Can the connector be undone by a rotation?** Mean-pooled embeddings after the connector are rotated onto those before it
-(orthogonal Procrustes). FVU: the fraction of the variance before the connector that a map fitted on half of the images
-leaves unexplained on the other half, each half in turn; it compares between models. 0: nothing is lost but the coordinate
-system. Residual: the Euclidean distance that is left between an image's two embeddings, in the unit of the embeddings
-before, as the paper reports it; it grows with that unit, so that models do not compare. A rotation that fails where any
-linear map succeeds says that the connector stretches and squeezes directions, which moves neighbours; what the linear map
-leaves, too, is bent, lost, or could not be learned from so few images. Chance: the same with images paired at random."""
+**Can the connector be undone by a rotation?** Mean-pooled embeddings after the connector are rotated onto those
+before it (orthogonal Procrustes). FVU: the fraction of the variance before the connector that a map fitted on half of
+the images leaves unexplained on the other half, each half in turn; it compares between models. 0: nothing is lost but
+the coordinate system. Residual: the Euclidean distance that is left between an image's two embeddings, in the unit of
+the embeddings before, as the paper reports it; it grows with that unit, so that models do not compare. A rotation
+that fails where any linear map succeeds says that the connector stretches and squeezes directions, which moves
+neighbours; what the linear map leaves, too, is bent, lost, or could not be learned from so few images. Chance: the
+same with images paired at random."""
 # What is left of the images' distances, and the shares of variance -> the measure of the summaries.
 RESIDUALS = {
     "residual_mean": "procrustes_error",
@@ -29,20 +30,19 @@ MAPS = ("unexplained_rotation", "unexplained_rotation_standardised", "unexplaine
 COLUMNS = ("dataset", "n", "model", *RESIDUALS, *MAPS)
 PAGE = [
     *("dataset", "model", "unexplained_rotation_standardised", "unexplained_rotation_standardised_chance"),
-    *("unexplained_ridge", "unexplained_ridge_chance", "residual_mean", "residual_mean_chance"),
-    *("residual_mean_reported", "n"),
+    *("unexplained_ridge", "unexplained_ridge_chance", "residual_mean", "residual_mean_reported", "n"),
 ]
 NOTE = (
-    "Embeddings after the connector, mean-pooled, are rotated onto those before it by the orthogonal map that leaves the "
-    "least squared error (Procrustes; principal components where there are more features after, zeros where there are "
-    "fewer). FVU: fraction of the variance of standardised features before the connector that a map fitted on one half of "
-    "the images leaves unexplained on the other half, each half in turn, 0 none, 1 all: by a rotation and one scale, and "
-    "by any linear map (ridge). Few images for many features leave more, even where nothing is lost. Residual: mean "
-    "Euclidean distance of an image's two embeddings after the rotation, in the unit of the embeddings before, so that "
-    "models do not compare. Chance: with images paired at random. In brackets: {s.confidence:.0%} bootstrap interval over "
-    "images. Reported: the paper's values, where the study has its model and dataset. The CSV file also holds the "
-    "residual's standard deviation, smallest and largest over images, and the FVU by a rotation of features that are not "
-    "standardised."
+    "Embeddings after the connector, mean-pooled, are rotated onto those before it by the orthogonal map that leaves "
+    "the least squared error (Procrustes; principal components where there are more features after, zeros where there "
+    "are fewer). FVU: fraction of the variance of standardised features before the connector that a map fitted on one "
+    "half of the images leaves unexplained on the other half, each half in turn, 0 none, 1 all: by a rotation and one "
+    "scale, and by any linear map (ridge). Few images for many features leave more, even where nothing is lost. "
+    "Residual: mean Euclidean distance of an image's two embeddings after the rotation, in the unit of the embeddings "
+    "before, so that models do not compare. Chance: with images paired at random. In brackets: {s.confidence:.0%} "
+    "bootstrap interval over images. Reported: the paper's values, where the study has its model and dataset. The CSV "
+    "file also holds the residual's standard deviation, smallest and largest over images, and the FVU by a rotation "
+    "of features that are not standardised."
 )
 
 

@@ -1,17 +1,10 @@
-"""Named input functions and settings of the rules of geometry: alignment, margins, indexes, galleries, probe."""
-
-GEOMETRY = config["geometry"]["datasets"]
-
-
-def of_geometry(name, datasets=GEOMETRY):
-    """A file of every model for each dataset whose geometry is measured; models in the order of the config."""
-    return expand(f"results/{config['study']}/{name}", dataset=datasets, model=config["models"])
+"""Named input functions and settings of the rules of geometry: alignment, margins, indexes, probe."""
 
 
 def geometry_settings(*keys):
     """Single settings of the section, with the dataset, the model and how to resample."""
-    told = {key: config["geometry"][key] for key in keys}
-    return lambda wildcards: settings("statistics", dataset=wildcards.dataset, model=wildcards.model, **told)
+    single = {key: config["geometry"][key] for key in keys}
+    return lambda wildcards: settings("statistics", dataset=wildcards.dataset, model=wildcards.model, **single)
 
 
 def probe_settings(wildcards):
@@ -25,12 +18,3 @@ def probe_losses(wildcards):
     if wildcards.dataset not in EVALUATED:
         return []
     return [f"results/{wildcards.study}/patch_loss/{wildcards.dataset}/{wildcards.model}.zarr"]
-
-
-def geometry_table_settings(**more):
-    """Settings of a table over all models."""
-    return canonical({"confidence": config["statistics"]["confidence"], **more})
-
-
-def model_names():
-    return canonical({"models": list(config["models"])})

@@ -30,7 +30,7 @@ def fate_of_neighbours(axes: plt.Axes, table: pd.DataFrame) -> None:
                 base += share
             axes.annotate(k, (x, 0), (0, -2), textcoords="offset points", ha="center", va="top", fontsize=7)
     axes.set(ylim=(0, 1), ylabel="share of neighbours\n(by cosine)")
-    axes.annotate("k", (0, 0), (-4, -2), "axes fraction", textcoords="offset points", ha="right", va="top", fontsize=7)
+    axes.annotate("k =", (0, 0), (1, -2), "axes fraction", textcoords="offset points", va="top", fontsize=7)
     slanted = {"rotation": 20, "ha": "right"} if len("".join(models)) > LETTERS else {}
     axes.set_xticks(range(len(models)), models, fontsize=8, **slanted)
     axes.tick_params(axis="x", length=0, pad=12)

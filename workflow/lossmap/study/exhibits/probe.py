@@ -119,12 +119,12 @@ def _examples(table, store, files, shown):
     rows, cols = store.attrs["pre_grid"]
     position = {image: i for i, image in enumerate(store["image_id"].values)}
     examples = []
-    for place in dict.fromkeys([0, len(spread) - 1]):  # one where there is one
+    for place, which in {0: "most", len(spread) - 1: "least"}.items():  # one where there is one
         image = spread.index[place]
         box, size = (store[name][position[image]].values for name in ("box", "size"))
         boxes = ImageGeometry(*(int(side) for side in size), tuple(box.tolist()), rows, cols).boxes()
         own = table[table["image_id"] == image].sort_values(["row", "col"])
         maps = [own[name].to_numpy().reshape(rows, cols) for name in shown]
         picture = np.asarray(load_image(*files.loc[image, ["path", "sha256"]]))
-        examples.append(Probed(f"spread {spread.iloc[place]:.2f}", picture, boxes, maps))
+        examples.append(Probed(f"{which} uneven response: spread {spread.iloc[place]:.2f}", picture, boxes, maps))
     return examples

@@ -1,5 +1,7 @@
 """Why neighbours change: preserved, lost as near-ties, moved across a clear margin; and how near the new ones were."""
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -7,7 +9,7 @@ import pandas as pd
 from lossmap.figures.style import COLOURS, MARKERS
 
 KINDS = {"preserved": COLOURS[0], "lost: near-tie": COLOURS[8], "lost: moved across a clear margin": COLOURS[3]}
-LETTERS = 48  # of all models' names, that fit below the bars of one panel
+LETTERS = 46  # that fit in a line below the bars
 HATCHES = {"preserved": "", "lost: near-tie": "....", "lost: moved across a clear margin": "////"}
 
 
@@ -31,8 +33,7 @@ def fate_of_neighbours(axes: plt.Axes, table: pd.DataFrame) -> None:
             axes.annotate(k, (x, 0), (0, -2), textcoords="offset points", ha="center", va="top", fontsize=7)
     axes.set(ylim=(0, 1), ylabel="share of neighbours\n(by cosine)")
     axes.annotate("k =", (0, 0), (1, -2), "axes fraction", textcoords="offset points", va="top", fontsize=7)
-    slanted = {"rotation": 20, "ha": "right"} if len("".join(models)) > LETTERS else {}
-    axes.set_xticks(range(len(models)), models, fontsize=8, **slanted)
+    axes.set_xticks(range(len(models)), [textwrap.fill(model, LETTERS // len(models)) for model in models], fontsize=8)
     axes.tick_params(axis="x", length=0, pad=12)
 
 

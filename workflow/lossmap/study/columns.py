@@ -239,10 +239,12 @@ COLUMNS = {
     "overlap_enough": Column(
         "overlap, projection to this dimension", SHARE, KEPT, "overlap by cosine, of a projection that is enough"
     ),
-    "overlap_connector": Column("overlap, connector", SHARE, KEPT, "overlap by cosine, across the connector"),
+    "overlap_connector": Column(
+        "overlap, connector", SHARE, KEPT, "overlap by cosine, across the connector", digits=2
+    ),
     "overlap_width": Column(
         "overlap, projection to the connector's width", SHARE, KEPT,
-        "overlap by cosine, of random projections to as many dimensions as the connector puts out",
+        "overlap by cosine, of random projections to as many dimensions as the connector puts out", digits=2,
     ),
     "width": Column("connector's width", "dimensions", "", "of the connector's output", digits=0),
     "equivalent": Column(

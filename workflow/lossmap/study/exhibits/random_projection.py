@@ -43,10 +43,11 @@ NOTE = (
     "preserves every distance well enough for all k neighbours of the images whose margin is clear enough; the share "
     "of images with the smallest margins, which are near-ties, is given up. k: thousand, M: million, bn: billion. In "
     "brackets: {s.confidence:.0%} bootstrap interval over queries, about their neighbours among the given images "
-    "only. The CSV file also holds the connector's width, the share of images that keep all k neighbours as the lemma "
-    "promises it and as measured with such a projection, the overlap of that, and the share of images whose margin is "
-    "guaranteed beyond the sample, for the population of which the images are a sample (Dvoretzky-Kiefer-Wolfowitz); "
-    "for the others no finite dimension is guaranteed."
+    "only; of the connector's overlap for the population of which the images are a sample. The CSV file also holds "
+    "the connector's width, the share of images that keep all k neighbours as the lemma promises it and as measured "
+    "with such a projection, the overlap of that, and the share of images whose margin is guaranteed beyond the "
+    "sample, for the population of which the images are a sample (Dvoretzky-Kiefer-Wolfowitz); for the others no "
+    "finite dimension is guaranteed."
 )
 
 
@@ -78,19 +79,24 @@ def table(settings, summaries, dimensions, projections):
     bands = read_all(dimensions)[[*KEYS, "quantile", "low", "high"]]
     bands = bands.rename(columns={"low": "dimension_low", "high": "dimension_high"})
     rows = enough.merge(bands, on=[*KEYS, "quantile"], how="left", validate="one_to_one")
-    connector, guaranteed = (
-        summary[summary["measure"] == measure].set_index(KEYS)["value"]
-        for measure in ("mutual_neighbours", "margin_guaranteed")
-    )
-    beside = []
-    for key, group in tried[tried["purpose"] == "width"].groupby(KEYS, sort=False):
-        curve = group.sort_values("dimension")
-        equal = equivalent_dimension(curve["dimension"].to_numpy(), curve["overlap"].to_numpy(), connector[key])
-        width, overlap = curve[["dimension", "overlap"]].iloc[-1]
-        row = {"width": width, "overlap_width": overlap, "overlap_connector": connector[key], "equivalent": equal}
-        beside.append(dict(zip(KEYS, key, strict=True)) | row | {"guaranteed": guaranteed[key]})
-    rows = rows.merge(pd.DataFrame(beside), on=KEYS, how="left", validate="many_to_one")
+    rows = rows.merge(_of_connectors(summary, tried), on=KEYS, how="left", validate="many_to_one")
     return rows[[name for column in COLUMNS for name in (column, f"{column}_low", f"{column}_high") if name in rows]]
+
+
+def _of_connectors(summary, tried):
+    """A row per dataset, model and k: what the connector and a random projection to its width preserve."""
+    measures = {measure: rows.set_index(KEYS) for measure, rows in summary.groupby("measure")}
+    found = []
+    for key, group in tried[tried["purpose"] == "width"].groupby(KEYS, sort=False):
+        curve, connector = group.sort_values("dimension"), measures["mutual_neighbours"].loc[key]
+        widest = curve.iloc[-1]
+        row = dict(zip(KEYS, key, strict=True)) | {"width": widest["dimension"]}
+        for end, name in (("", "value"), ("_low", "low"), ("_high", "high")):
+            row |= {f"overlap_connector{end}": connector[name], f"overlap_width{end}": widest[f"overlap{end}"]}
+        dimensions, overlaps = (curve[name].to_numpy() for name in ("dimension", "overlap"))
+        row["equivalent"] = equivalent_dimension(dimensions, overlaps, connector["value"])
+        found.append(row | {"guaranteed": measures["margin_guaranteed"].loc[key, "value"]})
+    return pd.DataFrame(found)
 
 
 def equivalent_dimension(dimensions, overlaps, wanted):

@@ -9,7 +9,7 @@ import pandas as pd
 from lossmap.figures.style import COLOURS, MARKERS
 
 KINDS = {"preserved": COLOURS[0], "lost: near-tie": COLOURS[8], "lost: moved across a clear margin": COLOURS[3]}
-LETTERS = 46  # that fit in a line below the bars
+LETTERS = 50  # that fit in a line below the bars
 HATCHES = {"preserved": "", "lost: near-tie": "....", "lost: moved across a clear margin": "////"}
 
 
@@ -33,7 +33,7 @@ def fate_of_neighbours(axes: plt.Axes, table: pd.DataFrame) -> None:
             axes.annotate(k, (x, 0), (0, -2), textcoords="offset points", ha="center", va="top", fontsize=7)
     axes.set(ylim=(0, 1), ylabel="share of neighbours\n(by cosine)")
     axes.annotate("k =", (0, 0), (1, -2), "axes fraction", textcoords="offset points", va="top", fontsize=7)
-    axes.set_xticks(range(len(models)), [textwrap.fill(model, LETTERS // len(models)) for model in models], fontsize=8)
+    axes.set_xticks(range(len(models)), [textwrap.fill(model, LETTERS // len(models)) for model in models], fontsize=7)
     axes.tick_params(axis="x", length=0, pad=12)
 
 

@@ -342,7 +342,6 @@ COLUMNS = {
     "architecture": Column("architecture", NAME, "", "of the decoder: a closed form, or a kind of network"),
     "training_share": Column("training share", SHARE, "", "of the training images, that trained the decoder", 2),
     "parameters": Column("parameters", "count", "", "trained numbers of the decoder"),
-    "loss": Column("loss", "1: the mean", LOST, "squared error of reconstructed patches, of standardised features"),
     "loss_percentile_5": Column("5%", "1: the mean", LOST, "loss that 5% of the images do not exceed"),
     "loss_lower_quartile": Column("lower quartile", "1: the mean", LOST, "loss that 25% of the images do not exceed"),
     "loss_median": Column("median", "1: the mean", LOST, "loss that half of the images do not exceed"),
@@ -440,7 +439,6 @@ COLUMNS = {
     "equal_pre": Column(
         "equal before", SHARE, "", "of the bytes before the connector; 1: tower and preprocessing are the same"
     ),
-    "reason": Column("undefined, because", NAME, "", "why a value is missing"),
 }  # fmt: skip
 # What may follow a column's name -> what that is of it.
 SUFFIXES = {

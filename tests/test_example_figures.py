@@ -25,7 +25,7 @@ from lossmap.figures.patch_maps import (
     move_apart,
     show_image,
 )
-from lossmap.figures.style import save, use_style
+from lossmap.figures.style import use_style
 from lossmap.study.columns import column
 from lossmap.study.example_pictures import picture
 from lossmap.study.examples import worst_patches

@@ -16,7 +16,6 @@ from lossmap.study.exhibits import ladder as ladder_exhibit
 from lossmap.study.exhibits import patch_losses
 from lossmap.study.steps import make_exhibit
 
-
 LADDER = ladder_exhibit.Settings(confidence=0.95)
 
 

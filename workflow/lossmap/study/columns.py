@@ -37,10 +37,43 @@ STAGES = {"pre": "before", "post": "after"}
 CONNECTORS = {"own": "model's connector"}
 # What the verdict compares: the model's connector, and controls.
 COMPARED = ("model_connector", "matched_control", "linear_compression", "position_control", "upper_control")
+# Indexes of Table 7, and which way the probe moves a patch.
+INDEXES = {
+    "flat_euclidean": "all patches, Euclidean distance",
+    "mean_pooled_euclidean": "mean-pooled, Euclidean distance",
+    "flat_cosine": "all patches, cosine",
+    "mean_pooled_cosine": "mean-pooled, cosine",
+    "whitened_euclidean": "mean-pooled and whitened, Euclidean distance",
+    "without_sinks_euclidean": "mean-pooled without sinks, Euclidean distance",
+}
+WAYS = {"random": "in random directions", "towards": "towards other images"}
 SHARE, CORRELATION, BESIDE = "share, 0 to 1", "-1 to 1", "as the value beside it"
 KEPT, LOST, UNSEEN = "more is preserved", "more is lost", "less is seen"
 CLOSER = "captions are more like people's"
 NAME = ""
+# Of the patch probe, for each of WAYS.
+RESPONSES = {
+    "": Column(
+        "response", "1: a connector that only scales", "more is seen", "how far the output moves with one patch",
+        digits=2,
+    ),
+    "_spread": Column(
+        "spread over patches", "share of their mean", "less even",
+        "standard deviation of response over an image's patches", digits=2,
+    ),
+    "_unseen": Column(
+        "patches not seen", SHARE, UNSEEN, "patches with less than a tenth of their image's mean response",
+        digits=2,
+    ),
+    "_loss_partial": Column(
+        "partial rho with loss", CORRELATION, "",
+        "rank correlation of response and loss of patches, given their norm: the finding", digits=2,
+    ),
+    "_loss": Column(
+        "raw rho with loss", CORRELATION, "", "rank correlation of response and loss of patches, nothing held constant",
+        digits=2,
+    ),
+}  # fmt: skip
 COLUMNS = {
     # which row it is
     "dataset": Column("dataset", NAME, "", "data set of the study"),
@@ -87,6 +120,152 @@ COLUMNS = {
     "which": Column("which", NAME, "", "highest, median or lowest of all"),
     "hit": Column("hit", NAME, "", "whether the neighbour is one of the query's class, or one on both sides"),
     # geometry
+    "measure": Column("measure", NAME, "", "what is measured, by its name in this list"),
+    "value": Column("value", "as the measure", "", "of all images"),
+    "index": Column("compared by", NAME, "", "what of an image is compared, and by what metric", words=INDEXES),
+    "sinks_pre": Column("sinks, before", SHARE, "", "tokens far longer than their image's median, which are left out"),
+    "sinks_post": Column("sinks, after", SHARE, "", "tokens far longer than their image's median, which are left out"),
+    "residual": Column(
+        "residual", "unit of the embeddings", LOST, "distance of an image's two embeddings after the rotation", digits=2
+    ),
+    "residual_mean": Column(
+        "residual, mean", "unit of the embeddings", LOST,
+        "distance of an image's two embeddings after the rotation, mean over images", digits=2,
+    ),
+    "residual_std": Column(
+        "residual, std", "unit of the embeddings", "", "standard deviation of the residual over images", digits=2
+    ),
+    "residual_min": Column("residual, least", "unit of the embeddings", "", "least residual of all images", digits=2),
+    "residual_max": Column("residual, most", "unit of the embeddings", "", "largest residual of all images", digits=2),
+    "unexplained_rotation": Column(
+        "FVU, rotation", "1: the mean", LOST, "fraction of variance that a rotation and one scale leave unexplained"
+    ),
+    "unexplained_rotation_standardised": Column(
+        "FVU, rotation, standardised", "1: the mean", LOST,
+        "fraction of the variance of standardised features that a rotation and one scale leave unexplained",
+    ),
+    "unexplained_ridge": Column(
+        "FVU, linear map", "1: the mean", LOST,
+        "fraction of the variance of standardised features that any linear map (ridge) leaves unexplained",
+    ),
+    "pre_1": Column("before, component 1", "unit of the embeddings", "", "place along the first component before"),
+    "pre_2": Column("before, component 2", "unit of the embeddings", "", "place along the second component before"),
+    "post_1": Column("after, component 1", "unit of the embeddings", "", "place along the first component after"),
+    "post_2": Column("after, component 2", "unit of the embeddings", "", "place along the second component after"),
+    "aligned_1": Column(
+        "rotated, component 1", "unit of the embeddings", "", "after, rotated onto before: along the first one before"
+    ),
+    "aligned_2": Column(
+        "rotated, component 2", "unit of the embeddings", "", "after, rotated onto before: along the second one before"
+    ),
+    "pre_length": Column("before, length", "unit of the embeddings", "", "distance from the mean of all images"),
+    "post_length": Column("after, length", "unit of the embeddings", "", "distance from the mean of all images"),
+    "cka": Column(
+        "CKA", "0: unrelated, 1: the same", "more alike", "debiased linear centred kernel alignment", digits=2
+    ),
+    "mutual_neighbours": Column(
+        "overlap, cosine", SHARE, KEPT,
+        "k-NN overlap ratio (KNOR): share of an image's k nearest neighbours, by cosine, that are preserved", digits=2,
+    ),
+    "trustworthiness": Column(
+        "trustworthiness", SHARE, KEPT, "few strangers among the neighbours after; 1: none; about 0.5 by chance",
+        digits=2,
+    ),
+    "continuity": Column(
+        "continuity", SHARE, KEPT, "few neighbours before are far away after; 1: none; about 0.5 by chance", digits=2
+    ),
+    "kendall": Column(
+        "order preserved, Kendall's tau", CORRELATION, KEPT,
+        "do an image's k neighbours keep their order: an agreement; nothing to adjust for", digits=2,
+    ),
+    "spearman": Column(
+        "order preserved, Spearman's rho", CORRELATION, KEPT,
+        "do an image's k neighbours keep their order: an agreement; nothing to adjust for", digits=2,
+    ),
+    "effective_rank_pre": Column(
+        "effective rank, before", "dimensions", "", "how many directions the embeddings use", digits=0
+    ),
+    "effective_rank_post": Column(
+        "effective rank, after", "dimensions", "", "how many directions the embeddings use", digits=0
+    ),
+    "intrinsic_dimension_pre": Column(
+        "intrinsic dimension, before", "dimensions", "", "of the surface on which the embeddings lie (TwoNN)", digits=0
+    ),
+    "intrinsic_dimension_post": Column(
+        "intrinsic dimension, after", "dimensions", "", "of the surface on which the embeddings lie (TwoNN)", digits=0
+    ),
+    "share_near_ties": Column(
+        "near-ties", "share of the lost", "", "lost neighbours that a random projection could have swapped, too",
+        digits=2,
+    ),
+    "share_moved": Column(
+        "moved across a clear margin", "share of the lost", LOST, "lost neighbours that were no near-ties", digits=2
+    ),
+    "share_own_ties": Column(
+        "within the connector's own change", "share of the lost", "",
+        "lost neighbours no farther from what took their place than twice the median change of a cosine", digits=2,
+    ),
+    "closeness": Column(
+        "closeness preserved", "0: random image, 1: as before", KEPT, "how near the neighbours after were before",
+        digits=2,
+    ),
+    "margin_median": Column(
+        "median margin", "cosine", "", "cosine of the k-th neighbour less that of the next image, median over images",
+        digits=4,
+    ),
+    "cosine_change_q50": Column(
+        "change of a cosine, median", "cosine", "more is moved",
+        "absolute change of the cosine of two images, over pairs",
+    ),
+    "cosine_residual_q50": Column(
+        "change of a cosine beyond the best line, median", "cosine", "more is moved",
+        "distance of two images' cosine after from the best rising line through all, over pairs",
+    ),
+    "cosine_residual_q95": Column(
+        "change of a cosine beyond the best line, 95% quantile", "cosine", "more is moved",
+        "distance of two images' cosine after from the best rising line through all, over pairs",
+    ),
+    "distance_ratio_q01": Column(
+        "distance ratio, 1% quantile", "ratio", "",
+        "distance after over before, relative to the median pair, over pairs",
+    ),
+    "distance_ratio_q99": Column(
+        "distance ratio, 99% quantile", "ratio", "",
+        "distance after over before, relative to the median pair, over pairs",
+    ),
+    "bound_holds": Column("bound holds", "share of images", "", "images whose overlap is as high as the bound says"),
+    "bound_says_something": Column("bound above 0", "share of images", "", "images of which the bound says something"),
+    **{
+        f"response_{way}{end}": about._replace(title=f"{about.title}, {words}", help=f"{about.help}; steps {words}")
+        for way, words in WAYS.items()
+        for end, about in RESPONSES.items()
+    },
+    # random projections
+    "quantile": Column(
+        "margins given up", "share of images", "", "images with the smallest margins, which are near-ties", digits=1
+    ),
+    "dimension": Column("dimension", "dimensions", "", "of a random projection that is guaranteed to be enough"),
+    "promised": Column("images that keep all, promised", SHARE, KEPT, "images that keep all k neighbours, at least"),
+    "kept_all": Column("images that keep all, measured", SHARE, KEPT, "images that keep all k neighbours"),
+    "overlap_enough": Column(
+        "overlap, projection to this dimension", SHARE, KEPT, "overlap by cosine, of a projection that is enough"
+    ),
+    "overlap_connector": Column(
+        "overlap, connector", SHARE, KEPT, "overlap by cosine, across the connector", digits=2
+    ),
+    "overlap_width": Column(
+        "overlap, projection to the connector's width", SHARE, KEPT,
+        "overlap by cosine, of random projections to as many dimensions as the connector puts out", digits=2,
+    ),
+    "width": Column("connector's width", "dimensions", "", "of the connector's output", digits=0),
+    "equivalent": Column(
+        "width of equal overlap", "dimensions", KEPT, "of random projections that preserve as much as the connector",
+        digits=0,
+    ),
+    "guaranteed": Column(
+        "guaranteed beyond the sample", "share of images", "", "images whose margin holds for the population"
+    ),
+    "queries": Column("queries", "count", "", "images on which random projections were tried"),
     # loss and score
     "reconstructor": Column("reconstructor", NAME, "", "whose losses these are: the best of the study"),
     "loss_kind": Column("kind of loss", NAME, "", "what is averaged over patches", words=LOSS_KINDS),
@@ -163,7 +342,6 @@ COLUMNS = {
     "architecture": Column("architecture", NAME, "", "of the decoder: a closed form, or a kind of network"),
     "training_share": Column("training share", SHARE, "", "of the training images, that trained the decoder", 2),
     "parameters": Column("parameters", "count", "", "trained numbers of the decoder"),
-    "loss": Column("loss", "1: the mean", LOST, "squared error of reconstructed patches, of standardised features"),
     "loss_percentile_5": Column("5%", "1: the mean", LOST, "loss that 5% of the images do not exceed"),
     "loss_lower_quartile": Column("lower quartile", "1: the mean", LOST, "loss that 25% of the images do not exceed"),
     "loss_median": Column("median", "1: the mean", LOST, "loss that half of the images do not exceed"),
@@ -253,6 +431,14 @@ COLUMNS = {
     "images_seen": Column("images seen", "count", "", "until that step, one counted as often as it was seen"),
     "training_loss": Column("training loss", "1: the mean", LOST, "squared error on the images trained on"),
     # comparisons
+    "base": Column("base", NAME, "", "the model that the other was tuned from"),
+    "tuned": Column("tuned", NAME, "", "the model that was tuned"),
+    "value_base": Column("value, base", "as the measure", "", "of all images, the model that the other was tuned from"),
+    "value_tuned": Column("value, tuned", "as the measure", "", "of all images, the model that was tuned"),
+    "difference": Column("tuned - base", "as the measure", "", "paired difference, of the same images"),
+    "equal_pre": Column(
+        "equal before", SHARE, "", "of the bytes before the connector; 1: tower and preprocessing are the same"
+    ),
 }  # fmt: skip
 # What may follow a column's name -> what that is of it.
 SUFFIXES = {
@@ -292,11 +478,13 @@ def column(name: str) -> Column | None:
 
 
 def titled(title: str) -> Column | None:
-    """What a column of a page means, by its title, or its title up to the first comma; None if that is not known."""
-    wanted = re.sub(r"^R@\d+", "R@r", title)
+    """What a column of a page means, by its title or, up to a comma, as much of it as is known; None if nothing is."""
+    words = re.sub(r"^R@\d+", "R@r", title).split(",")
     exact = {about.title: about for about in reversed(COLUMNS.values())}  # of several, the first
     parts = {part.title: part for base in exact.values() for part in (_part(base, suffix) for suffix in SUFFIXES)}
-    return exact.get(wanted) or parts.get(wanted) or exact.get(wanted.split(",")[0])
+    exact = parts | exact
+    names = (",".join(words[:length]) for length in range(len(words), 0, -1))
+    return next((exact[name] for name in names if name in exact), None)
 
 
 def _part(base: Column, suffix: str) -> Column:

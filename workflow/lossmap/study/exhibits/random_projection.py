@@ -137,8 +137,8 @@ def findings(table, settings):
             f"has an overlap of {row.overlap_width:.2f} at k = {row.k}; the connector's is {row.overlap_connector:.2f}"
             f"{worth}. To preserve all {row.k} neighbours (by cosine) of {1 - row.quantile:.0%} of the images, "
             f"{in_short(row.dimension)} [{in_short(row.dimension_low)}, {in_short(row.dimension_high)}] dimensions "
-            f"are guaranteed to be enough (measured: {row.preserved_all:.0%} preserve all). Images whose margin is guaranteed "
-            f"beyond the sample: {row.guaranteed:.0%}{others}."
+            f"are guaranteed to be enough (measured: {row.preserved_all:.0%} preserve all). Images whose margin is "
+            f"guaranteed beyond the sample: {row.guaranteed:.0%}{others}."
         )
     return [
         *lines,

@@ -41,8 +41,8 @@ NOTE = (
     "Residual: mean Euclidean distance of an image's two embeddings after the rotation, in the unit of the embeddings "
     "before, so that models do not compare. Chance: with images paired at random. In brackets: {s.confidence:.0%} "
     "bootstrap interval over images. Reported: the paper's values, where the study has its model and dataset. The CSV "
-    "file also holds the residual's standard deviation, smallest and largest over images, and the FVU by a rotation "
-    "of features that are not standardised."
+    "file also holds the residual's chance level, its standard deviation, smallest and largest over images, and the "
+    "FVU by a rotation of features that are not standardised."
 )
 
 

@@ -10,6 +10,7 @@ from lossmap.study.tables import interval, read_all
 
 SEEDBENCH = 5624  # images of SEED-Bench, on which the paper reports
 TITLE, TOPIC, PAPER = "Does a rotation undo the connector?", "geometry", "Table 5"
+HEADLINE = 1
 ABOUT = """
 **Can the connector be undone by a rotation?** Mean-pooled embeddings after the connector are rotated onto those
 before it (orthogonal Procrustes). FVU: the fraction of the variance before the connector that a map fitted on half of

@@ -131,7 +131,12 @@ except LossmapError as error:
 MINIATURE = config["miniature"]["folder"]
 EXHIBITS = list(exhibits_of(config))
 EVALUATED = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
-PAGES = [f"results/{config['study']}/{name}.html" for name in ("summary", "browser") if EXHIBITS and (EVALUATED or name != "browser")]
+PAGES = [
+    f"results/{config['study']}/{name}.html"
+    for name in ("summary", "browser")
+    if EXHIBITS and (EVALUATED or name != "browser")
+]
+
 
 wildcard_constraints:
     study=re.escape(config["study"]),
@@ -149,7 +154,9 @@ def outputs_of(exhibit):
 
     def shown(path, kind, title):
         labels = {"result": title, "kind": kind, "file": Path(path).stem}
-        return report(path, caption="../workflow/report/exhibit.rst", category=TOPICS[exhibit.module.TOPIC], labels=labels)
+        return report(
+            path, caption="../workflow/report/exhibit.rst", category=TOPICS[exhibit.module.TOPIC], labels=labels
+        )
 
     table = {ending: f"{top}/tables/{exhibit.name}.{ending}" for ending in ("csv", "rst")}
     if exhibit.has_page:
@@ -166,6 +173,11 @@ def files_of_exhibits(*kinds):
     """All that the exhibits of the study consist of, but for what lies beside: of these kinds, or of all."""
     wanted = [exhibit for exhibit in EXHIBITS if not kinds or exhibit.kind in kinds]
     return [path for exhibit in wanted for path in exhibit.files(f"results/{config['study']}")]
+
+
+def in_results(path):
+    """A path below the study's results."""
+    return f"results/{config['study']}/{path}"
 
 
 def named_inputs(exhibit):
@@ -192,7 +204,7 @@ def summary_settings():
             title=exhibit.title,
             topic=exhibit.module.TOPIC,
             paper=exhibit.module.PAPER,
-            headline=getattr(exhibit.module, "HEADLINE", False),
+            headline=hasattr(exhibit.module, "HEADLINE"),
             page=exhibit.has_page,
             figures=exhibit.figures,
         )

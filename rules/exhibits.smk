@@ -1,13 +1,19 @@
 """Measures -> exhibits: one rule for each table or figure of the study, made from its file in lossmap/study/exhibits."""
 
-
 for exhibit in EXHIBITS:
 
     rule:
         name:
             exhibit.name
         input:
-            **{label: [f"results/{config['study']}/{path}" for path in paths] for label, paths in exhibit.inputs.items()},
+            **{
+                # Of a folder only the date counts, so a table that is written with it tells when it is another.
+                label: [
+                    in_results(path) if path.suffix != ".zarr" else ancient(in_results(path))
+                    for path in map(Path, paths)
+                ]
+                for label, paths in exhibit.inputs.items()
+            },
         output:
             **outputs_of(exhibit),
         log:

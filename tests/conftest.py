@@ -7,12 +7,26 @@ import torch
 from small_study import clone, snakemake
 
 # Files whose tests start whole programs, train, or build wheels: minutes. `make check` leaves them out.
-LONG = "anywhere cache damage faults notebook package reruns slurm soak store_post_study what_reruns workflow zoo".split()
+LONG = [
+    "anywhere",
+    "cache",
+    "damage",
+    "faults",
+    "notebook",
+    "package",
+    "reruns",
+    "slurm",
+    "soak",
+    "store_post_study",
+    "what_reruns",
+    "workflow",
+    "zoo",
+]
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what takes long. A file's tests stay in one process; so do all files that read the finished small study, which
-    is run once."""
+    """Mark what takes long. A file's tests stay in one process; so do all files that read the finished small study,
+    which is run once."""
     reads_study = {item.path for item in items if "study" in getattr(item, "fixturenames", ())}
     for item in items:
         if item.path in reads_study or item.path.stem.removeprefix("test_") in LONG:

@@ -65,7 +65,10 @@ def test_a_users_module_passes_strictly_and_a_wrong_use_does_not(tmp_path):
     strictly = ("--strict", "--follow-imports=silent", "--cache-dir", str(tmp_path))
     found = mypy(*strictly, "tests/typed_use.py")
     assert found.startswith("Success"), found
-    (tmp_path / "wrong.py").write_text("import lossmap\n\nlossmap.cka([[1.0]], resamples='many').valu\n")
+    (tmp_path / "wrong.py").write_text(
+        "import lossmap\n\nlossmap.cka([[1.0]], resamples='many').valu\nlossmap.embedd\n"
+    )
     found = mypy(*strictly, str(tmp_path / "wrong.py"))
     assert '"resamples" to "cka" has incompatible type "str"' in found
     assert '"Measured" has no attribute "valu"' in found
+    assert 'Module has no attribute "embedd"' in found

@@ -36,6 +36,13 @@ if TYPE_CHECKING:
     from lossmap.vlm.embedding import embed
     from lossmap.vlm.opening import open_model
     from lossmap.vlm.stored import open_embeddings
+else:  # a type checker that saw it would take any name for one of ours
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'lossmap' has no attribute {name!r}")
+        return getattr(import_module(f"lossmap.{_MODULES[name]}"), name)
+
 
 _MODULES = {
     "LossmapError": "errors",
@@ -70,12 +77,6 @@ __all__ = [
     "run_ladder",
     "train_reconstructor",
 ]
-
-
-def __getattr__(name: str):
-    if name not in _MODULES:
-        raise AttributeError(f"module 'lossmap' has no attribute {name!r}")
-    return getattr(import_module(f"lossmap.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -5,6 +5,7 @@ left, top, right and bottom of every patch in pixels of that image.
 """
 
 import textwrap
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,6 +34,7 @@ PAGE, PANEL, SMALL_PANEL, GAP, BAR, BAR_AND_LABEL = 5.5, 1.45, 1.2, 0.05, 0.09, 
 POINTS = 7
 NUMBER = 7
 REFERENCES = 3  # shown beside a caption
+Limits = tuple[tuple[float, float], tuple[float, float]]
 LETTER, LINE = 0.05, 0.127  # inches that a letter and a line take at this size
 
 
@@ -128,10 +130,10 @@ def _maps(texts: list[tuple[str, ...]], examples: pd.DataFrame, pictures: list[t
     for bar, size in zip(bars, groups, strict=True):
         rows = slice(first, first + size)
         norm = loss_colours(max(part.max() for part in values[rows]))
-        for axes, part, (image, _, boxes) in zip(panels[rows], values[rows], pictures[rows], strict=True):
-            for panel in axes:
+        for (left, right), part, (image, _, boxes) in zip(panels[rows], values[rows], pictures[rows], strict=True):
+            for panel in (left, right):
                 show_image(panel, image, boxes)
-            draw_map(axes[1], part, boxes, UNSIGNED, norm)
+            draw_map(right, part, boxes, UNSIGNED, norm)
         _colour_bar(bar, UNSIGNED, norm, "squared error\n(1: what the mean predicts)")
         first += size
     for axes, title in zip(panels[0], ("image", "squared error"), strict=True):
@@ -217,7 +219,14 @@ def draw_grid(axes: Axes, boxes: np.ndarray) -> None:
     axes.hlines([*boxes[:, 0, 1], bottom], left, right, **style)
 
 
-def draw_map(axes: Axes, values: np.ndarray, boxes: np.ndarray, colours: str, norm: Normalize, alpha=1.0) -> None:
+def draw_map(
+    axes: Axes,
+    values: np.ndarray,
+    boxes: np.ndarray,
+    colours: str,
+    norm: Normalize,
+    alpha: float | np.ndarray = 1.0,
+) -> None:
     """A value per patch, where the patch lies on the image. values: (rows, cols)."""
     axes.imshow(
         values, cmap=colours, norm=norm, extent=_extent(boxes), alpha=alpha, interpolation="nearest", zorder=1.5
@@ -256,7 +265,7 @@ def draw_numbers(axes: Axes, patches: np.ndarray, boxes: np.ndarray) -> None:
         )  # fmt: skip
 
 
-def move_apart(points: np.ndarray, gap: float, limits, obstacles: np.ndarray | None = None) -> np.ndarray:
+def move_apart(points: np.ndarray, gap: float, limits: Limits, obstacles: np.ndarray | None = None) -> np.ndarray:
     """Points (n, 2) moved until any two, and all obstacles (m, 2), are `gap` apart, as far as there is room.
 
     limits: (least, most) x, (least, most) y; points stay half a gap inside them.
@@ -283,7 +292,9 @@ def _pixels_per_point(axes: Axes) -> float:
     return max(abs(np.diff(axes.get_xlim())[0]), abs(np.diff(axes.get_ylim())[0])) / (72 * PANEL)
 
 
-def _layout(texts: list[tuple[str, ...]], panels: int, groups: list[int], below: bool = False):
+def _layout(
+    texts: list[tuple[str, ...]], panels: int, groups: list[int], below: bool = False
+) -> tuple[Figure, list[list[Axes]], list[Axes]]:
     """A figure with a row per text: small panels and the text beside them, or panels and the text below them.
 
     texts: heading, line under it (or at its right), paragraphs. groups: how many rows share a colour bar. Returns:
@@ -328,7 +339,7 @@ def _write(axes: Axes, heading: str, under: str, lines: list[str], *, line: floa
     axes.text(0, 1 - down * line, "\n".join(lines), fontsize=POINTS, linespacing=1.25, **plain)
 
 
-def _pairs(examples: pd.DataFrame, pictures: list[tuple]):
+def _pairs(examples: pd.DataFrame, pictures: list[tuple]) -> Iterator[tuple[Any, tuple]]:
     return zip(examples.itertuples(), pictures, strict=True)
 
 
@@ -338,7 +349,7 @@ def _extent(boxes: np.ndarray) -> tuple[float, float, float, float]:
     return left, right, bottom, top
 
 
-def _counted(answers) -> str:
+def _counted(answers: Iterable[str]) -> str:
     """Each different answer with how often it was given, the most frequent first."""
     counts = pd.Series(list(answers)).value_counts(sort=False)
     counts = counts.sort_values(ascending=False, kind="stable")

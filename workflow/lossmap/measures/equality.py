@@ -1,14 +1,15 @@
 """Images that are equal: a copy tells nothing new, and would be its original's nearest neighbour on any side."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array, csgraph
 
 from lossmap.measures.neighbours import first_equal_rows
 
 
-def first_of_equals(embeddings, pixels=None):
+def first_of_equals(embeddings: ArrayLike, pixels: ArrayLike | None = None) -> NDArray[np.int64]:
     """The first image of each group of equal images: equal pixels, or equal embeddings, bit for bit.
 
     Parameters: embeddings (n, d), before the connector. pixels (n,): a digest of each image's decoded pixels, or None:
@@ -34,12 +35,14 @@ class Compared(NamedTuple):
     """Which of n items are compared. items (m,): their numbers. rows (m,): where the embedding of each stands: its own,
     or that of the item that it equals, so that rounding sets no copies apart. first (n,): see `first_of_equals`."""
 
-    items: np.ndarray
-    rows: np.ndarray
-    first: np.ndarray
+    items: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    first: NDArray[np.int64]
 
 
-def compared_items(embeddings, equal="drop", pixels=None):
+def compared_items(
+    embeddings: ArrayLike, equal: Literal["drop", "count"] = "drop", pixels: ArrayLike | None = None
+) -> Compared:
     """Which items are compared where some are equal.
 
     Parameters: embeddings and pixels, see `first_of_equals`. equal: "drop", of equal items only the first is compared,

@@ -22,13 +22,13 @@ class PerItem(NamedTuple):
     parts: sparse.csr_array | None = None
     shared: float = 0.0
 
-    def __sub__(self, other):
+    def __sub__(self, other: "PerItem") -> "PerItem":
         """The paired difference, of the same items."""
         parts = None if self.parts is None or other.parts is None else self.parts - other.parts
         shared = min(self.shared, other.shared)
         return PerItem(self.values - other.values, self.influence - other.influence, parts, shared)
 
-    def __mul__(self, factor):
+    def __mul__(self, factor: float) -> "PerItem":  # type: ignore[override]  # not a tuple's, which repeats it
         parts = None if self.parts is None else self.parts * factor
         return PerItem(self.values * factor, self.influence * factor, parts, self.shared)
 

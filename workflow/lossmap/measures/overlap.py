@@ -1,11 +1,11 @@
 """Overlap of two sets of neighbour lists, what chance makes of it, and the paper's own convention."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from lossmap.measures.checks import check_k, checked_matrix
@@ -13,6 +13,7 @@ from lossmap.measures.influence import PerItem
 from lossmap.measures.ranking import MOST_PARTS, Ranking, blocks, checked_lists
 from lossmap.measures.result import Embeddings, Measured, sides
 
+Lists = NDArray[np.integer]
 TABLE_BYTES = 2**24  # a table of ranks that stays in the cache
 ROUNDING = 1e-12  # of means that are equal but for the order of their sums
 
@@ -111,7 +112,7 @@ def ranking_overlap(a: Ranking, b: Ranking, k: int, parts: bool = False) -> PerI
     return PerItem(values, influence, sparse.vstack(kept, format="csr") if kept else None)
 
 
-def list_overlap(a, b, k):
+def list_overlap(a: ArrayLike, b: ArrayLike, k: int) -> NDArray[np.float64]:
     """Share of each item's first k neighbours in a that are also among its first k in b.
 
     Parameters: a, b (n, at least k) integers: neighbour lists, nearest first, without the item itself.
@@ -126,7 +127,7 @@ def list_overlap(a, b, k):
     return common / k
 
 
-def overlap_including_self(a, b, k):
+def overlap_including_self(a: ArrayLike, b: ArrayLike, k: int) -> NDArray[np.float64]:
     """Overlap in the paper's convention: each item heads its own list, so k - 1 others remain and 1/k is the least.
 
     Parameters: a, b (n, at least k - 1) integers: neighbour lists without the item itself. k >= 1.
@@ -143,13 +144,13 @@ def overlap_including_self(a, b, k):
     return (1 + (k - 1) * list_overlap(a, b, k - 1)) / k
 
 
-def chance_overlap(n, k):
+def chance_overlap(n: int, k: int) -> float:
     """Mean overlap of unrelated embeddings of n items: k / (n - 1), in (0, 1]. ValueError if k is out of range."""
     check_k(k, n)
     return k / (n - 1)
 
 
-def chance_corrected(overlap, n, k):
+def chance_corrected(overlap: ArrayLike, n: int, k: int) -> Any:
     """Overlap above chance, (R - c) / (1 - c) with c = k / (n - 1): 1 = same neighbours, 0 = chance, below 0 = worse.
 
     Parameters: overlap, number or array in [0, 1], for n items and k neighbours.
@@ -162,7 +163,9 @@ def chance_corrected(overlap, n, k):
     return corrected[()]
 
 
-def permutation_null(a, b, k, permutations, rng):
+def permutation_null(
+    a: Ranking, b: Ranking, k: int | Sequence[int], permutations: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Mean overlap when it is forgotten which item of b is which of a: what unrelated embeddings would score.
 
     Each permutation renames the items of b, as rows and as entries; the structure of both rankings stays, and ties
@@ -187,7 +190,7 @@ def permutation_null(a, b, k, permutations, rng):
     return shares if np.ndim(k) else shares[:, 0]
 
 
-def _null_of_lists(a, b, ks, old_names, new_names):
+def _null_of_lists(a: Lists, b: Lists, ks: Lists, old_names: Lists, new_names: Lists) -> NDArray[np.float64]:
     """An item is shared at k when the later of its two ranks is below k: one pass serves every k."""
     widest = int(ks.max())
     a, b = a[:, :widest].astype(np.int32), b[:, :widest]
@@ -201,7 +204,7 @@ def _null_of_lists(a, b, ks, old_names, new_names):
     return later.cumsum(axis=1)[:, ks - 1] / (len(a) * ks)
 
 
-def _null_of_shares(a, b, k, old_names, new_names):
+def _null_of_shares(a: Ranking, b: Ranking, k: int, old_names: Lists, new_names: Lists) -> NDArray[np.float64]:
     """The same for rankings with ties: the side with the longer lists as a table, the other as entries in it."""
     n = len(a.items)
     if a.entries(k).sum() > b.entries(k).sum():
@@ -218,7 +221,7 @@ def _null_of_shares(a, b, k, old_names, new_names):
     return total / (n * k)
 
 
-def _rank_tables(lists):
+def _rank_tables(lists: Lists) -> Iterator[tuple[slice, Lists]]:
     """Blocks of rows: their slice, and (rows, n) the place of each item in each row's list, or the list's length."""
     n, length = lists.shape
     dtype = np.min_scalar_type(length)
@@ -230,18 +233,20 @@ def _rank_tables(lists):
         yield rows, table
 
 
-def _check_rankings(a, b, k):
+def _check_rankings(a: Ranking, b: Ranking, k: int) -> None:
     if len(a.items) != len(b.items):
         raise ValueError(f"a ranks {len(a.items)} items and b {len(b.items)}; row i must be the same item in both")
     for side in (a, b):
         side.check(k)
 
 
-def _checked_lists(a, b, k):
-    a, b = checked_lists(a, "a"), checked_lists(b, "b")
-    for name, lists in (("a", a), ("b", b)):
+def _checked_lists(a: ArrayLike, b: ArrayLike, k: int) -> tuple[Lists, Lists]:
+    one, other = checked_lists(a, "a"), checked_lists(b, "b")
+    for name, lists in (("a", one), ("b", other)):
         if not 1 <= k <= lists.shape[1]:
             raise ValueError(f"k is {k}; wanted 1 to {lists.shape[1]}, the length of the neighbour lists {name}")
-    if len(a) != len(b):
-        raise ValueError(f"a has {len(a)} neighbour lists and b has {len(b)}; row i must be the same item in both")
-    return a, b
+    if len(one) != len(other):
+        raise ValueError(
+            f"a has {len(one)} neighbour lists and b has {len(other)}; row i must be the same item in both"
+        )
+    return one, other

@@ -1,5 +1,6 @@
 """Linear maps from after the connector back to before it: a rotation alone (Procrustes), and any linear map (ridge)."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from lossmap.measures.statistics import bootstrap_mean
 
 PENALTIES = 10.0 ** np.arange(-8, 3)  # of ridge, as multiples of the source's mean squared singular value
 CHANCES = {"rotation": None, "rotation_standardised": "rotation_shuffled", "ridge": "ridge_shuffled"}
+Matrix = NDArray[np.float64]
+Halves = Sequence[NDArray[np.int64]]  # indices of items
 MAPS = ("rotation", "rotation_standardised", "ridge", "rotation_shuffled", "ridge_shuffled")
 
 
@@ -142,17 +145,17 @@ def unexplained_shares(
     return found
 
 
-def _of_halves(before, after, halves, others):
+def _of_halves(before: Matrix, after: Matrix, halves: Halves, others: Halves) -> dict[str, tuple[Matrix, Matrix]]:
     """Errors and variances of the second half, by maps fitted on the first. others: derangements of the halves."""
     own = [np.arange(len(half)) for half in halves]
     found = {}
 
     target, source = _standardised(before, halves, False, "before"), _standardised(after, halves, False, "after")
-    source = _to_width(*source, before.shape[1])
-    found["rotation"] = _left_over(partial(_rotation, source[0]), source[1], target, own)
+    rotated = _to_width(source[0], source[1], before.shape[1])
+    found["rotation"] = _left_over(partial(_rotation, rotated[0]), rotated[1], target, own)
 
     target, source = _standardised(before, halves, True, "before"), _standardised(after, halves, True, "after")
-    rotated, ridge = _to_width(*source, before.shape[1]), _Ridge(source[0])
+    rotated, ridge = _to_width(source[0], source[1], before.shape[1]), _Ridge(source[0])
     found["rotation_standardised"] = _left_over(partial(_rotation, rotated[0]), rotated[1], target, own)
     found["rotation_shuffled"] = _left_over(partial(_rotation, rotated[0]), rotated[1], target, others)
     found["ridge"] = _left_over(ridge.map_to, source[1], target, own)
@@ -160,7 +163,7 @@ def _of_halves(before, after, halves, others):
     return found
 
 
-def first_components(x, count=2):
+def first_components(x: Matrix, count: int = 2) -> Matrix:
     """Directions of most variance. x (n, d) centred -> (d, count), orthonormal columns, signs fixed; zeros beyond the
     rank's limit d."""
     components = np.zeros((x.shape[1], count))
@@ -172,7 +175,7 @@ def first_components(x, count=2):
 class _Ridge:
     """Ridge regression from one source to any target, its decomposition shared."""
 
-    def __init__(self, source):
+    def __init__(self, source: Matrix):
         gram = source.T @ source if source.shape[0] >= source.shape[1] else source @ source.T
         values, vectors = linalg.eigh(gram)
         keep = values > values[-1] * len(values) * np.finfo(values.dtype).eps
@@ -185,21 +188,21 @@ class _Ridge:
             self.left = vectors[:, keep]
             self.right = source.T @ self.left / singular
 
-    def map_to(self, target):
+    def map_to(self, target: Matrix) -> Matrix:
         """(d2, d): the map from source to target, its penalty chosen by generalised cross-validation."""
         seen = self.left.T @ target
         power, total = _squares(seen), (target**2).sum()
-        best = None
+        best, chosen = None, self.squares
         for penalty in PENALTIES * self.squares.mean():
             shrunk = self.squares / (self.squares + penalty)
             error = total - power.sum() + (power * (1 - shrunk) ** 2).sum()
             freedom = max(self.n - 1 - shrunk.sum(), 1e-9)  # the mean took one
-            if best is None or error / freedom**2 < best[0]:
-                best = error / freedom**2, shrunk
-        return self.right @ ((best[1] / np.sqrt(self.squares))[:, None] * seen)
+            if best is None or error / freedom**2 < best:
+                best, chosen = error / freedom**2, shrunk
+        return self.right @ ((chosen / np.sqrt(self.squares))[:, None] * seen)
 
 
-def _rotation(source, target):
+def _rotation(source: Matrix, target: Matrix) -> Matrix:
     """(d, d): the orthogonal map, times one scale, that brings source closest to target.
 
     Directions in which fewer images than features say nothing are mapped to 0: any rotation of them would fit as well.
@@ -209,7 +212,9 @@ def _rotation(source, target):
     return (left[:, seen] * (singular.sum() / (source**2).sum())) @ right[seen]
 
 
-def _left_over(fit, source, target, partners):
+def _left_over(
+    fit: Callable[[Matrix], Matrix], source: Matrix, target: Sequence[Matrix], partners: Halves
+) -> tuple[Matrix, Matrix]:
     """Squared errors and variances of the scoring half, with the map that was fitted on the other.
 
     fit: target of the fitting half -> map. source: of the scoring half. target: of both. partners: of both, which
@@ -220,23 +225,26 @@ def _left_over(fit, source, target, partners):
     return _squares(source[partners[1]] @ fit(fitted) - target[1]), _squares(target[1])
 
 
-def _to_width(fitted, other, width):
+def _to_width(fitted: Matrix, other: Matrix, width: int) -> tuple[Matrix, Matrix]:
     """Both (n, width): principal components of `fitted` where they are wider, zero padding where they are narrower."""
     own = fitted.shape[1]
     if own > width:
         components = _components(fitted, width)
         return fitted @ components, other @ components
-    return tuple(np.pad(x, ((0, 0), (0, width - own))) if own < width else x for x in (fitted, other))
+    if own < width:
+        more = ((0, 0), (0, width - own))
+        return np.pad(fitted, more), np.pad(other, more)
+    return fitted, other
 
 
-def _components(x, count):
+def _components(x: Matrix, count: int) -> Matrix:
     """(d, count) orthonormal directions of most variance of centred x, largest first, signs fixed."""
     d = x.shape[1]
     vectors = linalg.eigh(x.T @ x, subset_by_index=(d - count, d - 1))[1][:, ::-1]
     return vectors * np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(count)] < 0, -1, 1)
 
 
-def _standardised(x, halves, each_feature, name):
+def _standardised(x: Matrix, halves: Halves, each_feature: bool, name: str) -> list[Matrix]:
     """Both halves, centred and scaled by the first: each feature by its deviation, or all by one number."""
     mean, spread = x[halves[0]].mean(axis=0), x[halves[0]].std(axis=0)
     if not spread.any():
@@ -246,7 +254,7 @@ def _standardised(x, halves, each_feature, name):
     return [(x[half] - mean) / spread for half in halves]
 
 
-def _derangement(n, rng):
+def _derangement(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """A permutation that leaves nothing in its place: a random cycle."""
     cycle = rng.permutation(n)
     moved = np.empty(n, dtype=np.int64)
@@ -254,7 +262,7 @@ def _derangement(n, rng):
     return moved
 
 
-def _squares(x):
+def _squares(x: Matrix) -> Matrix:
     return np.einsum("ij,ij->i", x, x)
 
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 ENTRIES = 2**24  # of neighbour lists that are held at once
@@ -125,7 +126,7 @@ def plain_ranking(lists):
     return Ranking(lists, places, np.arange(len(lists)))
 
 
-def checked_lists(lists, name):
+def checked_lists(lists: ArrayLike, name: str) -> NDArray[np.integer]:
     """lists as an array, or a ValueError unless they are (n, k) integers of 0 to n - 1, no row with its own number."""
     lists = np.asarray(lists)
     if lists.ndim != 2 or lists.dtype.kind not in "iu":

@@ -1,10 +1,13 @@
 """Other measures of how alike two sets of embeddings of the same images are, for readers who think in them."""
 
+from typing import Any
+
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lossmap.measures.checks import check_k, checked_matrix
+from lossmap.measures.ranking import Ranking
 from lossmap.measures.resampling import percentile_interval, resampled_means
 from lossmap.measures.result import Embeddings, Measured, sides
 from lossmap.measures.statistics import MeanInterval
@@ -58,7 +61,7 @@ def debiased_cka(
     return percentile_interval(_alignment(means[None])[0], _alignment(resampled), confidence)
 
 
-def trustworthiness(ranks, n):
+def trustworthiness(ranks: NDArray[Any], n: int) -> NDArray[np.float64]:
     """How few strangers are among each item's k neighbours: of the neighbours after, how near they were before.
 
     With the ranks after the connector of the neighbours before it, the same number is the continuity.
@@ -73,7 +76,7 @@ def trustworthiness(ranks, n):
     return 1 - _cost(n, k) * np.maximum(ranks - k, 0).sum(axis=1)
 
 
-def trustworthiness_with_ties(unit, ranking, k):
+def trustworthiness_with_ties(unit: NDArray[Any], ranking: Ranking, k: int) -> NDArray[np.float64]:
     """Trustworthiness in expectation over random orders of what ties, on either side.
 
     Parameters: unit (n, d): the embeddings among which ranks count, rows of length 1. ranking: of the other side.
@@ -100,13 +103,13 @@ def trustworthiness_with_ties(unit, ranking, k):
     return values
 
 
-def chance_trustworthiness(n, k):
+def chance_trustworthiness(n: int, k: int) -> float:
     """Mean trustworthiness of neighbours drawn at random. ValueError if k is not below n / 2."""
     _checked_k(np.empty((n, k)), n)
     return 1 - (n - 1 - k) * (n - k) / ((n - 1) * (2 * n - 3 * k - 1))
 
 
-def order_agreement(ranks):
+def order_agreement(ranks: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Whether an item's k neighbours keep their order: Kendall's tau and Spearman's rho of each item.
 
     Parameters: ranks (n, k), k >= 2: column j is the rank after of the neighbour that was j-th before
@@ -128,13 +131,13 @@ def order_agreement(ranks):
     return 1 - 4 * swapped / (k * (k - 1)), rho
 
 
-def _centred(x):
+def _centred(x: NDArray[np.float64]) -> torch.Tensor:
     """Centred and scaled, which changes no alignment, to float32: exact to some 1e-6 and twice as fast."""
     x = x - x.mean(axis=0)
     return torch.from_numpy((x / (np.sqrt((x**2).sum(axis=1).mean()) or 1)).astype(np.float32))
 
 
-def _hsic_by_image(x, y):
+def _hsic_by_image(x: torch.Tensor, y: torch.Tensor) -> NDArray[np.float32]:
     """(n,) contributions of the images to the unbiased HSIC of centred x and y; their mean is the estimate."""
     n = len(x)
     own_x, own_y = (x * x).sum(1), (y * y).sum(1)
@@ -148,19 +151,19 @@ def _hsic_by_image(x, y):
     return ((parts - 2 / (n - 2) * crossed) / (n - 3)).numpy()
 
 
-def _alignment(hsic):
+def _alignment(hsic: NDArray[np.float64]) -> NDArray[np.float64]:
     """(b, 3): HSIC of both, of one with itself, of the other with itself -> (b,) CKA, nan where a side is constant."""
     both, own_x, own_y = hsic.T
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where((own_x > 0) & (own_y > 0), both / np.sqrt(own_x * own_y), np.nan)
 
 
-def _cost(n, k):
+def _cost(n: int, k: int) -> float:
     """What each rank beyond k costs, so that the farthest k cost 1."""
     return 2 / (k * (2 * n - 3 * k - 1))
 
 
-def _checked_k(ranks, n):
+def _checked_k(ranks: NDArray[Any], n: int) -> int:
     k = ranks.shape[1]
     check_k(k, n)
     if 2 * k >= n:
@@ -168,7 +171,7 @@ def _checked_k(ranks, n):
     return k
 
 
-def _checked_pair(before, after, least):
+def _checked_pair(before: ArrayLike, after: ArrayLike, least: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     before, after = checked_matrix(before, "before"), checked_matrix(after, "after")
     if len(before) != len(after):
         raise ValueError(f"before has {len(before)} rows and after {len(after)}; row i must be the same item in both")

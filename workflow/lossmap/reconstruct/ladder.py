@@ -124,7 +124,7 @@ class Ladder:
             for row in rows.itertuples()
         ]
 
-    def _passes(self, row, tolerance: float) -> float:
+    def _passes(self, row: Any, tolerance: float) -> float:
         """How many times its passes a network needs by its own curve; nan if it never fell, so that it has none."""
         curve = growth([0.5, 1], [row.halfway_error, row.held_out_error])
         return max(curve.needed(tolerance), 2.0) if curve.exponent else math.nan

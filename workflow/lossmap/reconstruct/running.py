@@ -1,6 +1,6 @@
 """The whole ladder in one call: reconstructors of a connector and of controls of known loss, and the verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,13 +9,14 @@ from lossmap.errors import LossmapError
 from lossmap.measures.equality import compared_items
 from lossmap.measures.seeds import seed_for
 from lossmap.reconstruct.climbing import climb
+from lossmap.reconstruct.evaluation import Reconstructor
 from lossmap.reconstruct.ladder import Ladder
 from lossmap.reconstruct.ladder_rows import measure_ladder
 from lossmap.reconstruct.learning import TrainingSettings
 from lossmap.reconstruct.measuring import measure_statistics
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.specs import CONTROLS, NETWORKS
-from lossmap.reconstruct.statistics import embeddings_digest
+from lossmap.reconstruct.statistics import Statistics, embeddings_digest
 from lossmap.reconstruct.trained import AT_ONCE, usual_device
 from lossmap.store import as_embeddings
 from lossmap.store.memory import Embeddings
@@ -66,7 +67,7 @@ def run_ladder(
     connectors = {"own": {"kind": "own"}, **plain}
     statistics = measure_statistics(train, connectors, seed, embeddings_digest(train), device)
 
-    def climbed():
+    def climbed() -> Iterator[tuple[str, Statistics, list[Reconstructor]]]:
         for name, measured in statistics.items():
             chosen = "all" if name == "own" else controls[name].get("networks", [])
             mine = {key: value for key, value in networks.items() if chosen == "all" or key in chosen}

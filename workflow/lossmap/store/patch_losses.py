@@ -5,6 +5,7 @@ Its `zarr.json` lists the digests of each of its files, as a part of an embeddin
 that a lost, shortened or changed file is an error and never a silent zero.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ class PatchLossWriter:
     Raises: StoreError, here and in its methods, if the disk is full or the folder may not be written.
     """
 
-    def __init__(self, path: Path, reconstructors: list[str], image_ids: list[str], pre_grid, attributes: dict):
+    def __init__(
+        self, path: Path, reconstructors: list[str], image_ids: list[str], pre_grid: Iterable[int], attributes: dict
+    ):
         self.reconstructors, self.image_ids = list(reconstructors), list(image_ids)
         self.grid, self.written = tuple(pre_grid), 0
         self.group = GroupWriter(path, {**attributes, "pre_grid": list(self.grid), "format": FORMAT})

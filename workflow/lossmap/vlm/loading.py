@@ -208,7 +208,7 @@ def reduced(model_class: type[PreTrainedModel], drop: Callable[[PreTrainedModel]
     class Reduced(model_class):  # type: ignore[misc, valid-type]  # whose class is known when it runs
         __module__ = model_class.__module__
 
-        def __init__(self, config: PreTrainedConfig, *args, **kwargs):
+        def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any):
             super().__init__(config, *args, **kwargs)  # on the meta device: nothing is allocated yet
             drop(self)
 

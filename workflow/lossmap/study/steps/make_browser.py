@@ -54,8 +54,9 @@ def _shown(row, image: int) -> dict:
     masked = isinstance(row.mask_path, str)
     size = [int(row.width), int(row.height)]
     return {
-        **{name: getattr(row, name) for name in ("model", "dataset", "prediction", "reconstructor")},
+        **{name: getattr(row, name) for name in ("model", "dataset", "task", "prediction", "reconstructor", "chosen_by")},
         "id": row.image_id,
+        "question_id": row.question_id if isinstance(row.question_id, str) else None,
         "image": image,
         "size": size,
         "box": [float(edge) for edge in row.box],

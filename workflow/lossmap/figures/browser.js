@@ -118,7 +118,7 @@ function frames(examples) {
   while (box.children.length < examples.length) {
     const canvas = element("canvas", { role: "img" });
     for (const event of ["pointermove", "pointerdown"]) canvas.addEventListener(event, point);
-    canvas.addEventListener("pointerleave", () => tell(null));
+    canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && tell(null)); // fingers leave at once
     box.append(element("figure", {}, canvas, element("figcaption")));
   }
   const inMaps = box.contains(document.activeElement);
@@ -143,22 +143,23 @@ function caption(example) {
   const line = (...children) => element("span", {}, ...children);
   const loss = `${mean}: ${number(level(example, WHOLE))} of the whole image` +
     (level(example, ANSWER) === null ? "" : `, ${number(level(example, ANSWER))} in the answer's patches`);
-  return [element("b", { textContent: example.model }), line(loss), ...(predicted(example) ? [
+  return [element("b", { textContent: example.model }), ...(predicted(example) ? [
     ...(same ? [] : [line(`of another question: ${example.question}`)]),
-    line(example.prediction || "(nothing)"),
-    line(element("span", { className: `mark ${example.outcome ?? ""}`, textContent: verdict(example) }),
-      `${example.outcome ? ", " : ""}${scored(example)}`)] : [])];
+    element("span", { textContent: example.prediction || "(nothing)", className: "answer" }),
+    line(element("span", { className: example.outcome ?? "", textContent: verdict(example) }),
+      `${example.outcome ? ", " : ""}${scored(example)}`)] : []), line(loss)];
 }
 
 function draw() {
   if (!current()) return;
   const examples = compared(), ends = range(examples), room = $("viewer").clientWidth - 36, gap = 16;
-  const across = Math.min(examples.length, Math.max(1, Math.floor((room + gap) / (200 + gap))));
+  const most = Math.max(1, Math.floor((room + gap) / (150 + gap))); // figures in a row
+  const across = Math.ceil(examples.length / Math.ceil(examples.length / most));
   const widest = Math.floor((room - gap * (across - 1)) / across);
   for (const { firstChild: canvas, example } of $("maps").children) {
     if (!example) continue;
     const seen = view(example);
-    paint(canvas, example, ends, Math.min(widest, Math.max(280, 0.62 * innerHeight) * (seen.width / seen.height)));
+    paint(canvas, example, ends, Math.min(widest, Math.max(280, 0.56 * innerHeight) * (seen.width / seen.height)));
   }
   legend(ends, examples.length > 1);
 }
@@ -250,15 +251,16 @@ function legend(ends, several) {
   $("unit").textContent = unit(several);
 }
 
-const unit = (several) => {
-  const loss = data.losses[state.loss];
-  return loss.unit + (several ? `. One scale for all maps${loss.signed ? "; norms grow with a model's features" : ""}.` : "");
-};
+function unit(several) {
+  const loss = data.losses[state.loss], more = loss.signed ? "; norms grow with a model's number of features" : "";
+  return loss.unit + (several ? `. One scale for all maps${more}.` : "");
+}
 
 function paintColours(context, x, y, width, height) {
   for (let i = 0; i < 256; i++) {
     context.fillStyle = `rgb(${colours[state.loss].slice(3 * i, 3 * i + 3).join(" ")})`;
-    context.fillRect(x + (i * width) / 256, y, Math.ceil(width / 256), height);
+    const left = Math.round(x + (i * width) / 256);
+    context.fillRect(left, y, Math.round(x + ((i + 1) * width) / 256) - left, height);
   }
 }
 
@@ -332,7 +334,8 @@ function facts(example) {
     heading("Where from"),
     text(`${example.model} on ${example.dataset}, image ${example.id}`),
     text(`Loss rank ${example.rank} of ${example.of} ${kind(example)}, by squared error ` +
-      `${example.covered ? "in the answer's patches" : "of the whole image"}; reconstructed by ${example.reconstructor}`),
+      `${example.covered ? "in the answer's patches" : "of the whole image"}; ` +
+      `reconstructed by ${example.reconstructor}`),
     text(`Chosen by ${data.chosen[example.chosen_by]}.`, "quiet"),
     heading("Mean loss"),
     element("table", {}, head("patches:", "answer's", "other", "all"), element("tbody", {}, ...means)),
@@ -392,7 +395,8 @@ function card(example, at, region) {
 // sorted among losses of whole images, nor CIDEr among accuracies).
 const byLoss = (region, sign) => (a, b) => sign * (level(a, region) - level(b, region));
 const byScore = (sign) => (a, b) => sign * (a.score - b.score);
-const lacking = (example) => (level(example, ANSWER) === null ? "Last: without patches of an answer, by whole image" : "");
+const lacking = (example) =>
+  (level(example, ANSWER) === null ? "Last: examples without patches of an answer, by loss of the whole image" : "");
 const ORDERS = {
   "image-down": [byLoss(WHOLE, -1)],
   "image-up": [byLoss(WHOLE, 1)],
@@ -447,7 +451,7 @@ function choose(loss) {
 const fields = () => document.querySelectorAll("#filters :is(input, select), #controls input");
 const valueIn = (field) => (field.type === "checkbox" ? String(Number(field.checked)) : field.value);
 const openingValue = (field) =>
-  field.type === "checkbox" ? String(Number(field.defaultChecked)) : field.options ? field.options[0].value : field.defaultValue;
+  field.type === "checkbox" ? String(Number(field.defaultChecked)) : field.options?.[0].value ?? field.defaultValue;
 
 function hash() {
   const params = new URLSearchParams();
@@ -469,7 +473,7 @@ function restore() {
   state.at = 0;
   $("losses").querySelectorAll("button").forEach((button, i) => (button.ariaPressed = String(i === state.loss)));
   refresh(example);
-  if (params.has("example") && current() !== example) {
+  if (params.has("example") && !(example && current() === example)) {
     say(example ? "The link's example does not fit its filters." : "The link's example is not on this page.");
   }
 }
@@ -595,7 +599,7 @@ function press(event) {
   const keys = {
     ArrowRight: go(state.at + 1), ArrowLeft: go(state.at - 1), Home: go(0), End: go(Infinity),
     ...(inGallery && { ArrowDown: go(state.at + 1), ArrowUp: go(state.at - 1) }),
-    Escape: () => tell(null), ...($("letters").checked && letters),
+    Escape: () => { tell(null); $("help").open = false; }, ...($("letters").checked && letters),
   };
   const onMap = event.shiftKey && event.key.startsWith("Arrow");
   const act = onMap ? () => moveOnMap(event.key) : keys[event.key];
@@ -610,7 +614,7 @@ function changed() { // in how maps are drawn
 }
 
 $("study").textContent = `of study ${data.study}`;
-$("rule").textContent = data.rule;
+$("rules").replaceChildren(...data.rules.map((rule) => element("p", { textContent: rule })));
 for (const id of ["answers", "scores"]) $(id).hidden = !data.examples.some(predicted);
 for (const label of [$("models"), $("beside").parentElement]) label.hidden = models.length < 2;
 for (const name of ["model", "dataset"]) {
@@ -622,7 +626,8 @@ $("losses").append(...data.losses.map((loss, i) => {
   button.addEventListener("click", () => choose(i));
   return button;
 }));
-$("filters").addEventListener("input", () => refresh());
+// In a new order the first is shown; what is filtered keeps the example, if it can.
+$("filters").addEventListener("input", (event) => refresh(event.target.id === "sort" ? null : undefined));
 $("filters").addEventListener("submit", (event) => event.preventDefault());
 $("filters").addEventListener("reset", () => setTimeout(() => refresh())); // after the fields are empty
 $("all").addEventListener("click", () => $("filters").reset());

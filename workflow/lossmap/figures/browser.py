@@ -35,20 +35,25 @@ LOSSES = {  # column -> name, name of its mean, column of its mean, what its val
 }
 CHOSEN = {  # by what -> in words
     "loss": "its rank of loss, for this model",
-    "id": "its id, which no loss or score enters: every model has an example of it, unless it lacks the item",
+    "id": "its id, whatever its loss: the same ones for every model",
 }
-RULE = (
-    "Examples are chosen by rule, never by hand. For each model and dataset, half wrong and half right answers, each at "
-    "evenly spaced ranks of squared error (in the patches with the answer, where these are known), the highest and the "
-    "lowest among them; captions, and images alone where nothing was prompted, over the whole range of loss. Of the "
-    "places beyond four, half go to items that come first in an order made of their ids alone, whatever was lost of "
-    "them: these are the same for every model, so that models can be compared on the same images. Side by side stand "
-    "all models that have an example of the image on this page, for whichever of the two reasons; where an example "
-    "was chosen by its loss in one model, that model's loss is extreme by choice, and the others' are not. Losses, for "
-    "sorting and filtering, are means of the loss shown, either over the whole image or over the patches with the "
-    "answer: those of which the answer mask covers enough. Examples without such patches come last in orders of the "
-    "latter. Scores are VQA accuracy or exact match (0 to 1) of answers, accuracy (0 or 1) of choices and CIDEr (x100) "
-    "of captions. Norm differences are of standardised features; a model with more features has larger ones."
+RULES = (  # a paragraph each
+    "Examples are chosen by rule, never by hand. For each model and dataset, half wrong and half right answers, each "
+    "at evenly spaced ranks of squared error (in the patches with the answer, where these are known), the highest "
+    "and the lowest among them; captions, and images alone where nothing was prompted, over the whole range of loss. "
+    "Of the places beyond four, half go to items that come first in an order made of their ids alone, whatever was "
+    "lost of them. These are the same for every model, so that models can be compared on the same images; but for "
+    "a question whose answer no patch of a model holds: it has no rank there.",
+    "Side by side stand all models that have an example of the image on this page, whatever it was chosen by. Where "
+    "it was chosen by its loss in one model, that is a reason for that model to stand out; images chosen by their "
+    "ids favour none. All maps have one scale. Norm differences are of standardised features: a model with more "
+    "features has larger ones.",
+    "Losses, for sorting and filtering, are means of the loss shown, either over the whole image or over the patches "
+    "with the answer: those of which the answer mask covers enough. Examples without such patches come last in "
+    "orders of the latter. Scores are VQA accuracy or exact match (0 to 1) of answers, accuracy (0 or 1) of choices "
+    "and CIDEr (x100) of captions.",
+    "The list as CSV holds the examples that match, in their order, with the means of all losses. A link holds the "
+    "example, the loss shown, order, filters and what is drawn. Its part from # on works wherever this page lies.",
 )
 
 
@@ -56,12 +61,12 @@ def browser_page(study: str, images: list[str], examples: list[dict]) -> str:
     """The page, as HTML.
 
     images: data URIs. examples: dicts of model, dataset, task, id (of the image), question_id (or None), chosen_by (of
-    `CHOSEN`), image (index into images), size (width, height of the original image), box (of what the model saw, in its pixels), grid (rows, cols), question, options
-    (list or None), prediction, references (list of text and count), score, scored (name of the score), outcome
-    ("right", "wrong" or None), rank, of, reconstructor, means (per loss: in the answer's patches, in the others, in
-    all; None where there are none), maps (per loss, of `LOSSES`, from `packed`), covered (percent of each patch that
-    the mask covers, from `packed`, or None), mask (from `packed_mask`, or None). Where nothing was asked, question,
-    prediction, score and scored are None, and there are no references.
+    `CHOSEN`), image (index into images), size (width, height of the original image), box (of what the model saw, in its
+    pixels), grid (rows, cols), question, options (list or None), prediction, references (list of text and count),
+    score, scored (name of the score), outcome ("right", "wrong" or None), rank, of, reconstructor, means (per loss: in
+    the answer's patches, in the others, in all; None where there are none), maps (per loss, of `LOSSES`, from
+    `packed`), covered (percent of each patch that the mask covers, from `packed`, or None), mask (from `packed_mask`,
+    or None). Where nothing was asked, question, prediction, score and scored are None, and there are no references.
     """
     about = [
         {
@@ -76,7 +81,7 @@ def browser_page(study: str, images: list[str], examples: list[dict]) -> str:
         for key, (name, mean, column, unit, signed) in LOSSES.items()
     ]
     content = {
-        "study": study, "digits": DIGITS, "rule": RULE, "chosen": CHOSEN, "losses": about, "images": images,
+        "study": study, "digits": DIGITS, "rules": RULES, "chosen": CHOSEN, "losses": about, "images": images,
         "examples": examples,
     }  # fmt: skip
     # No "<" in it: no text from outside can end the script element.

@@ -12,7 +12,7 @@ CASES = (("wrong", "highest"), ("right", "lowest"), ("right", "highest"), ("wron
 
 
 def choose(candidates: pd.DataFrame, number: int, ids: str | None = None) -> pd.DataFrame:
-    """Examples spread over right and wrong, and over the whole range of loss; and some that are the same for every model.
+    """Examples spread over right and wrong, and over the whole range of loss, and some the same for every model.
 
     Right and wrong answers get half of the places each; places that one can't fill go to the other. Within each,
     examples stand at evenly spaced ranks of loss, the highest and the lowest among them. Where nothing is right or
@@ -23,7 +23,7 @@ def choose(candidates: pd.DataFrame, number: int, ids: str | None = None) -> pd.
     order are chosen for every model that has them, and models can be compared on the same images.
 
     Parameters: candidates with columns loss (the one to rank by, finite) and outcome ("right", "wrong", or None for
-    all); number, how many at most, from 4, so that both ends of both groups are among them; ids, a column of candidates.
+    all); number, how many at most, from 4, so that both ends of both groups are among them; ids, a column.
     Returns: the chosen rows, wrong (or all) before right, from the highest loss to the lowest, with rank (1 = highest
     loss of its group), of (size of the group) and chosen_by ("loss" or "id").
     Raises: ValueError if number is less than 4, there is no candidate, or a loss is not finite (the first is named).

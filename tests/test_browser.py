@@ -591,6 +591,8 @@ def test_side_by_side_all_maps_have_one_scale(beside):
     assert panels(page).locator("b").all_inner_texts() == ["first", "second"]
     assert panels(page).locator("canvas").nth(1).get_attribute("id") == "map"  # of the example
     assert "(2 models)" in page.inner_text("#controls")
+    chosen = {"id": "Chosen by its id, whatever its loss", "loss": "Chosen by its rank of loss, for this model."}
+    assert chosen[rows[1]["chosen_by"]] in page.inner_text("#facts")
     assert "One scale for all maps" in page.inner_text("#unit")
     page.fill("#opacity", "100")
     page.uncheck("#worst")

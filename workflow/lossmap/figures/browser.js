@@ -572,7 +572,7 @@ function picture() {
 }
 
 function savePicture() {
-  const here = current(), parts = [data.study, here.dataset, here.id, $("beside").checked ? "models" : here.model];
+  const here = current(), parts = [data.study, here.dataset, here.id, compared().length > 1 ? "models" : here.model];
   picture().toBlob((content) => save(content, `${[...parts, data.losses[state.loss].key].join("-")}.png`));
 }
 

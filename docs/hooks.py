@@ -41,8 +41,10 @@ def _parts(cell):
 
 
 class Docstrings(griffe.Extension):
-    """Each part of a docstring (Parameters, Returns, ...) is a paragraph."""
+    """Each part of a docstring (Parameters, Returns, ...) is a paragraph; its signs mean nothing to Markdown."""
 
     def on_instance(self, *, obj, **kwargs):
         if obj.docstring:
-            obj.docstring.value = re.sub(SECTIONS, r"\n\n**\1\2:** ", obj.docstring.value)
+            parts = obj.docstring.value.split("`")  # every second one is code
+            parts[::2] = [re.sub(r"[*_\[]", r"\\\g<0>", part.replace("<", "&lt;")) for part in parts[::2]]
+            obj.docstring.value = re.sub(SECTIONS, r"\n\n**\1\2:** ", "`".join(parts))

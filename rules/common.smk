@@ -131,7 +131,12 @@ except LossmapError as error:
 MINIATURE = config["miniature"]["folder"]
 EXHIBITS = list(exhibits_of(config))
 EVALUATED = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
-PAGES = [f"results/{config['study']}/{name}.html" for name in ("summary", "browser") if EXHIBITS and (EVALUATED or name != "browser")]
+PAGES = [
+    f"results/{config['study']}/{name}.html"
+    for name in ("summary", "browser")
+    if EXHIBITS and (EVALUATED or name != "browser")
+]
+
 
 wildcard_constraints:
     study=re.escape(config["study"]),
@@ -149,7 +154,9 @@ def outputs_of(exhibit):
 
     def shown(path, kind, title):
         labels = {"result": title, "kind": kind, "file": Path(path).stem}
-        return report(path, caption="../workflow/report/exhibit.rst", category=TOPICS[exhibit.module.TOPIC], labels=labels)
+        return report(
+            path, caption="../workflow/report/exhibit.rst", category=TOPICS[exhibit.module.TOPIC], labels=labels
+        )
 
     table = {ending: f"{top}/tables/{exhibit.name}.{ending}" for ending in ("csv", "rst")}
     if exhibit.has_page:

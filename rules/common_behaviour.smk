@@ -6,11 +6,6 @@ def language_files(wildcards):
     return files_of_checkpoint(wildcards.model, "*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 
 
-def relation_table_settings(wildcards):
-    confidence = config["statistics"]["confidence"]
-    return canonical({"table": wildcards.table, "checkpoints": checkpoint_of_model(), "confidence": confidence})
-
-
 def example_texts(wildcards):
     """What was predicted and how it was scored, what people said, and which patches hold the answer, where a dataset has
     masks: nothing where nothing was asked."""

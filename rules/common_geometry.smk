@@ -1,11 +1,4 @@
-"""Named input functions and settings of the rules of geometry: alignment, margins, indexes, galleries, probe."""
-
-GEOMETRY = config["geometry"]["datasets"]
-
-
-def of_geometry(name, datasets=GEOMETRY):
-    """A file of every model for each dataset whose geometry is measured; models in the order of the config."""
-    return expand(f"results/{config['study']}/{name}", dataset=datasets, model=config["models"])
+"""Named input functions and settings of the rules of geometry: alignment, margins, indexes, probe."""
 
 
 def probe_losses(wildcards):
@@ -13,12 +6,3 @@ def probe_losses(wildcards):
     if wildcards.dataset not in EVALUATED:
         return []
     return [f"results/{wildcards.study}/patch_loss/{wildcards.dataset}/{wildcards.model}.zarr"]
-
-
-def geometry_table_settings(**more):
-    """Settings of a table over all models."""
-    return canonical({"confidence": config["statistics"]["confidence"], **more})
-
-
-def model_names():
-    return canonical({"models": list(config["models"])})

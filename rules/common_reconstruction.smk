@@ -31,14 +31,3 @@ def ladder_files(wildcards):
 
 def patch_loss_files(wildcards):
     return reconstructor_files(wildcards.model, OWN, [max(RECONSTRUCTION["shares"])])
-
-
-def reconstruction_table_settings(wildcards):
-    names = {"table": wildcards.table, "networks": list(RECONSTRUCTION["networks"])}
-    return canonical({**names, "checkpoints": checkpoint_of_model(), "confidence": config["statistics"]["confidence"]})
-
-
-def table1_settings():
-    keys = ("checkpoint", "revision")
-    models = [{"name": name, **{key: model.get(key) for key in keys}} for name, model in config["models"].items()]
-    return canonical({"models": models})

@@ -1,13 +1,15 @@
 """Measures -> exhibits: one rule for each table or figure of the study, made from its file in lossmap/study/exhibits."""
 
-
 for exhibit in EXHIBITS:
 
     rule:
         name:
             exhibit.name
         input:
-            **{label: [f"results/{config['study']}/{path}" for path in paths] for label, paths in exhibit.inputs.items()},
+            **{
+                label: [f"results/{config['study']}/{path}" for path in paths]
+                for label, paths in exhibit.inputs.items()
+            },
         output:
             **outputs_of(exhibit),
         log:

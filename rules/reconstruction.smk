@@ -168,163 +168,38 @@ rule measure_ladder:
 
 
 rule judge_connector:
-    """Whether the connector loses, or the reconstructor is too weak: the verdict, and the ladder behind it."""
+    """Whether the connector loses, or the decoder is too weak: the verdict, and the ladder behind it."""
     input:
         ladders=of_all_models("reconstructors/{model}/ladder.parquet"),
         near_copies="results/{study}/reconstructors/near_copies.parquet",
     output:
-        ladder_csv="results/{study}/tables/ladder.csv",
-        ladder_html=report(
-            "results/{study}/tables/ladder.html",
-            caption="../workflow/report/ladder.rst",
-            category="Reconstruction",
-            labels={"result": "Ladder of reconstructors", "kind": "table"},
-        ),
-        csv="results/{study}/tables/verdict.csv",
-        html=report(
-            "results/{study}/tables/verdict.html",
-            caption="../workflow/report/verdict.rst",
-            category="Reconstruction",
-            labels={"result": "Verdict", "kind": "table"},
-        ),
-        finding="results/{study}/tables/verdict.rst",
+        ladder="results/{study}/reconstructors/ladder.parquet",
+        verdict="results/{study}/reconstructors/verdict.parquet",
     log:
         "results/{study}/logs/judge_connector.log",
     conda:
         "../envs/analysis.yaml"
     params:
-        spec=settings("statistics", settled_within=RECONSTRUCTION["settled_within"]),
+        spec=spec("judge_connector"),
         code=code_hash("judge_connector"),
     shell:
         "python -m lossmap judge_connector --ladders {input.ladders:q} --near-copies {input.near_copies:q}"
-        " --ladder-csv {output.ladder_csv:q}"
-        " --ladder-html {output.ladder_html:q} --csv {output.csv:q} --html {output.html:q} --finding {output.finding:q}"
-        " --spec {params.spec:q} 2> {log:q}"
+        " --ladder {output.ladder:q} --verdict {output.verdict:q} --spec {params.spec:q} 2> {log:q}"
 
 
-rule tabulate_table1:
-    """Table 1: shapes and sizes of connectors and reconstructors."""
+rule describe_connectors:
+    """What enters and leaves each model's connector, and how large it is."""
     input:
         embeddings=of_all_models(f"embeddings/{RECONSTRUCTION['ladder']}/{{model}}.json"),
-        ladder="results/{study}/tables/ladder.csv",
     output:
-        csv="results/{study}/tables/table1.csv",
-        html=report(
-            "results/{study}/tables/table1.html",
-            caption="../workflow/report/table1.rst",
-            category="Reconstruction",
-            labels={"result": "Table 1: connectors", "kind": "table"},
-        ),
-        finding="results/{study}/tables/table1.rst",
+        table="results/{study}/reconstructors/connectors.parquet",
     log:
-        "results/{study}/logs/tabulate_table1.log",
+        "results/{study}/logs/describe_connectors.log",
     conda:
         "../envs/torch.yaml"
     params:
-        spec=table1_settings(),
-        code=code_hash("tabulate_table1"),
+        spec=spec("describe_connectors"),
+        code=code_hash("describe_connectors"),
     shell:
-        "python -m lossmap tabulate_table1 --embeddings {input.embeddings:q} --ladder {input.ladder:q} --csv {output.csv:q}"
-        " --html {output.html:q} --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"
-
-
-rule tabulate_reconstruction:
-    """Tables 3 and 9: loss of each model's best reconstructor; Table 6: loss of every network."""
-    input:
-        summaries=lambda wildcards: of_all_models(
-            "patch_loss/{dataset}/{model}_summary.parquet", RECONSTRUCTION["tables"][wildcards.table]
-        ),
-    output:
-        csv="results/{study}/tables/{table}.csv",
-        html=report(
-            "results/{study}/tables/{table}.html",
-            caption="../workflow/report/reconstruction_tables.rst",
-            category="Reconstruction",
-            labels={"result": "{table}", "kind": "table"},
-        ),
-        finding="results/{study}/tables/{table}.rst",
-    log:
-        "results/{study}/logs/tabulate_reconstruction/{table}.log",
-    wildcard_constraints:
-        table="table3|table6|table9",
-    conda:
-        "../envs/analysis.yaml"
-    params:
-        spec=reconstruction_table_settings,
-        code=code_hash("tabulate_reconstruction"),
-    shell:
-        "python -m lossmap tabulate_reconstruction --summaries {input.summaries:q} --csv {output.csv:q}"
-        " --html {output.html:q} --finding {output.finding:q} --spec {params.spec:q} 2> {log:q}"
-
-
-rule draw_ladder:
-    """The ladder of reconstructors, a panel per model."""
-    input:
-        table="results/{study}/tables/ladder.csv",
-        finding="results/{study}/tables/verdict.rst",
-    output:
-        pdf="results/{study}/figures/ladder.pdf",
-        png=report(
-            "results/{study}/figures/ladder.png",
-            caption="../workflow/report/ladder.rst",
-            category="Reconstruction",
-            labels={"result": "Ladder of reconstructors", "kind": "figure"},
-        ),
-    log:
-        "results/{study}/logs/draw_ladder.log",
-    conda:
-        "../envs/analysis.yaml"
-    params:
-        code=code_hash("draw_ladder"),
-    shell:
-        "python -m lossmap draw_ladder --table {input.table:q} --pdf {output.pdf:q} --png {output.png:q} 2> {log:q}"
-
-
-rule draw_patch_losses:
-    """How the loss differs between images: a histogram per dataset."""
-    input:
-        images=of_all_models("patch_loss/{dataset}/{model}.parquet", RECONSTRUCTION["evaluate"]),
-    output:
-        pdf="results/{study}/figures/patch_losses.pdf",
-        png=report(
-            "results/{study}/figures/patch_losses.png",
-            caption="../workflow/report/patch_losses.rst",
-            category="Reconstruction",
-            labels={"result": "Loss of each image", "kind": "figure"},
-        ),
-    log:
-        "results/{study}/logs/draw_patch_losses.log",
-    conda:
-        "../envs/analysis.yaml"
-    params:
-        code=code_hash("draw_patch_losses"),
-    shell:
-        "python -m lossmap draw_patch_losses --images {input.images:q} --pdf {output.pdf:q} --png {output.png:q} 2> {log:q}"
-
-
-rule draw_history:
-    """How the networks learned."""
-    input:
-        histories=[
-            f"results/{config['study']}/reconstructors/{model}/{connector}/{network}-{share}.history.csv"
-            for model in config["models"]
-            for connector in connectors_of(RECONSTRUCTION)
-            for network in networks_of(RECONSTRUCTION, model, connector)
-            for share in RECONSTRUCTION["shares"]
-        ],
-    output:
-        pdf="results/{study}/figures/history.pdf",
-        png=report(
-            "results/{study}/figures/history.png",
-            caption="../workflow/report/history.rst",
-            category="Reconstruction",
-            labels={"result": "Training", "kind": "figure"},
-        ),
-    log:
-        "results/{study}/logs/draw_history.log",
-    conda:
-        "../envs/analysis.yaml"
-    params:
-        code=code_hash("draw_history"),
-    shell:
-        "python -m lossmap draw_history --histories {input.histories:q} --pdf {output.pdf:q} --png {output.png:q} 2> {log:q}"
+        "python -m lossmap describe_connectors --embeddings {input.embeddings:q} --table {output.table:q}"
+        " --spec {params.spec:q} 2> {log:q}"

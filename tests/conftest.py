@@ -1,10 +1,38 @@
-"""What several test files share."""
+"""What several test files share, and which tests are long."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from small_study import clone, snakemake
+
+# Files whose tests start whole programs, train, or build wheels: minutes. `make check` leaves them out.
+LONG = [
+    "anywhere",
+    "cache",
+    "damage",
+    "faults",
+    "notebook",
+    "package",
+    "reruns",
+    "slurm",
+    "soak",
+    "store_post_study",
+    "what_reruns",
+    "workflow",
+    "zoo",
+]
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what takes long. A file's tests stay in one process; so do all files that read the finished small study,
+    which is run once."""
+    reads_study = {item.path for item in items if "study" in getattr(item, "fixturenames", ())}
+    for item in items:
+        if item.path in reads_study or item.path.stem.removeprefix("test_") in LONG:
+            item.add_marker("slow")
+        group = "study" if item.path in reads_study else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -81,6 +81,6 @@ def planned(folder: Path, *arguments: str, config: dict | None = None) -> set[st
     """Rules that a dry run would run."""
     done = snakemake(folder, *arguments, "-n", "--quiet", "rules", config=config)
     assert done.returncode == 0, done.stdout + done.stderr
-    return set(re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):", done.stdout + done.stderr, re.M)) | set(
-        re.findall(r"^(\w+) +\d+$", done.stdout + done.stderr, re.M)
+    return set(re.findall(r"^(?:local)?(?:rule|checkpoint) ([\w.-]+):", done.stdout + done.stderr, re.M)) | set(
+        re.findall(r"^([\w.-]+) +\d+$", done.stdout + done.stderr, re.M)
     ) - {"total"}

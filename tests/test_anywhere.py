@@ -128,16 +128,16 @@ def test_a_dry_run_has_one_line_a_job_and_commands_are_shown_when_asked_for(else
     _, run, _ = elsewhere
     quiet, asked = run("-n", "-F"), run("-n", "-F", "-p")
     assert quiet.returncode == asked.returncode == 0
-    line = "tabulate_overlap  results/own/tables/figure3.csv and 2 more  ("
+    line = "figure3  results/own/tables/figure3.csv and 4 more  ("
     assert line in quiet.stdout + quiet.stderr
     assert "lossmap" not in (quiet.stdout + quiet.stderr).replace("lossmap tests", "")
-    assert "python -m lossmap tabulate_overlap " in asked.stdout + asked.stderr
+    assert "python -m lossmap make_exhibit figure3 " in asked.stdout + asked.stderr
 
 
 def test_the_default_study_is_found_from_an_empty_folder(tmp_path):
     done = run_snakemake(ROOT, tmp_path, "-n", "figure3")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "draw_figure3  results/mini/figures/figure3.pdf" in done.stdout + done.stderr
+    assert "figure3  results/mini/tables/figure3.csv" in done.stdout + done.stderr
 
 
 def test_the_working_folders_own_study_comes_first(tmp_path, monkeypatch):

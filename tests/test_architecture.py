@@ -16,7 +16,8 @@ from packaging.utils import canonicalize_name
 from lossmap.__main__ import COMMANDS, main, step_names
 from lossmap.data.sources import FORMATS
 from lossmap.study import codehash
-from lossmap.study.codehash import code_hash
+from lossmap.study.codehash import code_hash, exhibit_hash
+from lossmap.study.exhibit import kinds
 from lossmap.vlm.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +40,10 @@ LAYERS = {  # imports go down only: nothing of the library knows a study or the 
     "miniature": {
         *("numpy", "torch", "transformers", "tokenizers", "safetensors", "PIL", "tqdm", "sklearn"),
         *("lossmap.miniature", *(f"lossmap.{part}" for part in LIBRARY)),
+    },
+    "study/exhibits": {
+        *("numpy", "pandas", "matplotlib", "seaborn", "lossmap.study", "lossmap.figures", "lossmap.measures"),
+        *("lossmap.data", "lossmap.store", "lossmap.reconstruct", "lossmap.vlm"),
     },
     "study/paper": {"pandas"},
     "study/codehash.py": set(),
@@ -81,7 +86,7 @@ def test_the_snakefile_needs_nothing_heavy():
     """What is imported while the DAG is built must not load torch, transformers, pandas or zarr."""
     code = (
         "import sys, lossmap.study.settings, lossmap.study.checks, lossmap.study.codehash, lossmap.study.console, "
-        "lossmap.study.products; "
+        "lossmap.study.products, lossmap.study.specs; "
         "print([m for m in ('torch', 'transformers', 'pandas', 'zarr', 'numpy', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run(
@@ -128,7 +133,19 @@ def test_one_step_is_one_rule_one_module_one_command():
                 assert "product_version" not in text
             assert name in step_names()
     in_rules = {name for name, _ in rules()}
-    assert set(step_names()) - in_rules == set(COMMANDS)  # run by hand
+    assert set(step_names()) - in_rules == {*COMMANDS, "make_exhibit"}  # run by hand, and by a rule for each exhibit
+
+
+def test_every_exhibit_is_made_by_one_rule_of_its_name():
+    [text] = [path.read_text() for path in (ROOT / "rules").glob("*.smk") if "make_exhibit" in path.read_text()]
+    assert text.count("rule:") == 1
+    for part in (
+        "exhibit.name",
+        "**outputs_of(exhibit)",
+        "exhibit_hash(exhibit.kind)",
+        "python -m lossmap make_exhibit ",
+    ):
+        assert part in text
 
 
 def test_every_path_in_a_command_is_quoted():
@@ -209,9 +226,16 @@ def test_environments_hold_what_their_rules_import():
         listed = {entry.split("=")[0] for entry in env["dependencies"]}
         for package in outside_packages(f"lossmap.study.steps.{rule}"):
             assert names.get(package, package) in listed, f"{rule}: its environment lacks {package}"
+    [env] = re.findall(r'"(\.\./envs/.*)"', (ROOT / "rules/exhibits.smk").read_text())
+    listed = {entry.split("=")[0] for entry in yaml.safe_load((ROOT / "rules" / env).read_text())["dependencies"]}
+    modules = [f"lossmap.study.exhibits.{kind}" for kind in kinds()]
+    for module in ["lossmap.study.steps.make_exhibit", "lossmap.study.captions", *modules]:
+        for package in outside_packages(module, inside_functions=True):
+            assert names.get(package, package) in listed, f"{module}: its environment lacks {package}"
 
 
-def outside_packages(module, seen=None):
+def outside_packages(module, seen=None, inside_functions=False):
+    """inside_functions: of the module itself, also what its functions import, as those of exhibits do."""
     seen = set() if seen is None else seen
     base = PACKAGE.joinpath(*module.split(".")[1:])
     path = next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
@@ -221,7 +245,7 @@ def outside_packages(module, seen=None):
     found = set()
     tree = ast.parse(path.read_text())
     # Imports inside functions are for callers that need more, such as a GPU search.
-    for node in tree.body:
+    for node in ast.walk(tree) if inside_functions else tree.body:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -248,25 +272,42 @@ def test_a_code_hash_follows_the_code_that_a_step_runs_and_no_other(tmp_path, mo
     package = copy_of_package(tmp_path, monkeypatch)
     steps = [step for step in step_names() if step != "train_zoo"]
     before = {step: code_hash(step) for step in steps}
+    exhibits = {kind: exhibit_hash(kind) for kind in kinds()}
     path = package / "measures/overlap.py"
     path.write_text(path.read_text() + "\nADDED = 1\n")
     codehash._read.cache_clear()
     changed = {step for step in steps if code_hash(step) != before[step]}
     assert changed == {
-        *("measure_overlap", "measure_retrieval", "draw_figure2"),
-        *("measure_geometry", "compare_indexes", "compare_models", "draw_galleries", "simulate_coverage"),
+        *("measure_overlap", "measure_retrieval"),
+        *("measure_geometry", "compare_indexes", "compare_models", "simulate_coverage"),
     }
+    assert {kind for kind in kinds() if exhibit_hash(kind) != exhibits[kind]} == {"figure2", "galleries"}
 
 
 def test_a_new_family_changes_no_code_hash(tmp_path, monkeypatch):
     package = copy_of_package(tmp_path, monkeypatch)
     steps = [name for name, text in rules() if "code_hash" in text]
-    assert len(steps) > 30
-    before = {step: code_hash(step) for step in steps}
+    assert len(steps) > 15
+    before = [*map(code_hash, steps), *map(exhibit_hash, kinds())]
     path = package / "vlm/families.py"
     path.write_text(path.read_text() + "\nFAMILIES['another'] = FAMILIES['llava']\n")
     codehash._read.cache_clear()
-    assert {step: code_hash(step) for step in steps} == before
+    assert [*map(code_hash, steps), *map(exhibit_hash, kinds())] == before
+
+
+def test_what_exhibits_show_depends_on_their_own_file_and_no_others(tmp_path, monkeypatch):
+    package = copy_of_package(tmp_path, monkeypatch)
+    before = {kind: exhibit_hash(kind) for kind in kinds()}
+    for changed, file in (({"figure3"}, "study/exhibits/figure3.py"), (set(before), "study/tables.py")):
+        path = package / file
+        path.write_text(path.read_text() + "\nADDED = 1\n")
+        codehash._read.cache_clear()
+        assert {kind for kind in before if exhibit_hash(kind) != before[kind]} == changed
+    path = package / "study/specs.py"  # what they receive stands in the parameters of their rules
+    after = {kind: exhibit_hash(kind) for kind in kinds()}
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    codehash._read.cache_clear()
+    assert {kind: exhibit_hash(kind) for kind in kinds()} == after
 
 
 def test_who_reads_a_store_does_not_depend_on_how_it_is_written(tmp_path, monkeypatch):
@@ -327,20 +368,20 @@ def test_a_code_hash_follows_what_is_computed_and_not_how_it_is_explained(tmp_pa
 
 def test_a_page_that_a_module_fills_in_counts_as_code(tmp_path, monkeypatch):
     package = copy_of_package(tmp_path, monkeypatch)
-    before = {step: code_hash(step) for step in ("make_browser", "draw_figure3")}
+    before = {"make_browser": code_hash("make_browser"), "figure3": exhibit_hash("figure3")}
     for ending in ("html", "css", "js"):
         path = package / f"figures/browser.{ending}"
         path.write_text(path.read_text() + "\n")
         codehash._read.cache_clear()
         assert code_hash("make_browser") != before["make_browser"]
         before["make_browser"] = code_hash("make_browser")
-    assert code_hash("draw_figure3") == before["draw_figure3"]
+    assert exhibit_hash("figure3") == before["figure3"]
 
 
 def test_a_reported_number_counts_as_code(tmp_path, monkeypatch):
     package = copy_of_package(tmp_path, monkeypatch)
-    before = code_hash("tabulate_overlap")
+    before = exhibit_hash("figure3")
     path = package / "study/paper/figure3.csv"
     path.write_text(path.read_text().replace("0.534", "0.535"))
     codehash._read.cache_clear()
-    assert code_hash("tabulate_overlap") != before
+    assert exhibit_hash("figure3") != before

@@ -17,9 +17,11 @@ from lossmap.errors import LossmapError
 from lossmap.measures.neighbours import rank_neighbours
 from lossmap.measures.overlap import ranking_overlap
 from lossmap.measures.unexplained import unexplained, unexplained_difference
+from lossmap.study.columns import column
+from lossmap.study.exhibits import comparisons
 from lossmap.study.neighbour_lists import NeighbourLists, write_lists
 from lossmap.study.settings import check_study
-from lossmap.study.steps import compare_models, draw_comparisons, tabulate_comparisons
+from lossmap.study.steps import compare_models, make_exhibit
 
 N, K = 120, [5, 10]
 IDS = np.array([f"image-{i}" for i in range(N)])
@@ -126,20 +128,37 @@ def test_fvu_of_other_variances_is_the_difference_of_both():
 def test_the_table_says_what_is_equal_and_which_intervals_are_without_0_and_is_drawn(tmp_path):
     base, tuned = write_model(tmp_path / "one", 0.3), write_model(tmp_path / "two", 0.9, loss=0.4, better=0.25)
     compare(tmp_path, base, tuned)
-    outputs = {name: tmp_path / f"comparisons.{name}" for name in ("csv", "html")}
-    finding = tmp_path / "comparisons.rst"
-    how = {"comparisons": [tmp_path / "comparison.parquet"], "spec": {"confidence": 0.95}}
-    tabulate_comparisons.run(**how, **outputs, finding=finding)
-    text = finding.read_text()
+    inputs = [f"comparisons={tmp_path / 'comparison.parquet'}"]
+    make_exhibit.run("comparisons", results=tmp_path, inputs=inputs, settings={"confidence": 0.95})
+    text = (tmp_path / "tables/comparisons.rst").read_text()
     assert "**tuned** less **base**: the embeddings before the connector are the same bytes; 5 of 5 intervals" in text
     assert "FVU of patches on photos: 0.200 [" in text
     assert "CIDEr on photos: 25.000 [25.000, 25.000]" in text
-    page = outputs["html"].read_text()
+    page = (tmp_path / "tables/comparisons.html").read_text()
     assert "tuned - base" in page
     assert "equal before" in page
-    pdf, png = tmp_path / "figure.pdf", tmp_path / "figure.png"
-    draw_comparisons.run(table=outputs["csv"], pdf=pdf, png=png)
-    assert min(pdf.stat().st_size, png.stat().st_size) > 5000
+    table = pd.read_csv(tmp_path / "tables/comparisons.csv")
+    assert [name for name in table.columns if column(name) is None] == []
+    assert table["difference_low"].notna().all()
+    assert min((tmp_path / f"figures/comparisons.{kind}").stat().st_size for kind in ("pdf", "png")) > 5000
+
+
+def test_of_several_pairs_each_dataset_has_its_pairs_together(tmp_path):
+    pairs, datasets = [("base", "one"), ("base", "two")], ["photos", "art"]
+    paths = []
+    for base, tuned in pairs:
+        rows = [
+            {"base": base, "tuned": tuned, "dataset": dataset, "measure": measure, "metric": None, "k": None, "n": 9}
+            | {"value_base": 0.5, "value_tuned": 0.6, "difference": 0.1, "low": 0.05, "high": 0.15, "reason": None}
+            for measure in ("FVU", "vqa_accuracy")
+            for dataset in datasets
+        ]
+        paths.append(tmp_path / tuned)
+        pd.DataFrame(rows).assign(equal_pre=1.0).to_parquet(paths[-1])
+    table = comparisons.table(comparisons.Settings(confidence=0.95), paths)
+    assert table["dataset"].tolist() == ["photos"] * 4 + ["art"] * 4
+    assert table["tuned"].tolist() == ["one", "one", "two", "two"] * 2
+    assert len(comparisons.draw(table, comparisons.Settings(confidence=0.95), paths).axes) == 2 * 2
 
 
 @pytest.mark.parametrize(

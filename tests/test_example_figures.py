@@ -7,11 +7,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from example_tables import GRID, HEIGHT, WIDTH, answer_mask, chosen_table, made_up_losses, make_study
+from example_tables import HEIGHT, WIDTH, answer_mask, chosen_table
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from specs import PLAIN_FIGURES
 
 from lossmap.errors import LossmapError
+from lossmap.figures import patch_maps
 from lossmap.figures.patch_maps import (
     SIGNED,
     draw_answers,
@@ -22,11 +25,12 @@ from lossmap.figures.patch_maps import (
     move_apart,
     show_image,
 )
-from lossmap.figures.style import save, use_style
+from lossmap.figures.style import use_style
+from lossmap.study.columns import column
 from lossmap.study.example_pictures import picture
 from lossmap.study.examples import worst_patches
-from lossmap.study.steps import draw_captions as draw_captions_step
-from lossmap.study.steps import draw_examples, draw_loss_maps
+from lossmap.study.exhibits import figure1, figure7
+from lossmap.study.steps import make_exhibit
 from lossmap.vlm.geometry import ImageGeometry
 
 rng = np.random.default_rng(0)
@@ -161,11 +165,16 @@ def test_answers_are_told_with_rule_numbers_and_texts_as_they_are():
     figure.canvas.draw()  # a formula in the text would fail here
     found = words(figure)
     for wanted in (
-        "Wrong answer, highest loss", "rank 1 of 9 ranked wrong answers", "What costs $5 or $6?", "Model: (nothing)",
-        "People: 2 (2), ii", "VQA accuracy: 0.3", "Loss: 1.250 in the answer's patches, none in the others",
+        "Wrong answer, highest squared error", "rank 1 of 9 ranked wrong answers", "What costs $5 or $6?",
+        "Model: (nothing); VQA accuracy: 0.3", "People: 2 (2), ii",
+        "Squared error: 1.250 in the answer's patches (ranked by this), none in the others",
     ):  # fmt: skip
         assert wanted in found
     assert [text.get_text() for text in figure.axes[2].texts] == [str(number) for number in range(1, 11)]
+    assert [axes.get_title() for axes in figure.axes[1:3]] == [
+        "signed difference\nof norms",
+        "ten largest absolute\ndifferences of norms",
+    ]
 
 
 def test_one_colour_is_one_value_in_all_rows_and_zero_is_in_the_middle():
@@ -184,7 +193,7 @@ def test_captions_share_colours_within_a_model_only():
     maps = [image for axes in figure.axes for image in axes.images if image.get_array().shape == (3, 4)]
     assert [part.norm.vmax for part in maps] == [2.0, 2.0, 0.5, 0.5]
     found = words(figure)
-    assert "a, highest loss rank 1 of 9 images; loss 1.250, CIDEr 0.3" in found
+    assert "a, highest loss rank 1 of 9 images Squared error 1.250, CIDEr 0.3" in found
     assert "Person: caption 2 (2 more)" in found
     assert "caption 3" not in found
 
@@ -201,7 +210,27 @@ def test_no_text_runs_into_the_next_row():
     assert all(box.x1 <= figure.bbox.x1 * 1.02 for block in boxes for box in block)
 
 
-# The steps
+@pytest.mark.parametrize("drawn", [lambda *given: draw_answers(*given, [np.arange(10)] * 2), draw_captions])
+def test_type_can_be_read_on_a_page_as_wide_as_a_papers_text(drawn):
+    figure = drawn(examples(2, model="qwen2.5-vl-mini", which=["highest", "lowest"], of=5000, rank=4999), pictures(2))
+    assert figure.get_figwidth() == 5.5
+    figure.canvas.draw()
+    texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+    assert min(text.get_fontsize() for text in texts) >= 7
+    assert figure.get_tightbbox().width <= 5.6
+
+
+# The exhibits
+
+
+def make(folder, name, paths):
+    """An exhibit: its CSV, its caption."""
+    settings = {"dataset": "made-up"} | ({} if name == "figure12" else {"model": "toy"})
+    inputs = [f"examples={path}" for path in paths]
+    make_exhibit.run(name, results=folder, inputs=inputs, settings=settings, spec=PLAIN_FIGURES)
+    table = pd.read_csv(folder / f"tables/{name}.csv")
+    assert [name for name in table if column(name) is None] == []
+    return table, (folder / f"tables/{name}.rst").read_text()
 
 
 def test_pictures_come_with_mask_and_geometry(tmp_path):
@@ -215,8 +244,8 @@ def test_pictures_come_with_mask_and_geometry(tmp_path):
 
 def test_the_finding_holds_the_numbers_of_the_table(tmp_path):
     path = chosen_table(tmp_path, spec={"number": 100})
-    draw_examples.run(examples=path, pdf=tmp_path / "1.pdf", png=tmp_path / "1.png", finding=tmp_path / "1.rst")
-    text, table = (tmp_path / "1.rst").read_text(), pd.read_parquet(path)
+    csv, text = make(tmp_path, "figure1", [path])
+    table = pd.read_parquet(path)
     for outcome in ("right", "wrong"):
         rows = table[table["outcome"] == outcome]
         for which, row in (("highest", rows.loc[rows["loss"].idxmax()]), ("lowest", rows.loc[rows["loss"].idxmin()])):
@@ -226,64 +255,36 @@ def test_the_finding_holds_the_numbers_of_the_table(tmp_path):
                 f"squared error {row['loss']:.3f} in the patches with the answer, {elsewhere:.3f} in the others; "
                 f"VQA accuracy {row['score']:.2g}.\n"
             ) in text
+            told = csv[(csv["outcome"] == outcome) & (csv["which"] == which)].iloc[0]
+            assert told["image_id"] == row["image_id"]
+            assert (told["loss"], told["other_loss"]) == pytest.approx((row["loss"], elsewhere), rel=1e-5)
     assert f"- {12 - len(table)} questions are not ranked" in text
-    assert (tmp_path / "1.pdf").stat().st_size > 10_000
+    assert (tmp_path / "figures/figure1.pdf").stat().st_size > 10_000
+
+
+def test_figure_7_is_figure_1_of_another_model(tmp_path):
+    path = chosen_table(tmp_path)
+    assert make(tmp_path, "figure7", [path])[0].equals(make(tmp_path, "figure1", [path])[0])
+    study = {"figure7": {"dataset": "made-up", "model": "toy"}}
+    assert figure7.needs(study) == {"examples": "examples/made-up/toy/answers.parquet"}
+    assert figure1.needs(study) == {}
+    assert figure7.Settings.of(study).model == "toy"
 
 
 def test_a_case_that_does_not_occur_is_said_to_be_missing(tmp_path):
     path = chosen_table(tmp_path)
     table = pd.read_parquet(path)
     table[table["outcome"] == "wrong"].to_parquet(path)
-    draw_examples.run(examples=path, pdf=tmp_path / "1.pdf", png=tmp_path / "1.png", finding=tmp_path / "1.rst")
-    assert "- **right answer, lowest loss**: there is none.\n" in (tmp_path / "1.rst").read_text()
+    csv, text = make(tmp_path, "figure1", [path])
+    assert "- **right answer, lowest loss**: there is none.\n" in text
+    assert set(csv["outcome"]) == {"wrong"}
 
 
 def test_answers_without_a_patch_of_theirs_are_said_to_be_none(tmp_path):
-    path = chosen_table(tmp_path, masks=False)
-    draw_examples.run(examples=path, pdf=tmp_path / "1.pdf", png=tmp_path / "1.png", finding=tmp_path / "1.rst")
-    assert (
-        (tmp_path / "1.rst").read_text().startswith("- No question has a patch of which its answer mask covers enough")
-    )
-    assert (tmp_path / "1.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_loss_maps_show_highest_median_and_lowest_loss_of_all_images(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(draw_loss_maps, "save", lambda figure, *paths: figures.append(figure) or save(figure, *paths))
-    paths = make_study(tmp_path, "images", n=11)
-    for name in ("first", "second"):
-        files = {ending: [tmp_path / f"{name}.{ending}"] for ending in ("pdf", "png")}
-        draw_loss_maps.run(
-            images=paths["images"], patch_loss=[paths["patch_loss"]], embeddings=[paths["embeddings"]], **files,
-            finding=tmp_path / f"{name}.rst", spec={"models": ["toy"]},
-        )  # fmt: skip
-    for ending in ("pdf", "png", "rst"):
-        assert (tmp_path / f"first.{ending}").read_bytes() == (tmp_path / f"second.{ending}").read_bytes()
-    error = made_up_losses(11)["squared_error"][1]  # of the best
-    loss = error.mean(axis=1)
-    ranked = np.argsort(-loss)[[0, 5, 10]]
-    each = [
-        f"{name} {loss[i]:.3f} (image image-{i})"
-        for name, i in zip(("highest", "median", "lowest"), ranked, strict=True)
-    ]
-    assert (tmp_path / "first.rst").read_text() == f"- **toy**, 11 images, by mlp: {'; '.join(each)}.\n"
-    maps = [image for axes in figures[0].axes for image in axes.images if image.get_array().shape == GRID]
-    for drawn, i in zip(maps, ranked, strict=True):
-        np.testing.assert_allclose(drawn.get_array(), error[i].reshape(GRID), rtol=1e-6)
-    assert len({(drawn.norm.vmin, drawn.norm.vmax) for drawn in maps}) == 1
-    text = words(figures[0])
-    assert "toy, median loss rank 6 of 11 images" in text
-    assert f"Patches: {error[ranked[0]].min():.3f} to {error[ranked[0]].max():.3f}" in text
-
-
-@pytest.mark.parametrize("n", [1, 2])
-def test_loss_maps_of_one_or_two_images_repeat_none(tmp_path, n):
-    paths = make_study(tmp_path, "images", n=n)
-    draw_loss_maps.run(
-        images=paths["images"], patch_loss=[paths["patch_loss"]], embeddings=[paths["embeddings"]],
-        pdf=[tmp_path / "1.pdf"], png=[tmp_path / "1.png"], finding=tmp_path / "1.rst", spec={"models": ["toy"]},
-    )  # fmt: skip
-    assert (tmp_path / "1.rst").read_text().count("(image") == n
+    csv, text = make(tmp_path, "figure1", [chosen_table(tmp_path, masks=False)])
+    assert "\n- No question has a patch of which its answer mask covers enough" in text
+    assert csv.empty
+    assert (tmp_path / "figures/figure1.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_changed_image_is_not_drawn(tmp_path):
@@ -291,17 +292,16 @@ def test_a_changed_image_is_not_drawn(tmp_path):
     for image in tmp_path.glob("*.png"):
         image.write_bytes(image.read_bytes() + b"more")
     with pytest.raises(LossmapError, match="has changed since the manifest was made"):
-        draw_examples.run(examples=path, pdf=tmp_path / "1.pdf", png=tmp_path / "1.png", finding=tmp_path / "1.rst")
+        make(tmp_path, "figure1", [path])
 
 
 def test_captions_show_highest_and_lowest_loss_of_each_model_and_are_the_same_file_twice(tmp_path):
     paths = [chosen_table(tmp_path / name, "captions", {"model": name}, seed=i) for i, name in enumerate(("a", "b"))]
     for name in ("first", "second"):
-        files = {ending: tmp_path / f"{name}.{ending}" for ending in ("pdf", "png")}
-        draw_captions_step.run(examples=paths, **files, finding=tmp_path / f"{name}.rst")
-    for ending in ("pdf", "png", "rst"):
-        assert (tmp_path / f"first.{ending}").read_bytes() == (tmp_path / f"second.{ending}").read_bytes()
-    text = (tmp_path / "first.rst").read_text()
+        csv, text = make(tmp_path / name, "figure12", paths)
+    for made in ("figures/figure12.pdf", "figures/figure12.png", "tables/figure12.rst", "tables/figure12.csv"):
+        assert (tmp_path / "first" / made).read_bytes() == (tmp_path / "second" / made).read_bytes()
+    assert list(zip(csv["model"], csv["which"], strict=True)) == [(m, w) for m in "ab" for w in ("highest", "lowest")]
     for name, path in zip("ab", paths, strict=True):
         table = pd.read_parquet(path)
         for which, row in (
@@ -316,9 +316,8 @@ def test_captions_show_highest_and_lowest_loss_of_each_model_and_are_the_same_fi
 
 def test_the_ten_numbered_patches_are_those_of_largest_absolute_difference(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(draw_examples, "draw_answers", lambda *given: seen.append(given) or plt.figure())
-    path = chosen_table(tmp_path)
-    draw_examples.run(examples=path, pdf=tmp_path / "1.pdf", png=tmp_path / "1.png", finding=tmp_path / "1.rst")
+    monkeypatch.setattr(patch_maps, "draw_answers", lambda *given: seen.append(given) or plt.figure())
+    make(tmp_path, "figure1", [chosen_table(tmp_path)])
     table, _, worst = seen[0]
     for row, numbers in zip(table.itertuples(), worst, strict=True):
         assert numbers.tolist() == worst_patches(row.norm_difference).tolist()

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
-from small_study import K, MODELS, snakemake
+from small_study import MODELS, K, snakemake
 
 ROOT = Path(__file__).parents[1]
 

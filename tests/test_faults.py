@@ -160,12 +160,12 @@ def test_read_only_results_are_one_error(study, tmp_path):
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(results)], check=True)
         assert planned(study) == set()  # what is there can be read
-        done = snakemake(study, "results/small/figures/figure3.pdf", "--force", "--allowed-rules", "draw_figure3")
+        done = snakemake(study, "results/small/figures/figure3.pdf", "--force", "--allowed-rules", "figure3")
     finally:
         subprocess.run(["umount", "--lazy", str(results)], check=True)
     text = done.stdout + done.stderr
     assert done.returncode == 1
-    assert "Write-protected output files for rule draw_figure3" in text
+    assert "Write-protected output files for rule figure3" in text
     assert "Traceback" not in text
 
 

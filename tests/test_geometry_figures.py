@@ -1,12 +1,13 @@
 """Figures on geometry show what their tables hold; queries are chosen by rule."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 from PIL import Image
 from test_geometry_steps import PRE, store
 
@@ -16,10 +17,12 @@ from lossmap.figures.margins import KINDS, closeness_by_k, fate_of_neighbours
 from lossmap.figures.probe import Probed, probe_maps
 from lossmap.figures.procrustes import alignment_planes
 from lossmap.figures.random_projection import overlap_by_dimension
-from lossmap.figures.style import KEPT, LOST, legends_below, use_style
+from lossmap.figures.style import KEPT, LOST, legends_below, save, use_style
 from lossmap.measures.ranking import plain_ranking
+from lossmap.study.exhibits import figure6, margins, probe, random_projection
+from lossmap.study.long_tables import wide
 from lossmap.study.neighbour_lists import NeighbourLists, write_lists
-from lossmap.study.steps import draw_figure6, draw_galleries, draw_margins, draw_probe, draw_random_projection
+from lossmap.study.steps import draw_galleries
 
 rng = np.random.default_rng(29)
 
@@ -31,12 +34,12 @@ def style():
     plt.close("all")
 
 
-def drawn(run, tmp_path, **inputs):
-    """Run a drawing step twice: both files are there, and the same bytes each time."""
+def drawn(exhibit, tmp_path, *given, **files_of):
+    """Draw an exhibit twice: both files are there, and the same bytes each time."""
     files = []
     for i in range(2):
         pdf, png = tmp_path / f"{i}.pdf", tmp_path / f"{i}.png"
-        run(**inputs, pdf=pdf, png=png)
+        save(exhibit.draw(*given, **files_of), pdf, png)
         files.append((pdf.read_bytes(), png.read_bytes()))
     assert files[0] == files[1]
     return Image.open(tmp_path / "0.png").size
@@ -44,7 +47,7 @@ def drawn(run, tmp_path, **inputs):
 
 FATES = pd.DataFrame(
     [
-        {"model": model, "k": k, "kept": kept, "near_ties": 0.75 * (1 - kept), "moved": 0.25 * (1 - kept)}
+        {"model": model, "k": k, "preserved": kept, "near_ties": 0.75 * (1 - kept), "moved": 0.25 * (1 - kept)}
         for model, kept in (("first", 0.2), ("second", 0.6))
         for k in (5, 10)
     ]
@@ -68,7 +71,8 @@ def test_the_fates_of_neighbours_add_up():
 
 
 def test_closeness_is_drawn_with_its_interval_and_chance():
-    table = pd.DataFrame({"model": "m", "k": [10, 50], "closeness": [0.8, 0.5], "low": [0.7, 0.4], "high": [0.9, 0.6]})
+    table = pd.DataFrame({"model": "m", "k": [10, 50], "closeness": [0.8, 0.5]})
+    table = table.assign(closeness_low=[0.7, 0.4], closeness_high=[0.9, 0.6])
     _, axes = plt.subplots()
     closeness_by_k(axes, table)
     lines = {line.get_label(): line.get_ydata() for line in axes.lines}
@@ -219,42 +223,116 @@ def test_the_probes_maps_share_their_colours():
     assert sum("only scales" in axes.get_title() or axes.get_title() == "loss" for axes in figure.axes) >= 2
 
 
+@pytest.mark.parametrize("shape", [(8, 10), (20, 10), (6, 16)])
+def test_the_probes_words_can_be_read_in_print_and_do_not_collide(shape):
+    """At 5.5 inches, with a name as long as checkpoints have: of 7 points or more, and clear of each other and maps."""
+    boxes = np.zeros((2, 2, 4))
+    (height, width), half = shape, np.array(shape) / 2
+    boxes[..., 0], boxes[..., 1] = np.meshgrid([0, half[1]], [0, half[0]])
+    boxes[..., 2:] = boxes[..., :2] + half[::-1]
+    image = np.full((height, width, 3), 9, np.uint8)
+    titles = [f"{which} uneven response: spread 0.25" for which in ("most", "least")]
+    each = [Probed(title, image, boxes, [np.eye(2)] * 3) for title in titles]
+    groups = {f"Qwen/Qwen2.5-VL-7B-Instruct-of-{i}": each for i in range(3)}
+    figure = probe_maps(groups, [*probe.MAPS.values()])
+    assert figure.get_figwidth() == 5.5
+    figure.draw_without_rendering()
+    texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+    assert min(text.get_fontsize() for text in texts) >= 7
+    words = [text.get_window_extent() for text in texts if text.get_text().strip("0123456789.")]
+    maps = [axes.get_window_extent() for axes in figure.axes if axes.images]
+    assert len(maps) == 24
+    assert len(words) >= 8 + 3 + 6 + 2
+    assert not [(a, b) for a, b in combinations([*words, *maps], 2) if a.overlaps(b)]
+
+
+def alignments(tmp_path, models=("one", "two")):
+    """Alignments of models whose embeddings after the connector are those before, turned by a quarter in a plane."""
+    paths = []
+    for model in models:
+        x = rng.normal(size=(30, 5)) * [3, 2, 1, 1, 1]
+        x -= x.mean(axis=0)
+        turned = x[:, [1, 0, 2, 3, 4]] * [1, -1, 1, 1, 1]
+        places = {"pre": x, "post": turned, "aligned": x}
+        columns = {f"{side}_{j + 1}": place[:, j] for side, place in places.items() for j in (0, 1)}
+        lengths = {f"{stage}_length": np.linalg.norm(x, axis=1) for stage in ("pre", "post")}
+        ids = [f"image-{i}" for i in range(30)]
+        frame = pd.DataFrame({"image_id": ids, "procrustes_error": 0.25, **columns, **lengths})
+        frame.to_parquet(tmp_path / model)
+        paths.append(tmp_path / model)
+    return paths
+
+
 def test_figure_6_is_drawn_from_alignments(tmp_path):
-    columns = [f"{s}_{j}" for s in ("pre", "post", "aligned") for j in (1, 2)]
-    pd.DataFrame(rng.normal(size=(30, 6)), columns=columns).to_parquet(tmp_path / "a")
-    size = drawn(draw_figure6.run, tmp_path, alignments=[tmp_path / "a"] * 2, spec={"models": ["one", "two"]})
-    assert size[0] < 1500
+    paths = alignments(tmp_path)
+    settings = figure6.Settings(dataset="d", models=["one", "two"])
+    table = figure6.table(settings, paths)
+    assert table.groupby("model", sort=False).size().to_dict() == {"one": 30, "two": 30}
+    np.testing.assert_array_equal(table["pre_1"][:30], pd.read_parquet(paths[0])["pre_1"])
+    assert drawn(figure6, tmp_path, table, settings, alignments=paths)[0] < 1500
+
+
+def test_figure_6_says_what_its_planes_hold(tmp_path):
+    paths = alignments(tmp_path)
+    settings = figure6.Settings(dataset="d", models=["one", "two"])
+    table = figure6.table(settings, paths)
+    rows = table[table["model"] == "one"]
+    first, second = ((rows[f"pre_{j}"] ** 2).sum() / (rows["pre_length"] ** 2).sum() for j in (1, 2))
+    found = figure6.shares(rows)
+    assert found["pre"] == pytest.approx((first, second))
+    assert found["post"] == pytest.approx((second, first))
+    assert found["aligned"] == pytest.approx((first, second))
+    panels = figure6.draw(table, settings, paths).axes
+    assert panels[0].get_xlabel() == f"component 1 before ({first:.0%})"
+    assert panels[1].get_ylabel() == f"component 2 after ({first:.0%})"
+    assert panels[2].get_xlabel() == f"component 1 before ({first:.0%})"
+    assert any("residual 0.25\n" in text.get_text() for text in panels[2].texts)
+    assert f"hold {first + second:.0%} of the variance before" in figure6.findings(table, settings)[0]
+
+
+def long_rows(overlap=0.4, near_ties=0.5):
+    """The long table of one model's margins."""
+    measures = {"mutual_neighbours": overlap, "share_near_ties": near_ties, "closeness": 0.6}
+    rows = [
+        {"dataset": "d", "n": 60, "model": "m", "measure": measure, "k": k, "value": value}
+        for k in (5, 10)
+        for measure, value in measures.items()
+    ]
+    of_pairs = {**rows[0], "measure": "distance_ratio_q01", "k": None}
+    return pd.DataFrame([of_pairs, *rows]).astype({"k": "Int64"}).assign(value_low=0.1, value_high=0.9, chance=np.nan)
 
 
 def test_margins_are_drawn_from_their_table(tmp_path):
-    rows = [
-        {"dataset": "d", "n": 60, "model": "m", "measure": measure, "k": k, "value": value, "low": 0.1, "high": 0.9}
-        for k in (5, 10)
-        for measure, value in (
-            ("mutual_neighbours", 0.4),
-            ("share_near_ties", 0.5),
-            ("closeness", 0.6),
-            ("epsilon", 0.7),
-        )
-    ]
-    of_pairs = {**rows[0], "measure": "distance_ratio_q01", "k": None}
-    pd.DataFrame([of_pairs, *rows]).astype({"k": "Int64"}).to_csv(tmp_path / "table", index=False)
-    fates = draw_margins._fates(pd.DataFrame(rows))
-    assert fates[["kept", "near_ties", "moved"]].to_numpy() == pytest.approx(np.tile([0.4, 0.3, 0.3], (2, 1)))
-    nothing_lost = pd.DataFrame(rows).replace({"value": {0.4: 1.0, 0.5: np.nan}})
-    assert draw_margins._fates(nothing_lost)["near_ties"].tolist() == [0, 0]
-    assert drawn(draw_margins.run, tmp_path, table=tmp_path / "table")[0] < 1600
+    fates = margins.fates(wide(long_rows(), [5, 10]))
+    assert fates[["preserved", "near_ties", "moved"]].to_numpy() == pytest.approx(np.tile([0.4, 0.3, 0.3], (2, 1)))
+    assert margins.fates(wide(long_rows(1.0, np.nan), [5, 10]))["near_ties"].tolist() == [0, 0]
+    settings = margins.Settings(confidence=0.95)
+    assert drawn(margins, tmp_path, long_rows(), settings, summaries=[])[0] < 1600
+
+
+NAMES = ["llava-mini", "idefics2-mini", "qwen2.5-vl-mini"], [f"long-name-of-{i}" for i in range(6)]
+
+
+NAMES = [["llava-mini", "idefics2-mini", "qwen2.5-vl-mini"], [f"long-name-of-{i}" for i in range(6)]]
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_names_below_bars_do_not_collide(names):
+    table = pd.concat([long_rows().assign(model=name) for name in names])
+    figure = margins.draw(table, margins.Settings(confidence=0.95), summaries=[])
+    figure.draw_without_rendering()
+    labels = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert len(labels) == len(names)
+    assert all(one.x1 < other.x0 for one, other in pairwise(labels))
+    assert min(label.y0 for label in labels) > figure.axes[0].get_legend().get_window_extent().y1
 
 
 def test_random_projections_are_drawn(tmp_path):
     projections().to_parquet(tmp_path / "projections")
     table = pd.DataFrame({"dataset": "d", "model": ["first", "second"], "k": 2, "overlap_connector": [0.3, 0.4]})
-    table.to_csv(tmp_path / "table", index=False)
-    inputs = {
-        "projections": [tmp_path / "projections"],
-        "table": tmp_path / "table",
-    }
-    assert drawn(draw_random_projection.run, tmp_path, **inputs)[0] < 1600
+    settings = random_projection.Settings(k=[2], confidence=0.95)
+    files = {"summaries": [], "dimensions": [], "projections": [tmp_path / "projections"]}
+    assert drawn(random_projection, tmp_path, table, settings, **files)[0] < 1600
 
 
 @pytest.mark.parametrize("probed", [1, 5])
@@ -275,5 +353,6 @@ def test_the_probe_is_drawn_on_its_images(tmp_path, probed):
         }
     )
     table.to_parquet(tmp_path / "patches")
-    inputs = {"patches": [tmp_path / "patches"], "embeddings": [index], "images": tmp_path / "images.parquet"}
-    assert drawn(draw_probe.run, tmp_path, **inputs, spec={"models": ["m"]})[0] < 1500
+    settings = probe.Settings(dataset="d", models=["m"], images=probed, confidence=0.95)
+    files = {"patches": [tmp_path / "patches"], "embeddings": [index], "images": [tmp_path / "images.parquet"]}
+    assert drawn(probe, tmp_path, None, settings, summaries=[], **files)[0] < 1500

@@ -17,17 +17,11 @@ from lossmap.measures.relations import partial_spearman
 from lossmap.store import PartWriter, open_store, write_index
 from lossmap.store.patch_losses import PatchLossWriter
 from lossmap.study import paper
-from lossmap.study.geometry_tables import equivalent_dimension, in_short
-from lossmap.study.steps import (
-    compare_indexes,
-    find_neighbours,
-    measure_geometry,
-    probe_patches,
-    tabulate_geometry,
-    tabulate_random_projection,
-    tabulate_table5,
-    tabulate_table7,
-)
+from lossmap.study.columns import column
+from lossmap.study.exhibits import probe as probe_exhibit
+from lossmap.study.exhibits.random_projection import equivalent_dimension, in_short
+from lossmap.study.steps import compare_indexes, find_neighbours, make_exhibit, measure_geometry, probe_patches
+from lossmap.study.tables import write_page
 from lossmap.vlm.loading import load_vision_side
 
 N, PATCHES, WIDTH = 60, 4, 6
@@ -125,6 +119,12 @@ def test_tables_per_image_hold_one_row_for_each(results):
     assert alignment["procrustes_error"].mean() == pytest.approx(
         summary(results, "unrelated").loc[("procrustes_error", 0), "value"]
     )
+    data = open_store(results / "d/unrelated.json")
+    for side in ("pre", "post"):
+        means = data[f"{side}_mean"].values
+        np.testing.assert_allclose(
+            alignment[f"{side}_length"], np.linalg.norm(means - means.mean(0), axis=1), rtol=1e-5
+        )
     neighbours = pd.read_parquet(results / "out/unrelated/neighbours")
     assert len(neighbours) == N * len(KS)
     assert (neighbours["overlap"] >= neighbours["sharper_bound"]).all()
@@ -164,10 +164,6 @@ def test_indexes_are_searched_as_they_say(results):
     assert len(pd.read_parquet(results / "out/rotation/indexes")) == N * len(KS) * 6
 
 
-def outputs(folder):
-    return {name: folder / name for name in ("csv", "html", "finding")}
-
-
 MODELS = ("rotation", "unrelated")
 CHECKPOINTS = {"checkpoints": {"rotation": "llava-hf/llava-1.5-7b-hf", "unrelated": "x"}, "confidence": 0.95}
 
@@ -176,27 +172,39 @@ def paths(results, name):
     return [results / f"out/{model}/{name}" for model in MODELS]
 
 
+def made(folder, name, settings, **files):
+    """An exhibit's CSV file as a table, its page (without notes), and its caption."""
+    inputs = [f"{label}={path}" for label, several in files.items() for path in several]
+    make_exhibit.run(name, results=folder, inputs=inputs, settings=settings)
+    table = pd.read_csv(folder / f"tables/{name}.csv")
+    assert [name for name in table.columns if column(name) is None] == []
+    page = (folder / f"tables/{name}.html").read_text()
+    assert page.count('<th scope="col"') <= 9
+    return table, page, (folder / f"tables/{name}.rst").read_text()
+
+
 def test_table_5_has_the_papers_values_for_its_images_only(results, tmp_path):
-    tabulate_table5.run(summaries=paths(results, "summary"), **outputs(tmp_path), spec=CHECKPOINTS)
-    ours = pd.read_csv(tmp_path / "csv").set_index("model").loc["rotation"]
-    assert pd.read_csv(tmp_path / "csv")["residual_mean_reported"].isna().all()
-    page = (tmp_path / "html").read_text().split("<table>")[1].split("<script>")[0]
+    table, page, caption = made(tmp_path, "table5", CHECKPOINTS, summaries=paths(results, "summary"))
+    ours = table.set_index("model").loc["rotation"]
+    assert table["residual_mean_reported"].isna().all()
+    page = page.split("<table>")[1].split("<script>")[0]
     assert "reported" not in page
-    for title in ("mean", "standard deviation", "smallest", "largest"):
-        assert f">residual, {title}</button><small>unit of the embeddings</small></th>" in page
+    assert ">residual, mean</button><small>unit of the embeddings</small></th>" in page
+    for name in ("residual_mean", "residual_std", "residual_min", "residual_max"):  # the paper's columns
+        assert table[name].notna().all()
+        assert column(name).unit == "unit of the embeddings"
     names = ("unexplained_rotation_standardised", "unexplained_ridge")
     shares = [f"{ours[name]:.3f} [{ours[f'{name}_low']:.3f}, {ours[f'{name}_high']:.3f}]" for name in names]
     assert shares[1] == "0.000 [0.000, 0.000]"
-    finding = (tmp_path / "finding").read_text()
     assert (
-        f"**rotation** on d, fraction of the variance of standardised features left unexplained: {shares[0]}" in finding
+        f"**rotation** on d, fraction of the variance of standardised features left unexplained: {shares[0]}" in caption
     )
-    assert f"{shares[1]} (chance {ours['unexplained_ridge_chance']:.3f}) by any linear map" in finding
+    assert f"{shares[1]} (chance {ours['unexplained_ridge_chance']:.3f}) by any linear map" in caption
     table = pd.read_parquet(paths(results, "summary")[0]).assign(dataset="seedbench", n=5624)
     table.to_parquet(tmp_path / "theirs")
-    tabulate_table5.run(summaries=[tmp_path / "theirs"], **outputs(tmp_path), spec=CHECKPOINTS)
-    assert pd.read_csv(tmp_path / "csv")["residual_mean_reported"].tolist() == [16.62]
-    assert ">16.62<" in (tmp_path / "html").read_text()
+    table, page, _ = made(tmp_path, "table5", CHECKPOINTS, summaries=[tmp_path / "theirs"])
+    assert table["residual_mean_reported"].tolist() == [16.62]
+    assert ">16.62<" in page
 
 
 def test_table_7_has_the_papers_values_for_its_llava(results, tmp_path, monkeypatch):
@@ -207,34 +215,35 @@ def test_table_7_has_the_papers_values_for_its_llava(results, tmp_path, monkeypa
     tables = [pd.read_parquet(path).replace({"k": {8: 10}}) for path in paths(results, "indexes_summary")]
     for i, table in enumerate(tables):
         table.to_parquet(tmp_path / f"{i}")
-    spec = CHECKPOINTS | {"sink_ratio": 3}
-    tabulate_table7.run(summaries=[tmp_path / "0", tmp_path / "1"], **outputs(tmp_path), spec=spec)
-    table = pd.read_csv(tmp_path / "csv").set_index(["model", "index", "k"])["overlap_mean_reported"]
+    settings = CHECKPOINTS | {"sink_ratio": 3}
+    table, page, caption = made(tmp_path, "table7", settings, summaries=[tmp_path / "0", tmp_path / "1"])
+    table = table.set_index(["model", "index", "k"])["overlap_reported"]
     assert table["rotation", "flat_euclidean", 10] == 0.49
     assert np.isnan(table["rotation", "flat_euclidean", 3])
     assert np.isnan(table["unrelated", "flat_euclidean", 10])
-    page = (tmp_path / "html").read_text()
     assert "longer than 3 times" in page
     assert "all patches, cosine" in page
-    assert "**rotation** on d keeps, of the 3 nearest neighbours: 1.00" in (tmp_path / "finding").read_text()
+    assert "**rotation** on d preserves, of the 3 nearest neighbours: 1.00" in caption
 
 
 @pytest.mark.parametrize(
-    ("name", "column", "sentence"),
+    ("name", "settings", "title", "sentence"),
     [
-        ("similarity", "trustworthiness", "**rotation** on d: CKA 1.00"),
-        ("margins", "near-ties", "**rotation** on d: overlap 1.00 [1.00, 1.00] at k = 3 by cosine."),
+        ("similarity", {"k": KS}, "trustworthiness", "**rotation** on d: CKA 1.00"),
+        ("margins", {}, "near-ties", "**rotation** on d: overlap 1.00 [1.00, 1.00] at k = 3 by cosine."),
     ],
 )
-def test_tables_of_geometry_show_what_their_summaries_hold(results, tmp_path, name, column, sentence):
-    spec = {"table": name, "confidence": 0.95}
-    tabulate_geometry.run(summaries=paths(results, "summary"), **outputs(tmp_path), spec=spec)
-    assert f">{column}</button><small>share" in (tmp_path / "html").read_text()
-    assert sentence in (tmp_path / "finding").read_text()
-    table = pd.read_csv(tmp_path / "csv")
+def test_tables_of_geometry_show_what_their_summaries_hold(results, tmp_path, name, settings, title, sentence):
+    settings = settings | {"confidence": 0.95}
+    table, page, caption = made(tmp_path, name, settings, summaries=paths(results, "summary"))
+    assert f">{title}</button><small>share" in page
+    assert sentence in caption
+    assert [measure for measure in table["measure"] if column(measure) is None] == []
     ours = summary(results, "unrelated").loc[("mutual_neighbours", 3), "value"]
     row = table[(table["model"] == "unrelated") & (table["measure"] == "mutual_neighbours") & (table["k"] == 3)]
     assert row["value"].tolist() == [pytest.approx(ours, rel=1e-5)]
+    assert f">{ours:.2f} [" in page or name == "similarity"
+    assert table["model"].tolist() == sorted(table["model"])  # all of one model's together
     if name == "margins":
         near, moved = (table.loc[table["measure"] == f"share_{kind}", "value"] for kind in ("near_ties", "moved"))
         np.testing.assert_allclose(near.to_numpy() + moved.to_numpy(), [np.nan, np.nan, 1, 1], rtol=1e-5)
@@ -243,18 +252,15 @@ def test_tables_of_geometry_show_what_their_summaries_hold(results, tmp_path, na
 def test_the_table_of_random_projections_sets_them_beside_the_connector(results, tmp_path):
     inputs = {name: paths(results, name) for name in ("dimensions", "projections")}
     inputs["summaries"] = paths(results, "summary")
-    tabulate_random_projection.run(**inputs, **outputs(tmp_path), spec={"confidence": 0.95})
-    table = pd.read_csv(tmp_path / "csv")
+    table, page, caption = made(tmp_path, "random_projection", {"k": KS, "confidence": 0.95}, **inputs)
     assert len(table) == 2 * 2 * 2
     assert (table["dimension_low"] <= table["dimension"]).all()
     assert (table["dimension"] <= table["dimension_high"]).all()
     assert table.loc[table["model"] == "rotation", "overlap_connector"].tolist() == [1] * 4
     assert table.loc[table["model"] == "unrelated", "width"].tolist() == [5] * 4
-    finding = (tmp_path / "finding").read_text()
-    assert "to keep all 3 neighbours (by cosine) of 50% of the images" in finding
-    assert (
-        "the connector's is 1.00. Images whose margin" in finding
-    )  # more than any projection: no width is worth as much
+    assert "To preserve all 3 neighbours (by cosine) of 50% of the images" in caption
+    assert "the connector's is 1.00. To" in caption  # more than any projection: no width is worth as much
+    assert ">width of equal overlap</button>" in page
 
 
 def test_an_equivalent_dimension_is_interpolated_and_never_invented():
@@ -306,6 +312,17 @@ def probe(folder, index, out, **changes):
     return pd.read_parquet(out / "patches"), pd.read_parquet(out / "summary").set_index("measure")
 
 
+def probe_page(folder):
+    """The page and the caption of what `probe` measured; its figure is another test's."""
+    settings = probe_exhibit.Settings(dataset="d", models=["llava"], images=4, confidence=0.95)
+    table = probe_exhibit.table(settings, [folder / "summary"])
+    assert [name for name in [*table.columns, *table["measure"]] if column(name) is None] == []
+    shown = probe_exhibit.page(table, settings)
+    assert len(shown.columns) <= 9
+    write_page(shown, folder / "probe.html", "", "", "")
+    return (folder / "probe.html").read_text(), "\n".join(probe_exhibit.findings(table, settings))
+
+
 def test_the_probe_stands_beside_the_loss(probed, tmp_path):
     folder, index, loss = probed
     patches, found = probe(folder, index, tmp_path, patch_loss=folder / "losses.zarr")
@@ -325,12 +342,10 @@ def test_the_probe_stands_beside_the_loss(probed, tmp_path):
         assert found.loc[f"response_{name}_loss_partial", "value"] == pytest.approx(np.mean(given))
     assert found["k"].isna().all()
     assert found.loc["response_random", "value"] == pytest.approx(patches["random"].mean())
-    spec = {"table": "probe", "confidence": 0.95}
-    tabulate_geometry.run(summaries=[tmp_path / "summary"], **outputs(tmp_path), spec=spec)
+    page, caption = probe_page(tmp_path)
     partial, raw = (found.loc[f"response_random_loss{end}"] for end in ("_partial", ""))
     shown, beside = (f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for row in (partial, raw))
-    assert f"given their norm: {shown} (raw: {beside})." in (tmp_path / "finding").read_text()
-    page = (tmp_path / "html").read_text()
+    assert f"given their norm: {shown} (raw: {beside})." in caption
     assert page.index("partial rho with loss") < page.index("raw rho with loss")
 
 
@@ -339,10 +354,9 @@ def test_the_probe_needs_no_loss(probed, tmp_path):
     patches, found = probe(folder, index, tmp_path)
     assert "loss" not in patches
     assert "response_random_loss" not in found.index
-    tabulate_geometry.run(
-        summaries=[tmp_path / "summary"], **outputs(tmp_path), spec={"table": "probe", "confidence": 0.95}
-    )
-    assert "loss" not in (tmp_path / "finding").read_text()
+    page, caption = probe_page(tmp_path)
+    assert "Rank correlation with the loss" not in caption
+    assert "with loss, " not in page.split("<tbody>")[0]
 
 
 def test_a_token_wise_connector_sees_every_patch_as_its_own_jacobian(probed, tmp_path):

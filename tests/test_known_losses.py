@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from specs import checked
 from toy_store import embeddings, write_store
 
 from lossmap.study.steps import fit_linear, judge_connector, measure_ladder, measure_statistics, train_reconstructor
@@ -41,32 +42,36 @@ def judged(tmp_path_factory):
     train = write_store(folder / "train.json", pre[:800], post[:800])
     test = write_store(folder / "test.json", pre[800:], post[800:])
     out = folder / "out"
-    measure_statistics.run(embeddings=train, reconstructors=out, spec={"connectors": CONNECTORS, "seed": 0})
+    measure_statistics.run(
+        embeddings=train, reconstructors=out, spec=checked("measure_statistics", {"connectors": CONNECTORS, "seed": 0})
+    )
     linear = {"connectors": CONNECTORS, "shares": [100], **SPLIT}
-    fit_linear.run(embeddings=train, reconstructors=out, spec=linear)
+    fit_linear.run(embeddings=train, reconstructors=out, spec=checked("fit_linear", linear))
     for connector, names in TRAINED.items():
         for name in names:
+            how = {"network": NETWORKS[name], "share": 100, "shares": [100], "training": TRAINING, **SPLIT}
             train_reconstructor.run(
                 embeddings=train,
                 statistics=out / connector / "statistics.safetensors",
                 ridge=out / connector / "ridge-100.safetensors",
                 reconstructor=out / connector / f"{name}-100.safetensors",
                 history=out / connector / f"{name}-100.history.csv",
-                spec={"network": NETWORKS[name], "share": 100, "shares": [100], "training": TRAINING, **SPLIT},
+                spec=checked("train_reconstructor", how),
             )
     rungs = {name: [*LINEAR, *TRAINED[name]] for name in CONNECTORS}
     how = {"dataset": "test", "model": "toy", "connectors": rungs, "shares": [100], "batch_size": 64}
+    how = checked("measure_ladder", how)
     measure_ladder.run(embeddings=test, reconstructors=out, ladder=folder / "ladder.parquet", spec=how)
-    names = ("ladder_csv", "ladder_html", "csv", "html", "finding")
     pd.DataFrame({"dataset": [], "image_id": []}, dtype="str").to_parquet(folder / "near_copies")
     judge_connector.run(
         ladders=[folder / "ladder.parquet"],
         near_copies=folder / "near_copies",
-        **{name: folder / name for name in names},
-        spec={"settled_within": 0.01, "confidence": 0.95, "resamples": 200, "seed": 0},
+        ladder=folder / "judged.parquet",
+        verdict=folder / "verdict.parquet",
+        spec=checked("judge_connector", {"settled_within": 0.01, "confidence": 0.95, "resamples": 200, "seed": 0}),
     )
-    table = pd.read_csv(folder / "ladder_csv").set_index(["connector", "rung"])["fvu"]
-    return table, (folder / "finding").read_text()
+    table = pd.read_parquet(folder / "judged.parquet").set_index(["connector", "decoder"])["fvu"]
+    return table, pd.read_parquet(folder / "verdict.parquet").loc[0, ["summary", "details"]]
 
 
 def test_nothing_is_lost_by_identity(judged):
@@ -74,14 +79,16 @@ def test_nothing_is_lost_by_identity(judged):
 
 
 def test_the_ladder_falls_toward_zero_on_an_invertible_network_and_the_verdict_says_so(judged):
-    table, words = judged
+    table, verdict = judged
     control = table["invertible-mlp"]
     assert control["mlp-8"] > control["mlp-32"] > control["mlp-256"]
     assert control["mlp-256"] < 0.6 * control["ridge"]
     assert control["mlp-256"] < 0.1
-    assert "(invertible-mlp, the hardest)" in words
-    assert "Whether a larger share of the images would do better on invertible-mlp was not tested." in words
-    assert "not tested whether settled" in words
+    assert "(invertible-mlp, the matched control)" in verdict["details"]
+    assert (
+        "Whether a larger share of the images would do better on invertible-mlp was not tested." in verdict["details"]
+    )
+    assert verdict["summary"].endswith("; not tested whether settled")
 
 
 def test_another_image_tells_positions_and_no_rung_finds_more(judged):

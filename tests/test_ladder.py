@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
+from specs import checked
 
 from lossmap.errors import LossmapError
 from lossmap.measures.statistics import bootstrap_mean
@@ -175,8 +176,9 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy")
     train, evaluation = (embeddings(folder / name, n, i) for i, (name, n) in enumerate((("train", 80), ("test", 23))))
     models = folder / "reconstructors/toy"
-    measure_statistics.run(embeddings=train, reconstructors=models, spec=FIT)
-    fit_linear.run(embeddings=train, reconstructors=models, spec=FIT)
+    spec = checked("measure_statistics", {key: FIT[key] for key in ("connectors", "seed")})
+    measure_statistics.run(embeddings=train, reconstructors=models, spec=spec)
+    fit_linear.run(embeddings=train, reconstructors=models, spec=checked("fit_linear", FIT))
     for name in CONNECTORS:
         statistics = Statistics.load(models / name / "statistics.safetensors")
         pairs = pairs_of(open_store(train), statistics)
@@ -198,6 +200,7 @@ def measure(trained, folder, batch_size=7, rungs=RUNGS, index=None, near_copies=
     copies = folder / "near_copies.parquet"
     near_copies = pd.DataFrame({"dataset": "test", "image_id": near_copies}, dtype="str")
     pd.concat([near_copies, pd.DataFrame({"dataset": ["other"], "image_id": ["0"]})]).to_parquet(copies)
+    spec = checked("measure_patch_loss", spec)
     measure_patch_loss.run(embeddings=index or evaluation, near_copies=copies, reconstructors=models, **out, spec=spec)
     return open_patch_losses(out["losses"]), pd.read_parquet(out["images"]), pd.read_parquet(out["summary"])
 
@@ -206,10 +209,9 @@ def measured_ladder(trained, folder, batch_size=7):
     models, evaluation = trained
     connectors = {name: RUNGS if name == "own" else RUNGS[:3] for name in CONNECTORS}
     spec = {"dataset": "test", "model": "toy", "connectors": connectors, "shares": SHARES}
+    spec = checked("measure_ladder", spec | {"batch_size": batch_size})
     ladder = folder / "ladder.parquet"
-    measure_ladder.run(
-        embeddings=evaluation, reconstructors=models, ladder=ladder, spec={**spec, "batch_size": batch_size}
-    )
+    measure_ladder.run(embeddings=evaluation, reconstructors=models, ladder=ladder, spec=spec)
     return pd.read_parquet(ladder)
 
 
@@ -333,16 +335,18 @@ def test_ladder_and_patch_losses_agree(trained, tmp_path):
 
 def test_the_ladder_of_a_real_run_can_be_judged(trained, tmp_path):
     measured_ladder(trained, tmp_path)
-    out = {name: tmp_path / name for name in ("ladder_csv", "ladder_html", "csv", "html", "finding")}
+    out = {name: tmp_path / f"judged_{name}" for name in ("ladder", "verdict")}
     spec = {"settled_within": 0.01, "confidence": 0.95, "resamples": 200, "seed": 0}
+    spec = checked("judge_connector", spec)
     copies = tmp_path / "near_copies"
     pd.DataFrame({"dataset": [], "image_id": []}, dtype="str").to_parquet(copies)
     judge_connector.run(ladders=[tmp_path / "ladder.parquet"], near_copies=copies, **out, spec=spec)
-    row = pd.read_csv(out["csv"]).iloc[0]
-    assert row["own_rung"] == "ridge"
-    assert row["difference"] == pytest.approx(row["own"] - row["hardest"], abs=1e-5)
-    assert row["difference_low"] > 0
-    assert "24 numbers of an image enter the connector and 20 leave it" in out["finding"].read_text()
+    row = pd.read_parquet(out["verdict"]).iloc[0]
+    assert row["model_connector_decoder"] == "ridge"
+    difference = row["model_connector_fvu"] - row["matched_control_fvu"]
+    assert row["matched_control_difference"] == pytest.approx(difference, abs=1e-5)
+    assert row["matched_control_difference_low"] > 0
+    assert "24 dimensions of an image enter the connector and 20 leave it" in row["details"]
 
 
 def test_damaged_and_foreign_reconstructors_are_named(trained, tmp_path):

@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import gaussian_kde
 
 from lossmap.measures.distortion import pair_changes, pair_quantiles
-from lossmap.measures.margins import difference_noise, neighbour_margins
+from lossmap.measures.margins import neighbour_margins
+from lossmap.measures.near_ties import difference_noise
 from lossmap.measures.neighbours import nearest_neighbours
 from lossmap.measures.overlap import list_overlap
 

@@ -189,6 +189,6 @@ def test_another_python_compiles_the_package_and_runs_what_needs_no_torch(versio
     photos(tmp_path / "photos", 8)
     lossmap = tmp_path / "env/bin/lossmap"
     run([lossmap, "init", "mine.yaml", "--model", "workflow/zoo/llava", "--images", "photos"], tmp_path)
-    assert "draw_figure3" in run([lossmap, "run", "-n", "--configfile", "mine.yaml"], tmp_path)
+    assert "figure3  " in run([lossmap, "run", "-n", "--configfile", "mine.yaml"], tmp_path)
     run([lossmap, "run", "manifests", "--cores", "1", "--configfile", "mine.yaml"], tmp_path)
     assert (tmp_path / "results/mine/data/photos/images.parquet").is_file()

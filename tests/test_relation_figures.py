@@ -5,13 +5,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
 from lossmap.figures.relations import correlation_by_loss
 from lossmap.figures.style import save, use_style
-from lossmap.study.steps import draw_figure5
+from lossmap.study.exhibits import figure5
 
 ENDS = {"low": -0.1, "high": 0.15}
 GIVEN = "patches, given patch norm and mask area"
+LINES = ["squared error", "absolute norm\ndifference", "cosine error"]
 LOSSES = ["squared_error", "absolute_norm_difference", "cosine_error"]
 
 
@@ -27,21 +29,21 @@ def table(model="one", dataset="vizwiz", undefined=()):
         {
             "dataset": dataset,
             "model": model,
-            "score": "vqa_match",
+            "scored": "vqa_match",
             "region": region,
-            "loss": loss,
-            "n": 90,
-            "rho_partial": rho,
-            "rho": 3 * rho,
+            "loss_kind": loss,
+            "questions_used": 90,
+            "partial_rho": rho,
+            "raw_rho": 3 * rho,
         }
         for region, rhos in (("relevant", (-0.3, -0.2, -0.1)), ("irrelevant", (0.1, 0.2, 0.0)))
         for loss, rho in zip(LOSSES, rhos, strict=True)
     ]
     frame = pd.DataFrame(rows)
-    frame.loc[list(undefined), ["rho_partial", "rho"]] = np.nan
-    for name, prefix in (("rho_partial", "partial_"), ("rho", "")):
+    frame.loc[list(undefined), ["partial_rho", "raw_rho"]] = np.nan
+    for name in ("partial_rho", "raw_rho"):
         for end, add in ENDS.items():
-            frame[f"{prefix}{end}"] = frame[name] + add
+            frame[f"{name}_{end}"] = frame[name] + add
     return frame
 
 
@@ -65,13 +67,13 @@ def test_points_and_intervals_are_those_of_the_table():
     points, intervals = drawn(axes)["relevant patches, raw"]
     assert np.allclose(points, [-0.9, -0.6, -0.3])
     assert np.allclose(intervals, [[-1, -0.75], [-0.7, -0.45], [-0.4, -0.15]])
-    assert [label.get_text() for label in axes.get_yticklabels()] == [loss.replace("_", " ") for loss in LOSSES]
+    assert [label.get_text() for label in axes.get_yticklabels()] == LINES
 
 
 def test_an_interval_need_not_hold_its_point():
     """A percentile bootstrap of few items may not."""
     _, axes = plt.subplots()
-    correlation_by_loss(axes, table().assign(partial_low=0.6, partial_high=0.9))
+    correlation_by_loss(axes, table().assign(partial_rho_low=0.6, partial_rho_high=0.9))
     points, intervals = drawn(axes)[f"relevant {GIVEN}"]
     assert points == [-0.3, -0.2, -0.1]
     assert np.allclose(intervals, [[0.6, 0.9]] * 3)
@@ -115,16 +117,32 @@ def test_an_undefined_correlation_is_written_not_left_out():
     assert len(set(axes.get_legend_handles_labels()[1])) == 4
 
 
-def test_a_panel_for_every_model_and_dataset(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(draw_figure5, "save", lambda figure, *paths: figures.append(figure) or save(figure, *paths))
+def test_a_panel_for_every_model_and_dataset(tmp_path):
     pairs = [(model, dataset) for dataset in ("vizwiz", "mine") for model in ("one", "two", "three")]
-    pd.concat([table(*pair) for pair in pairs]).to_csv(tmp_path / "t.csv")
+    rows = pd.concat([table(*pair) for pair in pairs], ignore_index=True)
     for i in range(2):
-        draw_figure5.run(table=tmp_path / "t.csv", pdf=tmp_path / f"{i}.pdf", png=tmp_path / f"{i}.png")
-    assert [axes.get_title() for axes in figures[0].axes] == [
-        f"{model} on {dataset}\nn: 90 relevant, 90 irrelevant" for model, dataset in pairs
-    ]
-    assert figures[0].get_supxlabel() == "rank correlation of loss and exact match"
+        drawing = draw(rows)
+        assert [axes.get_title() for axes in drawing.axes] == [
+            f"{model}\non {dataset}\nn: 90 relevant,\n90 irrelevant" for model, dataset in pairs
+        ]
+        assert drawing.get_supxlabel() == "rank correlation of loss and exact match"
+        save(drawing, tmp_path / f"{i}.pdf", tmp_path / f"{i}.png")
     for ending in ("pdf", "png"):
         assert (tmp_path / f"0.{ending}").read_bytes() == (tmp_path / f"1.{ending}").read_bytes()
+
+
+def draw(rows):
+    return figure5.draw(rows, figure5.Settings(threshold=0.5, right=0.5, confidence=0.95), relations=[])
+
+
+@pytest.mark.parametrize("models", [1, 2, 3, 4, 7])
+def test_it_is_as_wide_as_a_page_however_many_models_there_are_and_can_be_read(tmp_path, models):
+    drawing = draw(pd.concat([table(f"model-{i}") for i in range(models)], ignore_index=True))
+    assert len(drawing.axes) == models
+    lowest = drawing.axes[-min(3, models) :]
+    assert all(label.get_visible() for panel in lowest for label in panel.get_xticklabels())
+    assert drawing.get_figwidth() <= 5.5
+    drawing.canvas.draw()
+    texts = [text for text in drawing.findobj(Text) if text.get_text() and text.get_visible()]
+    assert min(text.get_fontsize() for text in texts) >= 7
+    assert drawing.get_tightbbox().width <= 5.6

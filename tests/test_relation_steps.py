@@ -4,11 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from specs import PLAIN_FIGURES, checked
 
 from lossmap.errors import LossmapError
 from lossmap.measures.relations import LOSSES
 from lossmap.store.patch_losses import PatchLossWriter
-from lossmap.study.steps import draw_figure5, relate_answers, relate_captions, tabulate_captions, tabulate_relations
+from lossmap.study.columns import column
+from lossmap.study.steps import make_exhibit, relate_answers, relate_captions
+from lossmap.study.tables import interval
 
 RUNGS, GRID, N = ["mean", "mlp"], (3, 4), 60
 STATISTICS = {"confidence": 0.95, "resamples": 100, "permutations": 199, "seed": 0}
@@ -52,7 +55,7 @@ def relate_made_up_captions(folder, scores, model="one", dataset="coco-karpathy"
     maps, per_image = save_losses(folder, made_up())
     scores.to_parquet(folder / "scores.parquet")
     out = {"losses": folder / "losses.parquet", "relations": folder / f"{model}.parquet"}
-    spec = {"dataset": dataset, "model": model, **STATISTICS}
+    spec = checked("relate_captions", {"dataset": dataset, "model": model, **STATISTICS})
     relate_captions.run(scores=folder / "scores.parquet", patch_loss=per_image, maps=maps, **out, spec=spec)
     return pd.read_parquet(out["losses"]), pd.read_parquet(out["relations"])
 
@@ -65,21 +68,22 @@ def test_caption_relations_are_scipys_on_the_joined_columns(tmp_path):
     by_image = losses.set_index("image_id").loc[IDS]
     assert by_image["squared_error"].to_numpy() == pytest.approx(maps["squared_error"][1].mean(1), rel=1e-6)
     assert by_image["pre_norm"].to_numpy() == pytest.approx(maps["pre_norm"].mean(1), rel=1e-6)
-    assert relations["loss"].tolist() == list(LOSSES)
+    assert relations["loss_kind"].tolist() == list(LOSSES)
     for row in relations.itertuples():
-        theirs = stats.spearmanr(losses[row.loss], losses["cider"])
-        assert (row.rho, row.p) == pytest.approx((theirs.statistic, theirs.pvalue))
-        raw = stats.spearmanr(losses[row.loss], losses["cider_raw"]).statistic
-        assert row.rho_paper_convention == pytest.approx(raw)
-        assert row.low < row.rho < row.high
+        theirs = stats.spearmanr(losses[row.loss_kind], losses["cider"])
+        assert row.raw_rho == pytest.approx(theirs.statistic)
+        assert row.raw_rho_p == pytest.approx(theirs.pvalue, abs=0.02)
+        raw = stats.spearmanr(losses[row.loss_kind], losses["cider_raw"]).statistic
+        assert row.raw_rho_paper_convention == pytest.approx(raw)
+        assert row.raw_rho_low < row.raw_rho < row.raw_rho_high
     first = relations.iloc[0]
     assert (first["n"], first["unscored"], first["empty"], first["reconstructor"]) == (N, 0, 1, "mlp")
     assert first["cider"] == pytest.approx(scores["cider"].mean())
     assert first["cider_std"] == pytest.approx(scores["cider"].std(ddof=0))
     signed = stats.spearmanr(losses["norm_difference"], losses["cider"]).statistic
-    assert relations["rho_signed"].isna().tolist() == [True, False, True]
-    assert relations["rho_signed"][1] == pytest.approx(signed)
-    assert relations["rho_signed_partial"].isna().tolist() == [True, False, True]
+    assert relations["raw_rho_signed"].isna().tolist() == [True, False, True]
+    assert relations["raw_rho_signed"][1] == pytest.approx(signed)
+    assert relations["partial_rho_signed"].isna().tolist() == [True, False, True]
 
 
 def test_what_the_length_of_the_references_explains_is_taken_out(tmp_path):
@@ -90,37 +94,40 @@ def test_what_the_length_of_the_references_explains_is_taken_out(tmp_path):
     scores = scores.assign(cider=rng.normal(0, 8, N) - words, reference_words=words)
     _, relations = relate_made_up_captions(tmp_path, scores)
     first = relations.iloc[0]
-    assert first["high"] < -0.6
-    assert first["partial_low"] < 0 < first["partial_high"]
-    assert first["difference_low"] > 5
-    assert first["partial_difference_low"] < 0 < first["partial_difference_high"]
+    assert first["raw_rho_high"] < -0.6
+    assert first["partial_rho_low"] < 0 < first["partial_rho_high"]
+    assert first["raw_gain_low"] > 5
+    assert first["partial_gain_low"] < 0 < first["partial_gain_high"]
     losses = pd.read_parquet(tmp_path / "losses.parquet")
     ranks = [stats.rankdata(losses[name]) for name in ("squared_error", "cider", "pre_norm", "reference_words")]
     design = np.stack([np.ones(N), *ranks[2:]], axis=1)
     rest = [side - design @ np.linalg.lstsq(design, side, rcond=None)[0] for side in ranks[:2]]
-    assert first["rho_partial"] == pytest.approx(stats.pearsonr(*rest).statistic)
+    assert first["partial_rho"] == pytest.approx(stats.pearsonr(*rest).statistic)
     by_rest = losses["cider"].iloc[np.argsort(rest[0])]
-    assert first["partial_difference"] == pytest.approx(by_rest[: N // 4].mean() - by_rest[-N // 4 :].mean())
-    html, _, finding = tabulate(tmp_path, [tmp_path / "one.parquet"], tabulate_captions, "table4")
-    shown = f"{first['rho_partial']:.2f} [{first['partial_low']:.2f}, {first['partial_high']:.2f}]"
-    raw = f"{first['rho']:.2f} [{first['low']:.2f}, {first['high']:.2f}]"
+    assert first["partial_gain"] == pytest.approx(by_rest[: N // 4].mean() - by_rest[-N // 4 :].mean())
+    html, table, finding = exhibit(tmp_path, [tmp_path / "one.parquet"], "table4")
+    shown = f"{first['partial_rho']:.2f} [{first['partial_rho_low']:.2f}, {first['partial_rho_high']:.2f}]"
+    raw = f"{first['raw_rho']:.2f} [{first['raw_rho_low']:.2f}, {first['raw_rho_high']:.2f}]"
     assert f"given patch norm and the references' words, squared error and CIDEr correlate by {shown}" in finding
     assert f"; raw: {raw})" in finding
-    assert "&lt;= 0.01</td>" in html  # the raw p is at the floor of 199 permutations, 2 / 200
-    assert html.index("partial rho") < html.index("raw rho")
+    # The raw p is at the floor of 199 permutations.
+    assert table["raw_rho_p"][0] == 2 / 200
+    assert table["raw_rho_p_at_floor"][0]
+    headers = html.split("<table>")[1]
+    assert headers.index("partial correlation") < headers.index("raw correlation")
 
 
 def test_quarters_hold_a_quarter_of_the_images_each(tmp_path):
     losses, relations = relate_made_up_captions(tmp_path, caption_scores())
     for row in relations.itertuples():
-        order = losses.sort_values(row.loss)["cider"]
+        order = losses.sort_values(row.loss_kind)["cider"]
         assert row.quarter == N // 4
         assert row.cider_low_loss == pytest.approx(order[: N // 4].mean())
         assert row.cider_high_loss == pytest.approx(order[-(N // 4) :].mean())
-        assert row.difference == pytest.approx(row.cider_low_loss - row.cider_high_loss)
+        assert row.raw_gain == pytest.approx(row.cider_low_loss - row.cider_high_loss)
     first = relations.iloc[0]
-    assert first["difference_low"] > 0
-    assert first["difference_p"] == pytest.approx(2 / 200)
+    assert first["raw_gain_low"] > 0
+    assert first["raw_gain_p"] == pytest.approx(2 / 200)
 
 
 def test_captions_without_scores_are_counted_and_without_loss_refused(tmp_path):
@@ -138,10 +145,10 @@ def test_captions_without_scores_are_counted_and_without_loss_refused(tmp_path):
 
 def test_equal_cider_everywhere_is_undefined_not_left_out(tmp_path):
     _, relations = relate_made_up_captions(tmp_path, caption_scores().assign(cider=0.0))
-    assert relations["rho"].isna().all()
+    assert relations["raw_rho"].isna().all()
     assert (relations["reason"] == "score is constant").all()
-    assert (relations["difference_reason"] == "all values are equal").all()
-    html, table, finding = tabulate(tmp_path, [tmp_path / "one.parquet"], tabulate_captions, "table4")
+    assert (relations["raw_gain_reason"] == "all values are equal").all()
+    html, table, finding = exhibit(tmp_path, [tmp_path / "one.parquet"], "table4")
     assert len(table) == 3
     assert "score is constant; all values are equal" in html
     assert "no partial rank correlation of squared error and CIDEr: score is constant." in finding
@@ -153,15 +160,23 @@ def test_too_few_captions_for_quarters_have_none(tmp_path):
     first = relations.iloc[0]
     assert (first["n"], first["unscored"], first["quarter"]) == (2, 58, 0)
     assert first["reason"] == "2 items; 3 are needed"
-    assert first["difference_reason"] == "groups of 0 and 0; 2 in each are needed"
+    assert first["raw_gain_reason"] == "groups of 0 and 0; 2 in each are needed"
     assert np.isnan(first["cider_high_loss"])
 
 
-def tabulate(folder, relations, step, table, checkpoints=None):
-    spec = {"table": table, "confidence": 0.95, "checkpoints": checkpoints or {"one": "a", "two": "b"}}
-    out = {name: folder / name for name in ("csv", "html", "finding")}
-    step.run(relations=relations, **out, spec=spec)
-    return out["html"].read_text(), pd.read_csv(out["csv"]), out["finding"].read_text()
+def exhibit(folder, relations, name, checkpoints=None):
+    """Its page, CSV and caption."""
+    settings = {"confidence": 0.95}
+    if name in ("table3_cider", "table4"):
+        settings["checkpoints"] = checkpoints or {"one": "a", "two": "b"}
+    else:
+        settings |= {"threshold": 0.5, "right": 0.5}
+    inputs = [f"relations={path}" for path in relations]
+    make_exhibit.run(name, results=folder, inputs=inputs, settings=settings, spec=PLAIN_FIGURES)
+    page, csv, caption = (folder / f"tables/{name}.{ending}" for ending in ("html", "csv", "rst"))
+    table = pd.read_csv(csv)
+    assert [name for name in table if column(name) is None] == []
+    return page.read_text(), table, caption.read_text()
 
 
 def test_caption_tables_adjust_p_over_all_models(tmp_path):
@@ -169,24 +184,24 @@ def test_caption_tables_adjust_p_over_all_models(tmp_path):
         (tmp_path / model).mkdir()
         relate_made_up_captions(tmp_path / model, caption_scores(seed=i + 1), model)
     paths = [tmp_path / f"{model}/{model}.parquet" for model in ("one", "two")]
-    html, table, finding = tabulate(tmp_path, paths, tabulate_captions, "table4")
+    html, table, finding = exhibit(tmp_path, paths, "table4")
     assert len(table) == 6
-    assert table["p_adjusted"].to_numpy() == pytest.approx(stats.false_discovery_control(table["p_permutation"]))
-    assert table["difference_p_adjusted"].to_numpy() == pytest.approx(
-        stats.false_discovery_control(table["difference_p"])
-    )
+    for name in ("raw_rho", "partial_rho", "raw_gain", "partial_gain"):
+        adjusted = stats.false_discovery_control(table[f"{name}_p"])
+        assert table[f"{name}_p_adjusted"].to_numpy() == pytest.approx(adjusted)
     row = table.iloc[0]
-    assert f"<td>{row['rho']:.3f} [{row['low']:.3f}, {row['high']:.3f}]</td>" in html
-    assert f"correlate by {row['rho_partial']:.2f} [{row['partial_low']:.2f}, {row['partial_high']:.2f}]" in finding
-    assert f"; raw: {row['rho']:.2f} [{row['low']:.2f}, {row['high']:.2f}])" in finding
+    assert f">{interval(row, 'raw_rho', 3)}</td>" in html
+    assert f">{interval(row, 'partial_gain', 1)}</td>" in html
+    assert f"correlate by {interval(row, 'partial_rho', 2)}" in finding
+    assert f"; raw: {interval(row, 'raw_rho', 2)})" in finding
     assert "Family of tests: 6 partial rank correlations; undefined: 0." in finding
     assert "reported" not in html.split("<table>")[1]
-    html, table, finding = tabulate(tmp_path, paths, tabulate_captions, "table3_cider")
-    assert table[["dataset", "model", "images", "unscored", "empty"]].to_numpy().tolist() == [
+    html, table, finding = exhibit(tmp_path, paths, "table3_cider")
+    assert table[["dataset", "model", "n", "unscored", "empty"]].to_numpy().tolist() == [
         ["coco-karpathy", model, N, 0, 1] for model in ("one", "two")
     ]
     assert f"CIDEr {table['cider'][0]:.1f} [" in finding
-    assert f"<td>{table['cider'][0]:.1f} [" in html
+    assert f">{table['cider'][0]:.1f} [" in html.split("<table>")[1]
 
 
 @pytest.mark.parametrize(("images", "shown"), [(1000, True), (N, False)])
@@ -195,13 +210,13 @@ def test_the_papers_captions_stand_beside_the_whole_split_only(tmp_path, images,
     path = tmp_path / "llava.parquet"
     pd.read_parquet(path).assign(n=images).to_parquet(path)
     checkpoints = {"llava": "llava-hf/llava-1.5-7b-hf"}
-    html, table, _ = tabulate(tmp_path, [path], tabulate_captions, "table3_cider", checkpoints)
+    html, table, _ = exhibit(tmp_path, [path], "table3_cider", checkpoints)
     assert table["cider_reported"].tolist() == [56.79] if shown else table["cider_reported"].isna().all()
-    html, table, _ = tabulate(tmp_path, [path], tabulate_captions, "table4", checkpoints)
-    reported = table[["cider_high_loss_reported", "cider_low_loss_reported", "spearman_reported"]]
+    html, table, _ = exhibit(tmp_path, [path], "table4", checkpoints)
+    reported = table[["cider_high_loss_reported", "cider_low_loss_reported", "raw_rho_reported"]]
     assert reported.iloc[0].tolist() == [51.79, 61.74, -0.096] if shown else reported.iloc[0].isna().all()
     assert reported.iloc[1:].isna().all(axis=None)  # the paper's loss is the squared error
-    assert ("51.79" in html) == shown
+    assert ("-0.096" in html) == shown
 
 
 def answer_scores(folder, covered, accuracy, questions=None):
@@ -232,6 +247,7 @@ def relate_made_up_answers(folder, covered, accuracy, maps=None, model="one", th
     pd.read_parquet(scores).assign(**scored).to_parquet(scores)
     out = {"losses": folder / "answer_losses.parquet", "relations": folder / f"{model}.parquet"}
     spec = {"dataset": "vizwiz", "model": model, "threshold": threshold, "right": 0.5, **STATISTICS}
+    spec = checked("relate_answers", spec)
     relate_answers.run(scores=scores, relevance=relevance, patch_loss=patch_loss, **out, spec=spec)
     return pd.read_parquet(out["losses"]), pd.read_parquet(out["relations"])
 
@@ -240,11 +256,12 @@ def test_exact_match_is_related_by_its_name_and_has_no_convention_of_the_paper(t
     covered, accuracy = made_up_answers()
     match = {"score": "vqa_match", "accuracy_simple": np.nan}
     _, relations = relate_made_up_answers(tmp_path, covered, (accuracy >= 0.5).astype(float), **match)
-    assert relations["score"].unique().tolist() == ["vqa_match"]
-    assert relations["rho"].notna().all()
-    assert relations["rho_paper_convention"].isna().all()
-    html, _, finding = tabulate(tmp_path, [tmp_path / "one.parquet"], tabulate_relations, "figure5")
-    assert "<td>exact match</td>" in html
+    assert relations["scored"].unique().tolist() == ["vqa_match"]
+    assert relations["raw_rho"].notna().all()
+    assert relations["raw_rho_paper_convention"].isna().all()
+    html, table, finding = exhibit(tmp_path, [tmp_path / "one.parquet"], "figure5")
+    assert set(table["scored"]) == {"vqa_match"}
+    assert "Answers are scored by exact match." in html
     assert "Answers are scored by exact match." in finding
 
 
@@ -271,25 +288,28 @@ def test_answer_relations_are_scipys_on_the_rows_with_patches(tmp_path):
     covered, accuracy = made_up_answers()
     losses, relations = relate_made_up_answers(tmp_path, covered, accuracy)
     assert len(relations) == 9
-    counts = relations.drop_duplicates("region").set_index("region")[["questions", "without_patches", "n"]]
+    counts = relations.drop_duplicates("region").set_index("region")[["questions", "without_patches", "questions_used"]]
     assert counts.to_numpy().tolist() == [[N, 3, N - 3], [N, 1, N - 1], [N, 4, N - 4]]
     assert (relations["mask_not_seen"] == 2).all()
     for row in relations.itertuples():
         kept = losses[(losses["region"] == row.region) & (losses["patches"] > 0)]
-        theirs = stats.spearmanr(kept[row.loss], kept["accuracy"])
-        assert (row.rho, row.p) == pytest.approx((theirs.statistic, theirs.pvalue))
-        ranks = [stats.rankdata(kept[name]) for name in (row.loss, "accuracy", "pre_norm", "mask_area")]
+        theirs = stats.spearmanr(kept[row.loss_kind], kept["accuracy"])
+        assert row.raw_rho == pytest.approx(theirs.statistic)
+        assert row.raw_rho_p == pytest.approx(theirs.pvalue, abs=0.12)
+        ranks = [stats.rankdata(kept[name]) for name in (row.loss_kind, "accuracy", "pre_norm", "mask_area")]
         design = np.column_stack([np.ones(len(kept)), *ranks[2:]])
         rest = [side - design @ np.linalg.lstsq(design, side)[0] for side in ranks[:2]]
-        assert row.rho_partial == pytest.approx(stats.pearsonr(*rest).statistic)
-        simple = stats.spearmanr(kept[row.loss], kept["accuracy_simple"]).statistic
-        assert row.rho_paper_convention == pytest.approx(simple)
+        assert row.partial_rho == pytest.approx(stats.pearsonr(*rest).statistic)
+        simple = stats.spearmanr(kept[row.loss_kind], kept["accuracy_simple"]).statistic
+        assert row.raw_rho_paper_convention == pytest.approx(simple)
         right = kept["accuracy"] >= 0.5
         assert (row.right, row.wrong) == (right.sum(), (~right).sum())
-        assert row.loss_right == pytest.approx(kept[row.loss][right].mean())
-        assert row.difference == pytest.approx(kept[row.loss][right].mean() - kept[row.loss][~right].mean())
+        assert row.loss_right == pytest.approx(kept[row.loss_kind][right].mean())
+        assert row.raw_difference == pytest.approx(
+            kept[row.loss_kind][right].mean() - kept[row.loss_kind][~right].mean()
+        )
         design = np.column_stack([right, design])
-        assert row.partial_difference == pytest.approx(np.linalg.lstsq(design, kept[row.loss])[0][0], rel=1e-6)
+        assert row.partial_difference == pytest.approx(np.linalg.lstsq(design, kept[row.loss_kind])[0][0], rel=1e-6)
 
 
 def test_what_only_sets_images_apart_cancels_out_within_them(tmp_path):
@@ -301,10 +321,10 @@ def test_what_only_sets_images_apart_cancels_out_within_them(tmp_path):
     )
     accuracy = (np.arange(N) >= N // 2).astype(float)
     _, relations = relate_made_up_answers(tmp_path, covered, accuracy, {**maps, "squared_error": flat})
-    rows = relations[relations["loss"] == "squared_error"].set_index("region")
-    assert (rows.loc[["relevant", "irrelevant"], "low"] > 0.7).all()
-    assert abs(rows.loc["relevant minus irrelevant", "difference"]) < 0.01
-    assert rows.loc["relevant", "difference"] > 0.9
+    rows = relations[relations["loss_kind"] == "squared_error"].set_index("region")
+    assert (rows.loc[["relevant", "irrelevant"], "raw_rho_low"] > 0.7).all()
+    assert abs(rows.loc["relevant minus irrelevant", "raw_difference"]) < 0.01
+    assert rows.loc["relevant", "raw_difference"] > 0.9
 
 
 def test_a_loss_that_hurts_only_where_the_answer_lies_shows_there(tmp_path):
@@ -313,10 +333,10 @@ def test_a_loss_that_hurts_only_where_the_answer_lies_shows_there(tmp_path):
     accuracy = rng.choice([0, 0.3, 0.6, 0.9, 1], size=N)
     hurt = rng.uniform(0.9, 1.1, (2, N, 12)) + np.where(covered >= 0.5, 1 - accuracy[:, None], 0)
     _, relations = relate_made_up_answers(tmp_path, covered, accuracy, {**maps, "squared_error": hurt})
-    rows = relations[relations["loss"] == "squared_error"].set_index("region")
-    assert rows.loc["relevant", "high"] < -0.8
-    assert rows.loc["irrelevant", "low"] < 0 < rows.loc["irrelevant", "high"]
-    assert rows.loc["relevant minus irrelevant", "difference_high"] < -0.3
+    rows = relations[relations["loss_kind"] == "squared_error"].set_index("region")
+    assert rows.loc["relevant", "raw_rho_high"] < -0.8
+    assert rows.loc["irrelevant", "raw_rho_low"] < 0 < rows.loc["irrelevant", "raw_rho_high"]
+    assert rows.loc["relevant minus irrelevant", "raw_difference_high"] < -0.3
 
 
 def test_the_threshold_decides_what_is_relevant(tmp_path):
@@ -330,15 +350,15 @@ def test_the_threshold_decides_what_is_relevant(tmp_path):
 def test_nothing_but_right_answers_is_undefined_in_every_table(tmp_path):
     covered, _ = made_up_answers()
     _, relations = relate_made_up_answers(tmp_path, covered, np.ones(N))
-    assert relations["rho"].isna().all()
+    assert relations["raw_rho"].isna().all()
     assert (relations["reason"] == "score is constant").all()
-    assert relations["difference_reason"].str.fullmatch("groups of 5[679] and 0; 2 in each are needed").all()
-    html, table, finding = tabulate(tmp_path, [tmp_path / "one.parquet"], tabulate_relations, "figure5")
+    assert relations["raw_difference_reason"].str.fullmatch("groups of 5[679] and 0; 2 in each are needed").all()
+    html, table, finding = exhibit(tmp_path, [tmp_path / "one.parquet"], "figure5")
     assert len(table) == 6
     assert "score is constant" in html
     assert "groups of" not in html
     assert "undefined in relevant patches (score is constant)" in finding
-    html, table, finding = tabulate(tmp_path, [tmp_path / "one.parquet"], tabulate_relations, "within_image")
+    html, table, finding = exhibit(tmp_path, [tmp_path / "one.parquet"], "within_image")
     assert len(table) == 3
     assert "56 right less 0 wrong answers: undefined (groups of 56 and 0; 2 in each are needed)." in finding
     assert "score is constant; groups of 56 and 0; 2 in each are needed<" in html
@@ -348,7 +368,7 @@ def test_nothing_but_right_answers_is_undefined_in_every_table(tmp_path):
 def test_masks_that_no_patch_sees_leave_empty_regions_not_errors(tmp_path):
     _, accuracy = made_up_answers()
     _, relations = relate_made_up_answers(tmp_path, np.zeros((N, 12)), accuracy)
-    rows = relations.groupby("region")[["n", "without_patches", "mask_not_seen"]].first()
+    rows = relations.groupby("region")[["questions_used", "without_patches", "mask_not_seen"]].first()
     assert rows.loc["relevant"].tolist() == [0, N, N]
     assert rows.loc["irrelevant"].tolist() == [N, 0, N]
     assert (relations[relations["region"] == "relevant"]["reason"] == "0 items; 3 are needed").all()
@@ -360,6 +380,7 @@ def test_answers_without_mask_or_loss_are_named(tmp_path):
     scores, relevance = answer_scores(tmp_path, covered, accuracy)
     out = {"losses": tmp_path / "l", "relations": tmp_path / "r"}
     spec = {"dataset": "vizwiz", "model": "m", "threshold": 0.5, "right": 0.5, **STATISTICS}
+    spec = checked("relate_answers", spec)
 
     def run():
         relate_answers.run(scores=scores, relevance=relevance, patch_loss=patch_loss, **out, spec=spec)
@@ -386,30 +407,32 @@ def test_answer_tables_adjust_p_over_all_models_and_feed_the_figure(tmp_path):
         (tmp_path / model).mkdir()
         relate_made_up_answers(tmp_path / model, covered, accuracy, made_up(seed=i), model)
         paths.append(tmp_path / f"{model}/{model}.parquet")
-    html, table, finding = tabulate(tmp_path, paths, tabulate_relations, "figure5")
+    html, table, finding = exhibit(tmp_path, paths, "figure5")
     assert len(table) == 12
     assert set(table["region"]) == {"relevant", "irrelevant"}
-    assert table["p_adjusted"].to_numpy() == pytest.approx(stats.false_discovery_control(table["p_permutation"]))
+    for name in ("raw_rho", "partial_rho", "raw_difference", "partial_difference"):
+        adjusted = stats.false_discovery_control(table[f"{name}_p"])
+        assert table[f"{name}_p_adjusted"].to_numpy() == pytest.approx(adjusted)
     row = table.iloc[0]
-    given = f"{row['rho_partial']:.2f} [{row['partial_low']:.2f}, {row['partial_high']:.2f}]"
-    assert f"given patch norm and mask area: {given} in relevant patches (n = {row['n']}" in finding
-    assert f"; raw: {row['rho']:.2f} [{row['low']:.2f}, {row['high']:.2f}])" in finding
-    away = ((table["partial_low"] > 0) | (table["partial_high"] < 0))[table["region"] == "relevant"].sum()
-    assert f"intervals without 0: {away} of 6 in relevant patches" in finding
-    assert f"<td>{row['rho']:.3f} [{row['low']:.3f}, {row['high']:.3f}]</td>" in html
-    for name in ("used", "without such patches", "mask not seen", "unscored"):
-        assert f">{name}</button><small>count</small></th>" in html
-    draw_figure5.run(table=tmp_path / "csv", pdf=tmp_path / "5.pdf", png=tmp_path / "5.png")
-    assert (tmp_path / "5.pdf").stat().st_size > 1000
-    html, table, finding = tabulate(tmp_path, paths, tabulate_relations, "within_image")
+    given = interval(row, "partial_rho", 2)
+    assert f"given patch norm and mask area: {given} in relevant patches (n = {row['questions_used']}" in finding
+    assert f"; raw: {interval(row, 'raw_rho', 2)})" in finding
+    away = (table["partial_rho_low"] > 0) | (table["partial_rho_high"] < 0)
+    assert f"intervals without 0: {away[table['region'] == 'relevant'].sum()} of 6 in relevant patches" in finding
+    assert f">{interval(row, 'raw_rho', 3)}</td>" in html
+    assert ">questions used</button><small>count</small></th>" in html
+    assert {"without_patches", "mask_not_seen", "unscored"} < {*table}
+    assert (tmp_path / "figures/figure5.pdf").stat().st_size > 1000
+    html, table, finding = exhibit(tmp_path, paths, "within_image")
     assert len(table) == 6
-    assert table["difference_p_adjusted"].to_numpy() == pytest.approx(
-        stats.false_discovery_control(table["difference_p"])
-    )
+    for name in ("raw_difference", "partial_difference"):
+        adjusted = stats.false_discovery_control(table[f"{name}_p"])
+        assert table[f"{name}_p_adjusted"].to_numpy() == pytest.approx(adjusted)
     first = table.iloc[0]
-    partial = f"{first['partial_difference']:.3f} [{first['partial_difference_low']:.3f}, "
+    partial = interval(first, "partial_difference", 3)
     assert f"{first['right']} right less {first['wrong']} wrong answers: {partial}" in finding
-    assert f"; raw: {first['difference']:.3f} [{first['difference_low']:.3f}, " in finding
+    assert f"; raw: {interval(first, 'raw_difference', 3)})" in finding
+    assert f">{partial}</td>" in html
 
 
 def test_a_second_run_gives_the_same_bytes(tmp_path):

@@ -4,7 +4,10 @@ import os
 import re
 from contextlib import contextmanager
 
-from small_study import ROOT, planned, snakemake
+from small_study import ROOT, planned, small_study, snakemake
+
+from lossmap.study.exhibit import exhibits_of
+from lossmap.study.settings import check_study
 
 
 @contextmanager
@@ -33,31 +36,29 @@ def dates(study):
 
 
 def test_the_readmes_command_redraws_one_figure_and_touches_nothing_else(study):
-    [command] = re.findall(r"^snakemake (.* --allowed-rules draw_figure3) ", (ROOT / "README.md").read_text(), re.M)
+    [command] = re.findall(r"^snakemake (.* --allowed-rules figure3) ", (ROOT / "README.md").read_text(), re.M)
     words = command.replace("results/mini/", "results/small/").replace("--cores 1 ", "").split()
     before = dates(study)
     with changed_since(study):
         assert "extract" in planned(study)  # without the command, everything would be made anew
         done = snakemake(study, *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.findall(r"^\d+ of \d+ +(\w+)", done.stdout + done.stderr, re.M) == ["draw_figure3"]
+    assert re.findall(r"^\d+ of \d+ +(\w+)", done.stdout + done.stderr, re.M) == ["figure3"]
     after = dates(study)
     assert {path: content for path, (content, _) in after.items()} == {
         path: content for path, (content, _) in before.items()
     }
     drawn = {path.name for path in after if after[path] != before[path]}
-    assert drawn == {"figure3.pdf", "figure3.png"}
-    assert planned(study) <= {"make_report", "all"}  # which holds the figure
+    assert drawn == {f"figure3.{ending}" for ending in ("csv", "html", "rst", "pdf", "png")}  # table and caption, too
+    assert planned(study) <= {"make_summary", "make_report", "all"}  # which hold the figure
 
 
 def test_each_figure_has_a_rule_that_redraws_it(study):
-    """The rules that the README names; a figure's own is draw_ and its name."""
+    """It has the figure's name; of those of which there is one for each dataset, also the dataset's."""
     figures = {path.stem for path in (study / "results/small/figures").glob("*.pdf")}
-    others = {"figure1": "draw_examples", "figure7": "draw_examples", "figure12": "draw_captions"}
-    # Galleries and loss maps are one of each dataset and model.
-    rules = {name: others.get(name, f"draw_{name.split('-')[0]}") for name in figures}
+    shown = exhibits_of(check_study(small_study(), paths=False))
+    rules = {name: exhibit.name for exhibit in shown for name in exhibit.figures}
+    assert set(rules) == figures
     files = [f"results/small/figures/{name}.pdf" for name in rules]
     with changed_since(study):
         assert planned(study, *files, "--force", "--allowed-rules", *sorted(set(rules.values()))) == set(rules.values())
-    readme = (ROOT / "README.md").read_text()
-    assert all(rule in readme for rule in ("draw_examples", "draw_captions", "draw_galleries"))

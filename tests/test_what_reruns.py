@@ -18,15 +18,16 @@ COSTLY = {
     *("extract", "index_embeddings", "measure_statistics", "fit_linear", "train_reconstructor", "measure_patch_loss"),
     *("measure_ladder", "caption_images", "answer_questions", "choose_options", "probe_patches"),
 }
-SCORED = {"tabulate_comparisons", "compare_models", "draw_comparisons"}  # what compares scores and losses of two models
-END = {"make_report", "all"}
+SCORED = {"compare_models", "comparisons"}  # what compares scores and losses of two models
+END = {"make_summary", "make_report", "all"}
 OF_LOSSES = {
-    *("relate_captions", "relate_answers", "tabulate_captions", "tabulate_relations", "draw_figure5"),
-    *("choose_examples", "draw_examples", "draw_captions", "make_browser", "draw_loss_maps"),
-    *("tabulate_reconstruction", "draw_patch_losses", *SCORED, *END),
-    *("probe_patches", "tabulate_geometry", "draw_probe"),  # the probe is compared with losses
+    *("relate_captions", "relate_answers", "table3_cider", "table4", "figure5", "within_image"),
+    *("choose_examples", "figure1", "figure7", "figure12", "make_browser"),
+    *(f"loss_maps-{dataset}" for dataset in ("coco-karpathy", "vizwiz", "seedbench")),
+    *("table3", "table6", "table9", "patch_losses", *SCORED, *END),
+    *("probe_patches", "probe"),  # the probe is compared with losses
 }
-OF_THE_LADDER = {"judge_connector", "draw_ladder", "tabulate_table1"}
+OF_THE_LADDER = {"judge_connector", "ladder", "verdict", "table1"}
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def jobs(study: Path) -> list[str]:
     """A line for each job that a dry run lists: its rule and its first output."""
     done = snakemake(study, "-n")
     assert done.returncode == 0, done.stdout + done.stderr
-    return re.findall(r"^(\w+  results/\S+)", done.stdout + done.stderr, re.M)
+    return re.findall(r"^([\w.-]+  results/\S+)", done.stdout + done.stderr, re.M)
 
 
 def test_explanations_make_nothing_stale(study, edit):
@@ -81,13 +82,13 @@ def test_a_new_family_makes_nothing_stale(study, edit):
 
 def test_another_colour_redraws_one_figure(study, edit):
     edit(f"{PACKAGE}/figures/overlap.py", 'color="black"', 'color="grey"')
-    assert planned(study) == {"draw_figure3", *END}
+    assert planned(study) == {"figure3", *END}
 
 
 def test_another_measure_runs_no_costly_job(study, edit):
     edit(f"{PACKAGE}/measures/overlap.py", None, "\nADDED = 1\n")
     again = planned(study)
-    assert {"measure_overlap", "tabulate_overlap", "draw_figure3", *END} <= again
+    assert {"measure_overlap", "figure3", *END} <= again
     assert not again & {*COSTLY, "find_neighbours", "score_captions", "judge_connector"}
 
 
@@ -111,14 +112,14 @@ RAISED = {
     "ladder": {"measure_ladder", *OF_THE_LADDER, *END},
     "patch_losses": {"measure_patch_loss", *OF_LOSSES},
     "networks": {
-        *("train_reconstructor", "draw_history", "measure_patch_loss", "measure_ladder", *OF_THE_LADDER, *OF_LOSSES)
+        *("train_reconstructor", "history", "measure_patch_loss", "measure_ladder", *OF_THE_LADDER, *OF_LOSSES)
     },
     "captions": {
-        *("caption_images", "score_captions", "relate_captions", "tabulate_captions", "choose_examples"),
-        *("draw_captions", "make_browser", *SCORED, *END),
+        *("caption_images", "score_captions", "relate_captions", "table3_cider", "table4", "choose_examples"),
+        *("figure12", "make_browser", *SCORED, *END),
     },
-    "choices": {"choose_options", "score_choices", "tabulate_scores", "choose_examples", "make_browser", *SCORED, *END},
-    "probe": {"probe_patches", "tabulate_geometry", "draw_probe", *END},
+    "choices": {"choose_options", "score_choices", "scores", "choose_examples", "make_browser", *SCORED, *END},
+    "probe": {"probe_patches", "probe", *END},
 }
 
 

@@ -157,12 +157,10 @@ def test_a_second_clone_elsewhere_with_conda_gives_the_same_bytes(study, tmp_pat
 
 def test_with_conda_a_rule_lacks_what_its_file_does_not_list(study, tmp_path):
     other = clone(tmp_path / "checkout")
-    table = "results/small/tables/figure3.csv"
-    (other / table).parent.mkdir(parents=True)
-    shutil.copy(study / table, other / table)
+    shutil.copytree(study / "results/small/neighbours", other / "results/small/neighbours")
     environment = other / "envs/analysis.yaml"
     listed = environment.read_text()
-    arguments = ["results/small/figures/figure3.pdf", "--allowed-rules", "draw_figure3", "--use-conda"]
+    arguments = ["results/small/figures/figure3.pdf", "--allowed-rules", "figure3", "--use-conda"]
     assert snakemake(other, *arguments, environment=CONDA).returncode == 0
     environment.write_text(re.sub("  - seaborn-base=.*\n", "", listed))
     done = snakemake(other, *arguments, "--force", environment=CONDA)
@@ -190,8 +188,8 @@ def test_moving_the_checkout_reruns_nothing(study):
         moved.rename(study)
 
 
-def test_an_edited_caption_makes_the_report_anew(study, edited):
-    path = edited("workflow/report/figure3.rst")
+def test_an_edited_text_makes_the_report_anew(study, edited):
+    path = edited("workflow/report/workflow.rst")
     path.write_text(path.read_text() + "\nOne more sentence.\n")
     assert planned(study) == {"make_report", "all"}
 
@@ -205,25 +203,24 @@ def test_a_comment_reruns_nothing(study, edited):
 def test_editing_the_overlap_reruns_what_uses_it(study, edited):
     path = edited("workflow/lossmap/measures/overlap.py")
     path.write_text(path.read_text() + "\nADDED = 1\n")
-    uses = {"measure_overlap", "measure_retrieval", "draw_figure2"}
-    uses |= {"measure_geometry", "compare_indexes", "compare_models", "draw_galleries"}
-    follows = {"tabulate_overlap", "tabulate_retrieval", "draw_figure3", "make_report", "all"}
-    follows |= {"tabulate_table5", "tabulate_table7", "tabulate_geometry", "tabulate_random_projection"}
-    follows |= {"draw_figure6", "draw_margins", "draw_random_projection", "tabulate_comparisons", "draw_comparisons"}
+    uses = {"measure_overlap", "measure_retrieval", "measure_geometry", "compare_indexes", "compare_models", "figure2"}
+    uses |= {f"galleries-{dataset}" for dataset in small_study()["galleries"]["datasets"]}
+    follows = {"figure3", "table2", "table8", "table5", "table7", "figure6", "similarity", "margins"}
+    follows |= {"random_projection", "comparisons", "make_summary", "make_report", "all"}
     assert planned(study) == uses | follows
 
 
 def test_editing_a_figure_reruns_that_figure(study, edited):
     path = edited("workflow/lossmap/figures/overlap.py")
     path.write_text(path.read_text() + "\nADDED = 1\n")
-    assert planned(study) == {"draw_figure3", "make_report", "all"}
+    assert planned(study) == {"figure3", "make_summary", "make_report", "all"}
 
 
 def test_editing_a_score_generates_nothing_anew(study, edited):
     path = edited("workflow/lossmap/measures/cider.py")
     path.write_text(path.read_text() + "\nADDED = 1\n")
     again = planned(study)
-    assert {"score_captions", "relate_captions", "tabulate_captions", "draw_captions"} <= again
+    assert {"score_captions", "relate_captions", "table3_cider", "table4", "figure12"} <= again
     assert not again & {"caption_images", "answer_questions", "train_reconstructor", "measure_patch_loss"}
 
 
@@ -231,7 +228,7 @@ def test_another_k_extracts_nothing_anew(study):
     config = small_study()
     config["overlap"]["k"] = [2, 4, 5]
     again = planned(study, config=config)
-    assert {"measure_overlap", "tabulate_overlap", "draw_figure3"} <= again
+    assert {"measure_overlap", "figure3"} <= again
     assert not again & {"draw_miniature", "read_dataset", "extract", "index_embeddings", "find_neighbours"}
 
 
@@ -239,7 +236,7 @@ def test_one_figure_is_redrawn_alone(study, edited):
     path = edited("workflow/lossmap/vlm/loading.py")
     path.write_text(path.read_text() + "\nADDED = 1\n")
     figure = "results/small/figures/figure3.pdf"
-    assert planned(study, figure, "--force", "--allowed-rules", "draw_figure3") == {"draw_figure3"}
+    assert planned(study, figure, "--force", "--allowed-rules", "figure3") == {"figure3"}
 
 
 def test_a_damaged_part_stops_what_reads_it(study, edited):

@@ -8,9 +8,9 @@ from lossmap.figures.style import COLOURS, points_with_intervals
 
 # What a panel shows -> its axis.
 PANELS = {
-    "overlap": "difference of overlap\n(right: the tuned model keeps more)",
-    "FVU": "difference of FVU\n(left: the tuned model loses less)",
-    "score": "difference of score\n(right: the tuned model scores more)",
+    "overlap": "difference of overlap\n(right: the tuned\nmodel preserves more)",
+    "FVU": "difference of FVU\n(left: the tuned\nmodel loses less)",
+    "score": "difference of score\n(right: the tuned\nmodel scores more)",
 }
 NAMES = {"vqa_accuracy": "VQA", "vqa_match": "exact match", "choice_accuracy": "choices", "cider": "CIDEr / 100"}
 # CIDEr goes to 10 times what an accuracy can be: drawn as a share of 100, so that both can be read on one axis.
@@ -24,7 +24,7 @@ def differences(axes: plt.Axes, table: pd.DataFrame, panel: str) -> None:
     written as such. An empty table leaves an empty panel that says so.
     """
     axes.axvline(0, color="black", linestyle="--", linewidth=1, zorder=0)
-    axes.set_xlabel(PANELS[panel])
+    axes.set_xlabel(PANELS[panel], fontsize="small")
     if table.empty:
         axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes)
         axes.set_yticks([])
@@ -40,7 +40,7 @@ def differences(axes: plt.Axes, table: pd.DataFrame, panel: str) -> None:
             axes, value, place, low, high, "x", color=COLOURS[0], marker="o", markersize=6, elinewidth=2, capsize=3,
             markerfacecolor=COLOURS[0] if away else "white", linestyle="none",
         )  # fmt: skip
-    axes.set_yticks(range(len(table)), [_label(row) for row in table.itertuples()])
+    axes.set_yticks(range(len(table)), [_label(row) for row in table.itertuples()], fontsize="small")
     axes.set_ylim(len(table) - 0.5, -0.5)
     axes.margins(x=0.15)
 

@@ -10,7 +10,8 @@ from lossmap.figures.style import COLOURS, MARKERS
 def overlap_by_k(axes: plt.Axes, table: pd.DataFrame) -> None:
     """Mean overlap against k, a line per model, with interval, chance level and, where there are any, reported values.
 
-    table: one dataset and metric of table figure3, with columns model, k, overlap, overlap_low, overlap_high, chance, overlap_reported.
+    table: one dataset and metric of figure3's table, with columns model, k, overlap, overlap_low, overlap_high, chance,
+    overlap_reported.
     The paper's values count each image among its own neighbours, so they lie above ours for the same embeddings.
     """
     for i, (model, rows) in enumerate(table.groupby("model", sort=False)):

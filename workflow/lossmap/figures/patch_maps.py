@@ -23,37 +23,38 @@ from lossmap.errors import LossmapError
 SIGNED = "RdBu"  # blue: the original is larger
 UNSIGNED = "magma"  # both change in lightness too, so that they are read by every colour vision and in grey print
 NUMBERS = "#ffe600"
-# Inches. The text takes what the panels leave of the page.
-PAGE, PANEL, GAP, BAR, BAR_AND_LABEL = 7.2, 1.45, 0.05, 0.09, 0.68
-POINTS = 7.5
-NUMBER = 6.5
+# Inches: a page as wide as a paper's text, so that type is printed at the size that it has here.
+PAGE, PANEL, SMALL_PANEL, GAP, BAR, BAR_AND_LABEL = 5.5, 1.45, 1.2, 0.05, 0.09, 0.68
+POINTS = 7
+NUMBER = 7
 REFERENCES = 3  # shown beside a caption
-LETTER, LINE = 0.053, 0.135  # inches that a letter and a line take at this size
+LETTER, LINE = 0.05, 0.127  # inches that a letter and a line take at this size
 
 
 def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.ndarray]) -> plt.Figure:
     """One row per example: image with grid and answer mask, signed differences of norms, both with numbered patches.
 
     examples: columns which ("highest" or "lowest"), outcome, rank, of, question, prediction, references, score, scored
-    (the score's name), loss, other_loss (in the patches without the answer), norm_difference (patches,). worst: for
-    each, the raster numbers of the patches to number, in order. One colour means one value in all rows.
+    (the score's name), loss (squared error in the patches with the answer, by which they are ranked), other_loss (in
+    the others), norm_difference (patches,). worst: for each, the raster numbers of the patches to number, in order:
+    those of largest absolute difference. One colour means one value in all rows.
     """
     values = [np.reshape(row.norm_difference, boxes.shape[:2]) for row, (_, _, boxes) in _pairs(examples, pictures)]
     limit = max(np.abs(part).max() for part in values) or 1
     norm = Normalize(-limit, limit)
     texts = [
         (
-            f"{row.outcome.capitalize()} answer, {row.which} loss",
+            f"{row.outcome.capitalize()} answer, {row.which} squared error",
             f"rank {row.rank} of {row.of} ranked {row.outcome} answers",
             f"Question: {row.question}",
-            f"Model: {row.prediction or '(nothing)'}",
+            f"Model: {row.prediction or '(nothing)'}; {row.scored}: {row.score:.2g}",
             f"People: {_counted(row.references)}",
-            f"{row.scored[:1].upper()}{row.scored[1:]}: {row.score:.2g}",
-            f"Loss: {row.loss:.3f} in the answer's patches, {shown(row.other_loss)} in the others",
+            f"Squared error: {row.loss:.3f} in the answer's patches (ranked by this), "
+            f"{shown(row.other_loss)} in the others",
         )
         for row in examples.itertuples()
     ]
-    figure, panels, (bar,) = _layout(texts, 3, [len(texts)])
+    figure, panels, (bar,) = _layout(texts, 3, [len(texts)], below=True)
     for (plain, difference, both), part, chosen, (image, mask, boxes) in zip(
         panels, values, worst, pictures, strict=True
     ):
@@ -65,7 +66,9 @@ def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.n
         draw_map(difference, part, boxes, SIGNED, norm)
         draw_map(both, part, boxes, SIGNED, norm, alpha=0.85 * np.sqrt(np.abs(part) / limit))
         draw_numbers(both, chosen, boxes)
-    for axes, title in zip(panels[0], ("answer outlined", "difference of norms", "ten largest"), strict=True):
+    largest = {1: "largest", 10: "ten largest"}.get(len(worst[0]), f"{len(worst[0])} largest")
+    titles = ("image,\nanswer outlined", "signed difference\nof norms", f"{largest} absolute\ndifferences of norms")
+    for axes, title in zip(panels[0], titles, strict=True):
         axes.set_title(title, fontsize=8)
     _colour_bar(bar, SIGNED, norm, "norm of patch minus norm of its reconstruction\n(blue: the original is larger)")
     return figure
@@ -80,7 +83,8 @@ def draw_captions(examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
     texts = [
         (
             f"{row.model}, {row.which} loss",
-            f"rank {row.rank} of {row.of} images; loss {row.loss:.3f}, CIDEr {row.score:.1f}",
+            f"rank {row.rank} of {row.of} images",
+            f"Squared error {row.loss:.3f}, CIDEr {row.score:.1f}",
             f"Model: {row.prediction or '(nothing)'}",
             *(f"Person: {caption}" for caption in row.references[:REFERENCES]),
             *([f"({more} more)"] if (more := len(row.references) - REFERENCES) > 0 else []),
@@ -93,17 +97,17 @@ def draw_captions(examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
 def draw_loss_maps(examples: pd.DataFrame, pictures: list[tuple]) -> plt.Figure:
     """One row per example, models under one another: image, map of squared errors, what the values range over.
 
-    examples: columns model (rows of one model together), which, rank, of, image_id, loss, reconstructor, squared_error
+    examples: columns model (rows of one model together), which, rank, n, image_id, loss, decoder, squared_error
     (patches,). One colour means one value in all rows of a model.
     """
     texts = [
         (
             f"{row.model}, {row.which} loss",
-            f"rank {row.rank} of {row.of} images; loss {row.loss:.3f}",
+            f"rank {row.rank} of {row.n} images; loss {row.loss:.3f}",
             f"Image: {row.image_id}",
             f"Patches: {np.min(row.squared_error):.3f} to {np.max(row.squared_error):.3f}, median "
             f"{np.median(row.squared_error):.3f}",
-            f"Reconstructed by {row.reconstructor}",
+            f"Decoded by {row.decoder}",
         )
         for row in examples.itertuples()
     ]
@@ -125,7 +129,7 @@ def _maps(texts: list[tuple[str, ...]], examples: pd.DataFrame, pictures: list[t
             draw_map(axes[1], part, boxes, UNSIGNED, norm)
         _colour_bar(bar, UNSIGNED, norm, "squared error\n(1: what the mean predicts)")
         first += size
-    for axes, title in zip(panels[0], ("image", "loss"), strict=True):
+    for axes, title in zip(panels[0], ("image", "squared error"), strict=True):
         axes.set_title(title, fontsize=8)
     return figure
 
@@ -273,18 +277,21 @@ def _pixels_per_point(axes: plt.Axes) -> float:
     return max(abs(np.diff(axes.get_xlim())[0]), abs(np.diff(axes.get_ylim())[0])) / (72 * PANEL)
 
 
-def _layout(texts: list[tuple[str, ...]], panels: int, groups: list[int]):
-    """A figure with a row per text: panels, and the text beside them, as high as either needs.
+def _layout(texts: list[tuple[str, ...]], panels: int, groups: list[int], below: bool = False):
+    """A figure with a row per text: small panels and the text beside them, or panels and the text below them.
 
-    texts: heading, line under it, paragraphs. groups: how many rows share a colour bar. Returns: figure, panels by row,
-    axes for a colour bar per group.
+    texts: heading, line under it (or at its right), paragraphs. groups: how many rows share a colour bar. Returns:
+    figure, panels by row, axes for a colour bar per group.
     """
-    beside = panels * (PANEL + GAP) + BAR_AND_LABEL
-    letters = int((PAGE - beside) / LETTER)
+    side = PANEL if below else SMALL_PANEL
+    left = 0 if below else panels * (side + GAP) + BAR_AND_LABEL
+    width = panels * (side + GAP) - GAP if below else PAGE - left
+    letters = int(width / LETTER)
     wrapped = [
         [line for part in text[2:] for line in textwrap.wrap(part, letters, subsequent_indent="   ")] for text in texts
     ]
-    heights = [max(PANEL, LINE * (len(lines) + 2.6)) + 2 * GAP for lines in wrapped]
+    written = [LINE * (len(lines) + (1.6 if below else 2.6)) for lines in wrapped]
+    heights = [(side + GAP + high if below else max(side, high)) + 2 * GAP for high in written]
     # Pictures are shown at 300 dots per inch in print, too.
     figure = plt.figure(figsize=(PAGE, sum(heights)), dpi=300)
 
@@ -293,24 +300,26 @@ def _layout(texts: list[tuple[str, ...]], panels: int, groups: list[int]):
         return figure.add_axes((x / PAGE, 1 - (top + height) / whole, width / PAGE, height / whole))
 
     tops = np.cumsum([0, *heights])
-    axes = [[place(i * (PANEL + GAP), top, PANEL, PANEL) for i in range(panels)] for top in tops[:-1]]
-    for top, text, lines in zip(tops, texts, wrapped, strict=False):
-        _write(place(beside, top, PAGE - beside, PANEL), *text[:2], lines)
+    axes = [[place(i * (side + GAP), top, side, side) for i in range(panels)] for top in tops[:-1]]
+    for top, high, text, lines in zip(tops, written, texts, wrapped, strict=False):
+        beside = place(left, top + below * (side + GAP), width, high)
+        _write(beside, *text[:2], lines, line=LINE / high, in_line=below)
     ends = np.cumsum([0, *groups])
     bars = [
-        place(panels * (PANEL + GAP), tops[first], BAR, tops[last - 1] - tops[first] + PANEL)
+        place(panels * (side + GAP), tops[first], BAR, tops[last - 1] - tops[first] + side)
         for first, last in pairwise(ends)
     ]
     return figure, axes, bars
 
 
-def _write(axes: plt.Axes, heading: str, under: str, lines: list[str]) -> None:
-    """Text from the top down, as it is: a dollar sign starts no formula."""
+def _write(axes: plt.Axes, heading: str, under: str, lines: list[str], *, line: float, in_line: bool) -> None:
+    """Text from the top down, as it is: a dollar sign starts no formula. line: the height of one, in axes."""
     axes.set_axis_off()
     plain = {"transform": axes.transAxes, "va": "top", "parse_math": False}
     axes.text(0, 1, heading, fontsize=POINTS + 1, fontweight="bold", **plain)
-    axes.text(0, 1 - 1.2 * LINE / PANEL, under, fontsize=POINTS, color="0.3", **plain)
-    axes.text(0, 1 - 2.5 * LINE / PANEL, "\n".join(lines), fontsize=POINTS, linespacing=1.25, **plain)
+    where, down = ((1, 1), 1.4) if in_line else ((0, 1 - 1.2 * line), 2.5)
+    axes.text(*where, under, fontsize=POINTS, color="0.3", ha="right" if in_line else "left", **plain)
+    axes.text(0, 1 - down * line, "\n".join(lines), fontsize=POINTS, linespacing=1.25, **plain)
 
 
 def _pairs(examples: pd.DataFrame, pictures: list[tuple]):

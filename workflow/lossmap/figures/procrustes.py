@@ -39,3 +39,16 @@ def alignment_planes(axes: list[plt.Axes], table: pd.DataFrame) -> None:
     axes[2].scatter(table["aligned_1"], table["aligned_2"], **dots)
     for panel in axes:
         panel.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
+
+
+def name_axes(axes: list[plt.Axes], shares: list[tuple[float, float]], residual: float, lengths: list[float]) -> None:
+    """Name the axes of `alignment_planes`, and write the residual above the last panel.
+
+    shares: for each panel, the shares of the variance along its two axes. residual, lengths: mean distances, in all
+    dimensions: of a rotated embedding from that before; of embeddings before and after from the mean of all.
+    """
+    for panel, side, both in zip(axes, ("before", "after", "before"), shares, strict=True):
+        for name, place, share in zip((panel.set_xlabel, panel.set_ylabel), (1, 2), both, strict=True):
+            name(f"component {place} {side} ({share:.0%})", fontsize=7.5, labelpad=3)
+    text = f"residual {residual:.2f}\nlengths: {lengths[0]:.2f} before, {lengths[1]:.2f} after"
+    axes[-1].annotate(text, (0.5, 1.02), xycoords="axes fraction", ha="center", va="bottom", fontsize=7.5)

@@ -1,4 +1,4 @@
-"""What random projections keep of the neighbours, by their number of dimensions."""
+"""What random projections preserve of the neighbours, by their number of dimensions."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -7,7 +7,7 @@ from lossmap.figures.style import COLOURS, MARKERS
 
 
 def overlap_by_dimension(axes: plt.Axes, table: pd.DataFrame, kept: dict[str, float]) -> None:
-    """Share of neighbours that random projections keep, a line per model; where the connector stands, a large mark.
+    """Share of neighbours that random projections preserve, a line per model; where the connector stands, a large mark.
 
     table: model, dimension, overlap, overlap_low, overlap_high, of one k; the largest dimension is the connector's
     output width. kept: model -> the connector's own overlap.

@@ -1,5 +1,7 @@
 """Figure 5: how the loss in relevant and irrelevant patches goes with answer accuracy."""
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -11,11 +13,11 @@ REGIONS = {"relevant": (-0.22, COLOURS[0], "o"), "irrelevant": (0.22, COLOURS[1]
 # What is drawn of each: columns, place below its region's, name, look. The finding is solid, the raw value is a ghost.
 KINDS = {
     "partial": (
-        ("rho_partial", "partial_low", "partial_high"),
+        ("partial_rho", "partial_rho_low", "partial_rho_high"),
         (-0.06, "given patch norm and mask area", {"markersize": 6.5, "elinewidth": 2, "capsize": 3, "zorder": 3}),
     ),
     "raw": (
-        ("rho", "low", "high"),
+        ("raw_rho", "raw_rho_low", "raw_rho_high"),
         (0.11, "raw", {"markersize": 4, "elinewidth": 0.8, "capsize": 0, "zorder": 2, "alpha": 0.6}),
     ),
 }
@@ -25,13 +27,13 @@ def correlation_by_loss(axes: plt.Axes, table: pd.DataFrame) -> None:
     """Rank correlations with intervals, a line per loss, of relevant (above) and irrelevant patches; zero is dashed.
 
     The partial correlation, given patch norm and mask area, is filled and thick; the raw one under it hollow and thin.
-    table: one dataset and model of table figure5, with columns region, loss, rho_partial, partial_low, partial_high,
-    rho, low, high. An undefined partial correlation is written as such, at zero.
+    table: one dataset and model of exhibit figure5, with columns region, loss_kind, partial_rho and raw_rho, each with
+    _low and _high. An undefined partial correlation is written as such, at zero.
     """
-    losses = list(dict.fromkeys(table["loss"]))
+    losses = list(dict.fromkeys(table["loss_kind"]))
     axes.axvline(0, color="black", linestyle="--", linewidth=1, zorder=0)
     for region, (shift, colour, marker) in REGIONS.items():
-        rows = table[table["region"] == region].set_index("loss").reindex(losses)
+        rows = table[table["region"] == region].set_index("loss_kind").reindex(losses)
         for kind, ((value, low, high), (below, name, look)) in KINDS.items():
             places = np.arange(len(losses)) + shift + below
             defined = rows[value].notna().to_numpy()
@@ -46,5 +48,6 @@ def correlation_by_loss(axes: plt.Axes, table: pd.DataFrame) -> None:
                 color=colour, marker=marker, markerfacecolor=colour if kind == "partial" else "white",
                 linestyle="none", label=f"{region} patches, {name}", **look,
             )  # fmt: skip
-    axes.set_yticks(range(len(losses)), [loss.replace("_", " ") for loss in losses])
+    names = [textwrap.fill(loss.replace("_", " "), 14) for loss in losses]
+    axes.set_yticks(range(len(losses)), names, fontsize=8)
     axes.set_ylim(len(losses) - 0.5, -0.5)

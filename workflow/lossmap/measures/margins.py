@@ -6,13 +6,11 @@ import numpy as np
 import torch
 
 from lossmap.measures.checks import check_k, checked_matrix
+from lossmap.measures.density import lower_density
 from lossmap.measures.distortion import unit_rows
+from lossmap.measures.near_ties import ROUNDING, TOLERANCE, could_swap, difference_noise, pair_cosines, swaps
 
 BLOCK = 256  # rows of cosines held at once
-PAIRS = 1024  # pairs of images compared at once
-ROUNDING = 1e-12  # by which a computed cosine may be off
-TOLERANCE = 2  # standard deviations of chance that a near-tie spans
-REACH = 8  # bandwidths beyond which a Gaussian kernel adds nothing: exp(-32)
 
 
 class Margins(NamedTuple):
@@ -46,7 +44,7 @@ class Margins(NamedTuple):
     ranks_after: np.ndarray
 
     def overlap(self, ks):
-        """(n, len(k)): share of neighbours kept, R(x, k)."""
+        """(n, len(k)): share of neighbours preserved, R(x, k)."""
         return 1 - self.lost / np.asarray(ks)
 
     def bound(self, ks):
@@ -99,20 +97,6 @@ def neighbour_margins(before, after, lists_before, lists_after, ks, line=(0.0, 1
     return Margins(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
 
-def difference_noise(s, t, r, width):
-    """Standard deviation of the difference of two cosines s = cos(q, a) and t = cos(q, b) after a random projection.
-
-    They share q, and a and b resemble each other, so that much of what a projection does to one it does to the other.
-    Parameters: s, t and r = cos(a, b), arrays of one shape; width, dimensions of the Gaussian projection.
-    Returns: float64 of that shape, to first order in 1 / width; 0 where a and b have one direction.
-    Source: variance and covariance of two sample correlations with a variable in common, Pearson and Filon 1898.
-    """
-    s, t, r = (np.asarray(value, dtype=np.float64) for value in (s, t, r))
-    covariance = r * (1 - s**2 - t**2) - s * t * (1 - s**2 - t**2 - r**2) / 2
-    variance = (1 - s**2) ** 2 + (1 - t**2) ** 2 - 2 * covariance
-    return np.sqrt(variance.clip(0) / width)  # rounding may leave it below 0
-
-
 def _margins_of(rows, units, single, lists, ks, mean, line, own_change, width):
     """Margins of a block of rows. single (n, d1): units before, in float32. mean (b,): the rows' mean cosine before."""
     n, longest, at = len(units[0]), max(ks), np.arange(len(rows))
@@ -131,31 +115,21 @@ def _margins_of(rows, units, single, lists, ks, mean, line, own_change, width):
     near_own = _above(ordered, own - 2 * epsilon[:, None] - ROUNDING)  # how many others lie within 2 epsilon, or above
 
     own, new, ordered = own.numpy(), new.numpy(), ordered.numpy()
-    lost_from, taken_by = _places(one.numpy(), lists[1], n), _places(two.numpy(), lists[0], n)
     columns = []
-    for k in ks:
+    for k, (row, went, came) in zip(ks, swaps(lists, (own, new), n, ks), strict=True):
         inside, outside = ordered[:, n - k], ordered[:, n - k - 1]
-        lost = lost_from[:, :k] >= k
-        # As many came as went: the largest cosine of the one beside the largest of the other, and so on.
-        row, went = _chosen(own[:, :k], lost)
-        _, came = _chosen(new[:, :k], taken_by[:, :k] >= k)
         s, t = own[row, went], new[row, came]
-        noise = difference_noise(s, t, _cosines(single, lists[0][row, went], lists[1][row, came]), width)
+        noise = difference_noise(s, t, pair_cosines(single, lists[0][row, went], lists[1][row, came]), width)
         nearer = own[:, :k].mean(1) - mean
         closeness = np.full(len(rows), np.nan)
         np.divide(new[:, :k].mean(1) - mean, nearer, out=closeness, where=nearer > ROUNDING)
-        columns.append(
-            (
-                inside,
-                outside,
-                (near_own[:, :k] - k).clip(0).sum(1),
-                lost.sum(1),
-                np.bincount(row[s - t <= TOLERANCE * noise + ROUNDING], minlength=len(rows)),
-                np.bincount(row[s - t <= 2 * own_change + ROUNDING], minlength=len(rows)),
-                closeness,
-                _lower_density(ordered[:, 1:], inside, outside),
-            )
+        lost, near_ties, own_ties = (
+            np.bincount(row[counted], minlength=len(rows))
+            for counted in (slice(None), could_swap(s, t, TOLERANCE * noise), could_swap(s, t, 2 * own_change))
         )
+        ties = (near_own[:, :k] - k).clip(0).sum(1)
+        density = lower_density(ordered[:, 1:], inside, outside)
+        columns.append((inside, outside, ties, lost, near_ties, own_ties, closeness, density))
     by_k = [np.stack(values, axis=1).astype(np.float64) for values in zip(*columns, strict=True)]
     return *by_k, epsilon.numpy(), ordered[:, : -longest - 2 : -1], *ranks
 
@@ -163,41 +137,6 @@ def _margins_of(rows, units, single, lists, ks, mean, line, own_change, width):
 def _above(ordered, values):
     """(b, k): how many of each row of `ordered` (ascending) are not below each value."""
     return ordered.shape[1] - torch.searchsorted(ordered, values).numpy()
-
-
-def _places(items, lists, n):
-    """(b, k): the place of each item in its row's list, or the list's length where it is not in it."""
-    table = np.full((len(lists), n), lists.shape[1], dtype=np.int32)
-    np.put_along_axis(table, lists, np.arange(lists.shape[1], dtype=np.int32)[None], axis=1)
-    return np.take_along_axis(table, items, axis=1)
-
-
-def _chosen(values, chosen):
-    """Row and column of each row's chosen values, row by row, largest first."""
-    order = np.argsort(np.where(chosen, -values, np.inf), axis=1, kind="stable")
-    row, place = np.nonzero(np.arange(chosen.shape[1]) < chosen.sum(1)[:, None])
-    return row, order[row, place]
-
-
-def _cosines(units, first, second):
-    """(p,) cosines of pairs of rows of units (n, d), some at a time."""
-    starts = range(PAIRS, len(first), PAIRS)
-    pairs = zip(np.split(first, starts), np.split(second, starts), strict=True)
-    return np.concatenate([np.einsum("ij,ij->i", units[a], units[b]) for a, b in pairs])
-
-
-def _lower_density(values, inside, outside):
-    """(b,) the lower of two Gaussian kernel densities of ascending values (b, m), bandwidth by Scott's rule."""
-    m = values.shape[1]
-    width = (values.std(axis=1, ddof=1) * m**-0.2)[:, None]
-    lowest = int((values < outside[:, None] - REACH * width).sum(axis=1).min())
-    lower = np.full(len(values), np.inf)
-    for place in (inside, outside):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            kernels = np.exp(((values[:, lowest:] - place[:, None]) / width) ** 2 / -2)
-            density = kernels.sum(1) / (m * np.sqrt(2 * np.pi) * width[:, 0])
-        lower = np.minimum(lower, np.where(width[:, 0] > 0, density, np.inf))
-    return lower
 
 
 def _checked_list(lists, name, n, k):

@@ -39,23 +39,21 @@ class PermutationP(NamedTuple):
 class Relation:
     """How loss and score of n items go together; nan, with a reason, where undefined.
 
-    rho, low, high: Spearman's rank correlation, in [-1, 1], and its bootstrap interval. p: two-sided, Student's t.
-    p_permutation: two-sided, by permutation. rho_partial, partial_low, partial_high, partial_p: partial rank
-    correlation given the controls, its interval, and its p by permutation. *_at_floor: that p is an upper bound.
+    raw_rho: Spearman's rank correlation, in [-1, 1]. partial_rho: partial rank correlation given the controls. Each
+    with its bootstrap interval (_low, _high) and two-sided p by permutation (_p; _p_at_floor: p is an upper bound).
     """
 
     n: int
-    rho: float = np.nan
-    low: float = np.nan
-    high: float = np.nan
-    p: float = np.nan
-    p_permutation: float = np.nan
-    p_permutation_at_floor: bool = False
-    rho_partial: float = np.nan
-    partial_low: float = np.nan
-    partial_high: float = np.nan
-    partial_p: float = np.nan
-    partial_p_at_floor: bool = False
+    raw_rho: float = np.nan
+    raw_rho_low: float = np.nan
+    raw_rho_high: float = np.nan
+    raw_rho_p: float = np.nan
+    raw_rho_p_at_floor: bool = False
+    partial_rho: float = np.nan
+    partial_rho_low: float = np.nan
+    partial_rho_high: float = np.nan
+    partial_rho_p: float = np.nan
+    partial_rho_p_at_floor: bool = False
     reason: str = ""
 
 
@@ -89,7 +87,7 @@ def relate(loss, score, controls, resamples=2000, permutations=9999, confidence=
     if not part.reason:
         given = partial_permutation_p(*map(stats.rankdata, (loss, score)), controls, permutations, seed)
     reason = f"partial: {part.reason}" if part.reason else ""
-    raw = (whole.rho, whole.low, whole.high, whole.p, *by_chance)
+    raw = (whole.rho, whole.low, whole.high, *by_chance)
     return Relation(n, *raw, part.rho, part.low, part.high, *given, reason)
 
 

@@ -1,8 +1,8 @@
 """What may be concluded about a connector, in words, from the numbers that stand beside them.
 
-The best reconstructor's FVU bounds the loss from above: what is lost, no function of the output brings back. How much
-of it is the reconstructor's own weakness, lossless controls tell: there nothing is lost, so all that the same ladder
-leaves is its own fault. While the ladder still falls the bound holds, but neither number is final.
+The best decoder's FVU bounds the loss from above: what is lost, no function of the output brings back. How much
+of it is the decoders' own weakness, lossless controls tell: there nothing is lost, so all that the same ladder leaves
+is its own fault. While the ladder still falls the bound holds, but neither number is final.
 """
 
 from dataclasses import dataclass
@@ -126,9 +126,40 @@ class Verdict:
 
 def sentences(verdict: Verdict) -> str:
     """The verdict as a person would quote it: one paragraph, of one line."""
+    return f"**{verdict.model}**: {summary(verdict)}. {details(verdict)}"
+
+
+def summary(verdict: Verdict) -> str:
+    """The verdict in a clause: the bound, against the matched control, and whether more would lower it."""
+    own, difference = verdict.own.fvu, verdict.difference
+    bound = f"at most {percent(own.value)} lost" if own.value < 1 else "no bound on what is lost"
+    against = "with no lossless control to compare with"
+    if difference is not None:
+        size, control = points_of(abs(difference.value)), "the matched lossless control"
+        against = f"about as much as {control}"
+        if difference.low > 0 or difference.high < 0:
+            against = f"{size} {'more' if difference.low > 0 else 'less'} than {control}"
     title = {"yes": "settled", "no": "not settled", "not tested": "not tested whether settled"}[verdict.settled]
+    if verdict.settled == "no":
+        title += f": {_why_not(verdict)}"
+    return f"{bound}, {against}; {title}{'; caution: the upper control is explained, too' if _nothing(verdict) else ''}"
+
+
+def details(verdict: Verdict) -> str:
+    """All that the verdict rests on: a paragraph, of one line."""
     parts = [_bound(verdict), _lossless(verdict), _shape(verdict), _nothing(verdict), _settled(verdict)]
-    return f"**{verdict.model}**, {title}: " + " ".join(part for part in parts if part)
+    text = " ".join(part for part in parts if part)
+    return text[:1].upper() + text[1:]
+
+
+def _why_not(verdict: Verdict) -> str:
+    """What keeps a verdict from being settled: "more data still helps"."""
+    helps = {"capacity": "a larger decoder still helps", "data": "more data still helps"}
+    own = verdict.own.connector
+    each = [helps[fall.by] + ("" if fall.connector == own else " on the control") for fall in verdict.falls]
+    if count := len(verdict.unfinished):
+        each.append(f"{count} network{'s have' if count > 1 else ' has'} not converged")
+    return ", ".join(each)
 
 
 def percent(share: float) -> str:
@@ -146,9 +177,14 @@ def percent_within(share: Interval) -> str:
     return f"{percent(share.value)} {_brackets(share)}"
 
 
+def points_of(difference: float) -> str:
+    """A difference of shares in percentage points, as many decimals as `percent` has: 0.0396 -> "4.0 points"."""
+    return f"{100 * difference:.{_decimals(difference)}f} points"
+
+
 def points_within(difference: Interval) -> str:
     """A difference of shares in percentage points: "4.0 points [3.6, 4.3]"."""
-    return f"{100 * difference.value:.{_decimals(difference.value)}f} points {_brackets(difference)}"
+    return f"{points_of(difference.value)} {_brackets(difference)}"
 
 
 def _brackets(interval: Interval) -> str:
@@ -164,27 +200,27 @@ def _bound(verdict: Verdict) -> str:
     own, where = verdict.own, f"on {verdict.dataset} (n = {verdict.images:,})"
     if own.fvu.value >= 1:
         return (
-            f"no bound, for the best reconstructor, {own.rung}, leaves {percent_within(own.fvu)} of the variance "
+            f"no bound, for the best decoder, {own.rung}, leaves {percent_within(own.fvu)} of the variance "
             f"unexplained {where}: no better than predicting the mean."
         )
     text = (
         f"at most {percent_within(own.fvu)} of the variance is lost at the connector, {where}: so much the best "
-        f"reconstructor, {own.rung}, leaves unexplained."
+        f"decoder, {own.rung}, leaves unexplained."
     )
     if verdict.position is None:
         return text
     position = percent(verdict.position.fvu.value)
     if own.fvu.value >= verdict.position.fvu.value - verdict.tolerance:
-        return f"{text} That is no less than with another image's output, which tells positions only ({position})."
-    return f"{text} With another image's output, which tells positions only, it is {position}."
+        return f"{text} That is no less than with another image's output, which carries positions only ({position})."
+    return f"{text} With another image's output, which carries positions only, it is {position}."
 
 
 def _lossless(verdict: Verdict) -> str:
     hardest, difference = verdict.hardest, verdict.difference
     if hardest is None:
-        return "The study has no lossless control, so how much of it is the reconstructor's weakness is not known."
+        return "The study has no lossless control, so how much of it is the decoder's weakness is not known."
     each = [f"{percent(c.fvu.value)} ({c.connector})" for c in verdict.lossless if c.connector != hardest.connector]
-    each.append(f"{percent_within(hardest.fvu)} ({hardest.connector}{', the hardest' if each else ''})")
+    each.append(f"{percent_within(hardest.fvu)} ({hardest.connector}, the matched control)")
     text = f"On lossless controls the ladder leaves {_listed(each)}"
     if difference.low > 0:
         so_far = "" if verdict.settled == "yes" else ", as far as this ladder goes,"
@@ -194,7 +230,7 @@ def _lossless(verdict: Verdict) -> str:
         )
     compared = "more than" if difference.high < 0 else "as much as"
     return (
-        f"{text}, {compared} on the connector (a difference of {points_within(difference)}): the reconstructor's "
+        f"{text}, {compared} on the connector (a difference of {points_within(difference)}): the decoder's "
         "weakness may account for all of it."
     )
 
@@ -203,18 +239,18 @@ def _shape(verdict: Verdict) -> str:
     own, linear = verdict.own, verdict.linear
     if own.numbers >= verdict.pre_numbers:
         return ""
-    parts = [f"{verdict.pre_numbers:,} numbers of an image enter the connector and {own.numbers:,} leave it."]
+    parts = [f"{verdict.pre_numbers:,} dimensions of an image enter the connector and {own.numbers:,} leave it."]
     if verdict.hardest is not None:
         parts.append(
             "No map of that shape is lossless for every input; the lossless controls have wider tokens "
-            f"({verdict.hardest.numbers:,} numbers), so they measure the reconstructor, not what a smaller output must "
+            f"({verdict.hardest.numbers:,} dimensions), so they measure the decoder, not what a smaller output must "
             "lose."
         )
     if linear is not None:
         gap = verdict.linear_difference
         how = "less than" if gap.high < 0 else "more than" if gap.low > 0 else "about as much as"
         parts.append(
-            f"Principal components of each block of patches, {linear.numbers:,} numbers in all, leave "
+            f"Principal components of each block of patches, {linear.numbers:,} dimensions in all, leave "
             f"{percent_within(linear.fvu)} ({linear.rung}): the connector seems to lose {how} this linear compression "
             f"(a difference of {points_within(gap)})."
         )
@@ -224,9 +260,10 @@ def _shape(verdict: Verdict) -> str:
 def _nothing(verdict: Verdict) -> str:
     if verdict.nothing is None or verdict.nothing.fvu.value >= KNOWS_NOTHING:
         return ""
+    left = percent(verdict.nothing.fvu.value)
     return (
-        f"Caution: a control that holds no information is explained to all but {percent(verdict.nothing.fvu.value)}, "
-        "which can't be: look for images that training and evaluation share."
+        f"Caution: the upper control, which holds no information, is explained to all but {left}, which can't be: look "
+        "for images that training and evaluation share."
     )
 
 
@@ -306,7 +343,7 @@ def _consequence(verdict: Verdict) -> str:
         return "The bound holds, and a larger ladder may lower it."
     moves = "either way" if own else "up"
     bound = "The bound holds, and a larger ladder may lower it" if own else "The bound is settled"
-    return f"{bound}; what is put down to the connector may yet move {moves}."
+    return f"{bound}; what is attributed to the connector may yet move {moves}."
 
 
 def _listed(items: list[str]) -> str:

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-# What these compute is known otherwise: from the embeddings that a step reads, whose key holds the family and its version;
-# and from the settings that it is given, which its rule holds.
+# What these compute is known otherwise: from the embeddings that a step reads, whose key holds the family and its
+# version; and from the settings that it is given, which its rule holds.
 GUARDED = ("lossmap.vlm.families", "lossmap.vlm.recompute", "lossmap.study.specs")
 
 

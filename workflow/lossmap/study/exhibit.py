@@ -110,7 +110,8 @@ def exhibits_of(study: dict) -> Iterator[Exhibit]:
 
 
 def of_all(study: dict, pattern: str, datasets: list[str] | None = None) -> list[str]:
-    """A file of every dataset and model: "scores/{dataset}/{model}/answers.parquet". Without datasets, of every model."""
+    """A file of every dataset and model, such as "scores/{dataset}/{model}/answers.parquet"; without datasets, of every
+    model."""
     return [
         pattern.format(dataset=dataset, model=model)
         for dataset in ([None] if datasets is None else datasets)

@@ -1,49 +1,50 @@
-"""What the tables on loss and score share: the partial statistic first, the raw one after it, each with its tests."""
+"""What the tables on loss and score share: their datasets, adjusted p-values, why something is undefined."""
+
+from pathlib import Path
 
 import pandas as pd
 
-from lossmap.measures.relations import adjusted_p
-from lossmap.study.tables import p_values, with_interval
+from lossmap.study.tables import read_all
 
-# p -> the same adjusted (Benjamini-Hochberg); each column is one family.
-ADJUSTED = {
-    "partial_p": "partial_p_adjusted",
-    "p_permutation": "p_adjusted",
-    "partial_difference_p": "partial_difference_p_adjusted",
-    "difference_p": "difference_p_adjusted",
-}
+
+def described(study: dict) -> list[str]:
+    """The datasets on which captions stand beside losses."""
+    return [name for name in study["captions"]["datasets"] if name in _evaluated(study)]
+
+
+def answered(study: dict) -> list[str]:
+    """The datasets on which answers stand beside losses of the patches where the answer lies."""
+    asked = [name for name in study["answers"]["datasets"] if name in _evaluated(study)]
+    return [name for name in asked if "masks" in study["datasets"][name]]
+
+
+def _evaluated(study: dict) -> list[str]:
+    return study["reconstruction"]["evaluate"] if "reconstruction" in study else []
+
+
+def read_relations(paths: list[Path]) -> pd.DataFrame:
+    """Relations of all models and datasets; no reason where nothing is undefined."""
+    return read_all(paths).replace({"": None})
 
 
 def with_adjusted_p(table: pd.DataFrame) -> pd.DataFrame:
-    """Relations of all models and datasets, with the adjusted p of every test."""
-    return table.assign(**{adjusted: adjusted_p(table[p]) for p, adjusted in ADJUSTED.items()})
+    """Relations with the adjusted p of every test, NAME_p_adjusted beside NAME_p.
 
+    Benjamini and Hochberg's; each column is one family.
+    """
+    from lossmap.measures.relations import adjusted_p
 
-def correlations(table: pd.DataFrame) -> dict:
-    """Partial and raw rank correlation as columns to read, each with interval, p and adjusted p."""
-    return {
-        "partial rho": with_interval(table, "rho_partial", "partial_low", "partial_high", 3),
-        **_tests(table, "partial rho", "partial_p"),
-        "raw rho": with_interval(table, "rho", "low", "high", 3),
-        **_tests(table, "raw rho", "p_permutation"),
-    }
-
-
-def differences(table: pd.DataFrame, title: str, digits: int) -> dict:
-    """Partial and raw difference of means as columns to read, each with interval, p and adjusted p."""
-    columns = {}
-    for kind, name in (("partial", "partial_difference"), ("raw", "difference")):
-        columns[f"{kind} {title}"] = with_interval(table, name, f"{name}_low", f"{name}_high", digits)
-        columns |= _tests(table, f"{kind} {title}", f"{name}_p")
-    return columns
+    tests = [name for name in table.columns if name.endswith("_p")]
+    return table.assign(**{f"{name}_adjusted": adjusted_p(table[name]) for name in tests})
 
 
 def reasons(table: pd.DataFrame, *names: str) -> list[str | None]:
     """Why something in a row is undefined, by the columns that say so; None where nothing is."""
     rows = table[list(names)].itertuples(index=False)
-    return ["; ".join(dict.fromkeys(filter(None, row))) or None for row in rows]
+    return ["; ".join(dict.fromkeys(filter(pd.notna, row))) or None for row in rows]
 
 
-def _tests(table: pd.DataFrame, statistic: str, p: str) -> dict:
-    flags = f"{p}_at_floor"
-    return {f"p, {statistic}": p_values(table, p), f"adjusted p, {statistic}": p_values(table, ADJUSTED[p], flags)}
+def tests_made(table: pd.DataFrame, name: str, what: str) -> str:
+    """A sentence on the family of the tests of a column. what: that is tested, in words."""
+    made = int(table[f"{name}_p_adjusted"].notna().sum())
+    return f"Family of tests: {made} {what}; undefined: {len(table) - made}."

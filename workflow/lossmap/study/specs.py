@@ -202,6 +202,37 @@ class MeasureLadder(OfImages):
         return super().of(study, model=model, dataset=reconstruction["ladder"], connectors=connectors, batch_size=size)
 
 
+class JudgeConnector(Spec):
+    """settled_within: a fall of FVU that still counts."""
+
+    SECTIONS = ("reconstruction", "statistics")
+    settled_within: float
+    confidence: float
+    resamples: int
+    seed: int
+
+
+class DescribedModel(Spec):
+    name: str
+    checkpoint: str
+    revision: str | None
+
+
+class DescribeConnectors(Spec):
+    """All models of a study, in its order."""
+
+    models: list[DescribedModel]
+
+    @classmethod
+    def of(cls, study, **_):
+        models = study["models"].items()
+        return cls(
+            models=[
+                {"name": name, **{key: model.get(key) for key in ("checkpoint", "revision")}} for name, model in models
+            ]
+        )
+
+
 class Generate(OfModel):
     """What makes a model speak about the images of a store."""
 

@@ -97,7 +97,7 @@ def _shown(value) -> dict:
     if pd.isna(value):
         return {"text": "–", "numeric": True}
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    return {"text": text, "numeric": bool(re.match(r"(<= )?-?\d", text))}
+    return {"text": text, "numeric": bool(re.match(r"(<= )?-?\d|–$", text))}
 
 
 def with_interval(frame: pd.DataFrame, name: str, digits: int) -> pd.Series:

@@ -5,9 +5,9 @@ from lossmap.study.specs import Spec
 
 TITLE, TOPIC, PAPER = "What does the overlap ratio count?", "neighbours", "Figure 2"
 ABOUT = """
-**What the k-NN overlap ratio counts**, on one image of {s.dataset} and {s.model}. Upper row: the {s.k} images nearest to the
-query before the connector, nearest first; lower row: after it. The ratio is the share of images that stand in both
-rows (blue, joined). The query is the first whose overlap is nearest to the mean of all images."""
+**What the k-NN overlap ratio counts**, on one image of {s.dataset} and {s.model}. Upper row: the {s.k} images nearest
+to the query before the connector, nearest first; lower row: after it. The ratio is the share of images that stand in
+both rows (blue, joined). The query is the first whose overlap is nearest to the mean of all images."""
 COLUMNS = ("query", "stage", "rank", "image_id", "shared")
 
 

@@ -29,14 +29,14 @@ PAGE = [
     "n",
 ]
 NOTE = (
-    "Share of an image's k nearest neighbours (mean-pooled embeddings, by Euclidean distance or cosine) "
-    "that are the same before and after the connector, the image itself left out: mean and {s.confidence:.0%} "
-    "interval for the population of which the images are a sample (each image counts as a query and as a neighbour of "
-    "others). Copies: images with the pixels or the embedding of another. Equally near neighbours share their places: "
-    "expected value over random orders. Chance: k / (n - 1). By permutation: the central {s.confidence:.0%} of the means "
-    "when images are paired at random; p: share of those means that reach ours (one-sided), <= where none does. Above "
-    "chance: 0 at chance, 1 if all are preserved. Paper's convention: each image counts among its own neighbours, and "
-    "of equally near ones the first. Reported: the paper's value, in its convention, where the study has its model and "
+    "Share of an image's k nearest neighbours (mean-pooled embeddings, by Euclidean distance or cosine) that are the "
+    "same before and after the connector, the image itself left out: mean and {s.confidence:.0%} interval for the "
+    "population of which the images are a sample (each image counts as a query and as a neighbour of others). Copies:"
+    " images with the pixels or the embedding of another. Equally near neighbours share their places: expected value "
+    "over random orders. Chance: k / (n - 1). By permutation: the central {s.confidence:.0%} of the means when images"
+    " are paired at random; p: share of those means that reach ours (one-sided), <= where none does. Above chance: 0 "
+    "at chance, 1 if all are preserved. Paper's convention: each image counts among its own neighbours, and of "
+    "equally near ones the first. Reported: the paper's value, in its convention, where the study has its model and "
     "dataset."
 )
 

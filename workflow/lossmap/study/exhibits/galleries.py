@@ -9,11 +9,11 @@ from lossmap.study.specs import Spec
 EXAMPLES = ("highest", "median", "lowest")
 TITLE, TOPIC, PAPER = "Which images are neighbours, before and after?", "neighbours", "Figures 4, 8 to 11"
 ABOUT = """
-**Queries and their {s.shown} nearest images**, before the connector over after it, by Euclidean distance of mean-pooled
-embeddings, nearest first. For each model the queries of highest, median and lowest overlap (share of the {s.k} nearest that
-are the same on both sides; of equal ones the first); no query was picked by hand. Blue, solid: a hit. Orange, dashed: a
-miss. Black: the query. What a hit is stands above each figure: an image of the query's class, or one that is among the
-{s.k} nearest on both sides."""
+**Queries and their {s.shown} nearest images**, before the connector over after it, by Euclidean distance of mean-
+pooled embeddings, nearest first. For each model the queries of highest, median and lowest overlap (share of the {s.k}
+nearest that are the same on both sides; of equal ones the first); no query was picked by hand. Blue, solid: a hit.
+Orange, dashed: a miss. Black: the query. What a hit is stands above each figure: an image of the query's class, or
+one that is among the {s.k} nearest on both sides."""
 COLUMNS = ("dataset", "model", "which", "query", "overlap", "stage", "rank", "image_id", "hit")
 
 

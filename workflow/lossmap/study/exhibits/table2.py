@@ -14,10 +14,10 @@ from lossmap.study.tables import about_copies, interval, interval_text, read_all
 CUB_TEST = 5794  # images of the test split of CUB-200-2011, on which the paper reports
 TITLE, TOPIC, PAPER = "Does an image find its own class, by Euclidean distance?", "neighbours", "Table 2"
 ABOUT = """
-**Does an image find its own class?** Each image is a query against all others, by {s.by} of mean-pooled patch embeddings
-before and after the connector. R@r: share of queries, 0 to 1, with an image of their class among the r nearest. How a
-query's recall goes with its overlap is a finding only as a partial rank correlation, given the size of its class and how
-often it is among the nearest of others."""
+**Does an image find its own class?** Each image is a query against all others, by {s.by} of mean-pooled patch
+embeddings before and after the connector. R@r: share of queries, 0 to 1, with an image of their class among the r
+nearest. How a query's recall goes with its overlap is a finding only as a partial rank correlation, given the size of
+its class and how often it is among the nearest of others."""
 COLUMNS = (
     *("dataset", "n", "images", "copies", "copies_of_other_class", "classes", "model", "metric", "stage"),
     *("recall_at_r", "recall_at_r_change", "overlap_k", "overlap", "partial_r_overlap", "spearman_r_overlap"),
@@ -26,8 +26,8 @@ NOTE = (
     "R@r: share of queries with an image of their own class among the r nearest, by {s.by} of mean-pooled "
     "embeddings, the query left out; before and after the connector. Overlap (k-NN overlap ratio, KNOR): "
     "share of the {s.overlap_k} nearest neighbours that are preserved, by the same metric. rho: rank correlation of a "
-    "query's R@{s.largest} with its overlap; partial, and the finding: given the size of its class, and how often it is "
-    "itself among the {s.overlap_k} nearest of others before the connector; raw: without that, as in the paper. In "
+    "query's R@{s.largest} with its overlap; partial, and the finding: given the size of its class, and how often it "
+    "is itself among the {s.overlap_k} nearest of others before the connector; raw: without that, as in the paper. In "
     "brackets: interval for the population of which the images are a sample (each counts as a query and as a neighbour "
     "of others). Copies: images with the pixels or the embedding of another. Where no query changed, the interval of "
     "the change is the exact upper bound on the share of queries that may change (Clopper-Pearson, queries as if "
@@ -105,8 +105,8 @@ def findings(table, settings):
         each = " to ".join(interval(sides.loc[stage], name, 3) for stage in STAGES)
         change = (sides.loc["pre", f"{name}_change{end}"] for end in ("", "_low", "_high"))
         lines.append(
-            f"- **{model}** on {dataset}: R@{settings.largest} by {settings.by} goes from {each} across the connector, a "
-            f"change of {interval_text(*change, 3)}."
+            f"- **{model}** on {dataset}: R@{settings.largest} by {settings.by} goes from {each} across the connector, "
+            f"a change of {interval_text(*change, 3)}."
         )
     return [*lines, *about_copies(table), *_other_classes(table), "", POPULATION.format(settings.confidence)]
 
@@ -115,8 +115,8 @@ def _other_classes(table):
     """A line for each dataset of which a class was left out with a copy."""
     counts = table.groupby("dataset", sort=False)["copies_of_other_class"].max()
     return [
-        f"- On {dataset}, {count} of the copies left out {'is' if count == 1 else 'are'} of another class than the image "
-        "that is the same, whose class counts; classes contradict each other there."
+        f"- On {dataset}, {count} of the copies left out {'is' if count == 1 else 'are'} of another class than the "
+        "image that is the same, whose class counts; classes contradict each other there."
         for dataset, count in counts.items()
         if count
     ]

@@ -19,9 +19,10 @@ from lossmap.measures.relations import (
 from lossmap.measures.seeds import seed_for
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.store.patch_losses import open_patch_losses
+from lossmap.study.specs import RelateAnswers
 
 
-def run(*, scores: Path, relevance: Path, patch_loss: Path, losses: Path, relations: Path, spec: dict) -> None:
+def run(*, scores: Path, relevance: Path, patch_loss: Path, losses: Path, relations: Path, spec: RelateAnswers) -> None:
     """Average each question's patch losses over relevant and over irrelevant patches, and relate them to its accuracy.
 
     A patch is relevant if the answer mask covers at least `threshold` of its area. patch_loss: values per patch, of
@@ -31,18 +32,19 @@ def run(*, scores: Path, relevance: Path, patch_loss: Path, losses: Path, relati
     spec: dataset, model, threshold, right (accuracy from which an answer counts as right), permutations, confidence,
     resamples, seed.
     """
-    table, reconstructor = _by_region(scores, relevance, patch_loss, spec["threshold"])
+    table, reconstructor = _by_region(scores, relevance, patch_loss, spec.threshold)
     table.to_parquet(losses, index=False)
-    same = {"dataset": spec["dataset"], "model": spec["model"], "reconstructor": reconstructor}
-    same |= {"threshold": spec["threshold"], "right_from": spec["right"]}
-    same["score"] = table["score"].iloc[0]
+    same = {"dataset": spec.dataset, "model": spec.model, "reconstructor": reconstructor}
+    same |= {"threshold": spec.threshold, "right_from": spec.right}
+    same["scored"] = table["score"].iloc[0]
     same["unscored"] = len(pd.read_parquet(relevance, columns=["question_id"])) - table["question_id"].nunique()
     rows = []
     for region, every in table.groupby("region", sort=False):
         kept = every[every["patches"] > 0]
         counts = {"questions": len(every), "without_patches": len(every) - len(kept)}
         counts["mask_not_seen"] = int((every["mask_seen"] == 0).sum())
-        rows += [{**same, "region": region, "loss": loss, **counts, **_relation(kept, loss, spec)} for loss in LOSSES]
+        place = {**same, "region": region}
+        rows += [{**place, "loss_kind": loss, **counts, **_relation(kept, loss, spec)} for loss in LOSSES]
     pd.DataFrame(rows).to_parquet(relations, index=False)
 
 
@@ -89,18 +91,19 @@ def _refuse_missing(scored: pd.DataFrame, known, column: str, scores: Path, what
         )
 
 
-def _relation(table: pd.DataFrame, loss: str, spec: dict) -> dict:
+def _relation(table: pd.DataFrame, loss: str, spec: RelateAnswers) -> dict:
     """One loss in one region against accuracy: rank correlation, and right against wrong answers."""
-    how = {key: spec[key] for key in ("resamples", "confidence")}
-    how["seed"] = seed_for(spec["seed"], "relate_answers", spec["dataset"], spec["model"])
+    seed = seed_for(spec.seed, "relate_answers", spec.dataset, spec.model)
+    how = {"resamples": spec.resamples, "confidence": spec.confidence, "seed": seed}
     controls, score = [table["pre_norm"], table["mask_area"]], table["accuracy"]
-    row = asdict(relate(table[loss], score, controls, permutations=spec["permutations"], **how))
+    row = asdict(relate(table[loss], score, controls, permutations=spec.permutations, **how))
+    row = {"questions_used": row.pop("n"), **row}
     is_norm = loss == "absolute_norm_difference"
-    for name, given in (("rho_signed", ()), ("rho_signed_partial", controls)):
+    for name, given in (("raw_rho_signed", ()), ("partial_rho_signed", controls)):
         row[name] = spearman_rho(table["norm_difference"], score, given) if is_norm else np.nan
     simple = table["accuracy_simple"]  # which exact match has not
-    row["rho_paper_convention"] = spearman_rho(table[loss], simple) if simple.notna().all() else np.nan
-    right = (table["accuracy"] >= spec["right"]).to_numpy()
+    row["raw_rho_paper_convention"] = spearman_rho(table[loss], simple) if simple.notna().all() else np.nan
+    right = (table["accuracy"] >= spec.right).to_numpy()
     groups = {"right": table[loss].to_numpy()[right], "wrong": table[loss].to_numpy()[~right]}
     for name, group in groups.items():
         mean = bootstrap_mean(group, **how) if len(group) else (np.nan,) * 3
@@ -108,6 +111,7 @@ def _relation(table: pd.DataFrame, loss: str, spec: dict) -> dict:
             name: len(group),
             **dict(zip((f"loss_{name}", f"loss_{name}_low", f"loss_{name}_high"), mean, strict=True)),
         }
-    how["permutations"] = spec["permutations"]
-    partial = asdict(partial_difference(table[loss], right, controls, **how))
-    return row | asdict(difference_of_means(*groups.values(), **how)) | {f"partial_{k}": v for k, v in partial.items()}
+    how["permutations"] = spec.permutations
+    partial = partial_difference(table[loss], right, controls, **how)
+    kinds = {"raw": difference_of_means(*groups.values(), **how), "partial": partial}
+    return row | {f"{kind}_{name}": value for kind, one in kinds.items() for name, value in asdict(one).items()}

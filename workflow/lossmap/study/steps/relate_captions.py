@@ -18,9 +18,10 @@ from lossmap.measures.relations import (
 from lossmap.measures.seeds import seed_for
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.store.patch_losses import open_patch_losses
+from lossmap.study.specs import RelateCaptions
 
 
-def run(*, scores: Path, patch_loss: Path, maps: Path, losses: Path, relations: Path, spec: dict) -> None:
+def run(*, scores: Path, patch_loss: Path, maps: Path, losses: Path, relations: Path, spec: RelateCaptions) -> None:
     """Put each image's loss beside its caption's CIDEr, and relate the two: one row per loss.
 
     patch_loss: means per image (Parquet), of which those of the best reconstructor count. maps: values per patch, of
@@ -45,16 +46,16 @@ def run(*, scores: Path, patch_loss: Path, maps: Path, losses: Path, relations: 
     table["pre_norm"] = table["image_id"].map(norms)
     table.drop(columns="text").to_parquet(losses, index=False)
 
-    how = {key: spec[key] for key in ("resamples", "confidence")}
-    how["seed"] = seed_for(spec["seed"], "relate_captions", spec["dataset"], spec["model"])
-    same = {"dataset": spec["dataset"], "model": spec["model"], "reconstructor": lost["reconstructor"].iloc[0]}
+    seed = seed_for(spec.seed, "relate_captions", spec.dataset, spec.model)
+    how = {"resamples": spec.resamples, "confidence": spec.confidence, "seed": seed}
+    same = {"dataset": spec.dataset, "model": spec.model, "reconstructor": lost["reconstructor"].iloc[0]}
     same |= {"unscored": len(lost) - len(table), "empty": int((table["text"].str.strip() == "").sum())}
     same |= _with_bounds("cider", table["cider"], how)
     same |= {"cider_std": table["cider"].std(ddof=0), "cider_paper_convention": table["cider_raw"].mean()}
-    rows = [
-        {**same, "loss": loss, **_relation(table, loss, how, spec["permutations"]), **_quarters(table, loss, how, spec)}
-        for loss in LOSSES
-    ]
+    rows = []
+    for loss in LOSSES:
+        found = _relation(table, loss, how, spec.permutations) | _quarters(table, loss, how, spec.permutations)
+        rows.append({**same, "loss_kind": loss, **found})
     pd.DataFrame(rows).to_parquet(relations, index=False)
 
 
@@ -63,29 +64,29 @@ def _relation(table: pd.DataFrame, loss: str, how: dict, permutations: int) -> d
     controls, score = _controls(table), table["cider"]
     row = asdict(relate(table[loss], score, controls, permutations=permutations, **how))
     is_norm = loss == "absolute_norm_difference"
-    for name, given in (("rho_signed", ()), ("rho_signed_partial", controls)):
+    for name, given in (("raw_rho_signed", ()), ("partial_rho_signed", controls)):
         row[name] = spearman_rho(table["norm_difference"], score, given) if is_norm else np.nan
-    return row | {"rho_paper_convention": spearman_rho(table[loss], table["cider_raw"])}
+    return row | {"raw_rho_paper_convention": spearman_rho(table[loss], table["cider_raw"])}
 
 
 def _controls(table: pd.DataFrame) -> list[pd.Series]:
     return [table["pre_norm"], table["reference_words"]]
 
 
-def _quarters(table: pd.DataFrame, loss: str, how: dict, spec: dict) -> dict:
+def _quarters(table: pd.DataFrame, loss: str, how: dict, permutations: int) -> dict:
     """Mean CIDEr of the quarters of the images with the highest and the lowest loss, and lowest less highest.
 
     Partial: the quarters of what norm and words leave of the loss. A regression within the raw quarters would not do:
     being chosen by loss, they hardly have a norm in common.
     """
-    enough, how = len(table) >= 4, {**how, "permutations": spec["permutations"]}
+    enough = len(table) >= 4
     cider, none = table["cider"].to_numpy(), (np.empty(0, int),) * 2
     highest, lowest = quarters(table[loss]) if enough else none
-    row = {"quarter": len(highest)} | asdict(difference_of_means(cider[lowest], cider[highest], **how))
     given = quarters(rank_residuals(table[loss], _controls(table))) if enough else none
-    partial = difference_of_means(cider[given[1]], cider[given[0]], **how)
-    row |= {f"partial_{name}": value for name, value in asdict(partial).items()}
-    del how["permutations"]
+    row = {"quarter": len(highest)}
+    for kind, (most, least) in (("raw", (highest, lowest)), ("partial", given)):
+        gain = asdict(difference_of_means(cider[least], cider[most], permutations=permutations, **how))
+        row |= {f"{kind}_{name.replace('difference', 'gain')}": value for name, value in gain.items()}
     for name, images in (("cider_high_loss", highest), ("cider_low_loss", lowest)):
         row |= _with_bounds(name, table["cider"].iloc[images], how)
         row[f"{name}_paper_convention"] = table["cider_raw"].iloc[images].mean()

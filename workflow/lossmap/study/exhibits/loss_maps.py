@@ -1,0 +1,118 @@
+"""What was lost where, on the images of highest, median and lowest loss."""
+
+from lossmap.study.exhibit import of_all
+from lossmap.study.specs import Spec
+
+TITLE, TOPIC, PAPER = "Where on an image is most lost?", "loss", None
+ABOUT = """
+**Where on an image is most lost?** The images of {s.dataset} with the highest, the median and the lowest loss, chosen
+by rule from all: squared error of the best decoder, mean over the image's patches. Beside each image the loss of its
+patches: bright where more is lost; 1 is what predicting the mean patch scores. One colour means one value in all rows
+of a figure. What the model did not see is pale."""
+COLUMNS = (
+    *("dataset", "n", "model", "decoder", "which", "rank", "image_id", "loss", "patch_row", "patch_column"),
+    "squared_error",
+)
+
+
+class Settings(Spec):
+    dataset: str
+    models: list[str]
+
+    @classmethod
+    def of(cls, study, dataset):
+        return super().of(study, dataset=dataset, models=list(study["models"]))
+
+
+def each(study):
+    datasets = study["reconstruction"]["evaluate"] if "reconstruction" in study else []
+    return [{"dataset": dataset} for dataset in datasets]
+
+
+def figures(settings):
+    return [f"loss_maps-{settings.dataset}-{model}" for model in settings.models]
+
+
+def needs(study, dataset):
+    return {
+        "images": f"data/{dataset}/images.parquet",
+        "patch_loss": of_all(study, f"patch_loss/{dataset}/{{model}}.zarr"),
+        # Of a folder only the date counts: what is written with it says when it is another.
+        "written_with": of_all(study, f"patch_loss/{dataset}/{{model}}.parquet"),
+        "embeddings": of_all(study, f"embeddings/{dataset}/{{model}}.json"),
+    }
+
+
+def table(settings, images, patch_loss, written_with, embeddings):
+    """A row per patch of the images that are shown; of equal losses, the first image of the dataset."""
+    import pandas as pd
+
+    each = zip(settings.models, patch_loss, strict=True)
+    return pd.concat([_of_model(settings, model, path) for model, path in each], ignore_index=True)
+
+
+def _of_model(settings, model, path):
+    import numpy as np
+    import pandas as pd
+
+    from lossmap.study.example_losses import best_losses
+
+    ids, losses, decoder, grid = best_losses(path)
+    errors = losses["squared_error"]
+    loss = errors.mean(axis=1, dtype=float)
+    order = np.argsort(-loss, kind="stable")
+    ranks = {"highest": 0, "median": (len(order) - 1) // 2, "lowest": len(order) - 1}
+    ranks = {which: rank for which, rank in ranks.items() if which == "highest" or rank > 0}  # of one or two images
+    rows, columns = (place.ravel() for place in np.indices(grid))
+    about = {"dataset": settings.dataset, "n": len(order), "model": model, "decoder": decoder}
+    return pd.concat(
+        pd.DataFrame(
+            {
+                **about,
+                **{"which": which, "rank": rank + 1, "image_id": ids[order[rank]], "loss": loss[order[rank]]},
+                **{"patch_row": rows, "patch_column": columns, "squared_error": errors[order[rank]]},
+            }
+        )
+        for which, rank in ranks.items()
+    )
+
+
+def findings(table, settings):
+    """The losses of the images that are shown, a line per model."""
+    lines = []
+    for model, group in table.groupby("model", sort=False):
+        shown = group.drop_duplicates("which")
+        each = "; ".join(f"{row.which} {row.loss:.3f} (image {row.image_id})" for row in shown.itertuples())
+        first = shown.iloc[0]
+        lines.append(f"- **{model}**, {first['n']:,} images, by {first['decoder']}: {each}.")
+    return lines
+
+
+def draw(table, settings, images, patch_loss, written_with, embeddings):
+    import pandas as pd
+
+    files = pd.read_parquet(images[0]).set_index("image_id")
+    each = zip(settings.models, patch_loss, embeddings, strict=True)
+    return {
+        f"loss_maps-{settings.dataset}-{model}": _maps(table[table["model"] == model], files, losses, store)
+        for model, losses, store in each
+    }
+
+
+def _maps(table, files, losses, store):
+    """The figure of one model."""
+    from lossmap.figures.patch_maps import draw_loss_maps
+    from lossmap.study.example_losses import seen_boxes
+    from lossmap.study.example_pictures import picture
+
+    shown = table.drop_duplicates("which").set_index("which", drop=False)
+    grid = [int(table[side].max()) + 1 for side in ("patch_row", "patch_column")]
+    boxes = seen_boxes(store, losses, grid)
+    shown = shown.assign(
+        squared_error=table.groupby("which", sort=False)["squared_error"].agg(list),
+        grid=[grid] * len(shown),
+        box=boxes[shown["image_id"]].to_list(),
+        mask_path=None,
+        **{name: files.loc[shown["image_id"], name].to_numpy() for name in ("path", "sha256", "width", "height")},
+    )
+    return draw_loss_maps(shown, [picture(row) for row in shown.itertuples()])

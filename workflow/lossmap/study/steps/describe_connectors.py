@@ -1,0 +1,42 @@
+"""Checkpoints, embedding stores -> what enters and leaves each model's connector, how large it is, what it is shown."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from lossmap.store.index import open_store
+from lossmap.study.specs import DescribeConnectors
+from lossmap.vlm.checkpoints import resolve_checkpoint
+from lossmap.vlm.connector_size import connector_parameters
+
+
+def run(*, embeddings: list[Path], table: Path, spec: DescribeConnectors) -> None:
+    """Describe the connectors of all models, a row each.
+
+    embeddings: an index of each model's embeddings, of any dataset, in the order of the spec's models, which says
+    whose index is which.
+    """
+    rows = []
+    for model, index in zip(spec.models, embeddings, strict=True):
+        store = open_store(index)
+        (patches, features), (tokens, width) = (store[side].shape[1:] for side in ("pre", "post"))
+        row = {"model": model.name, "pre_patches": patches, "pre_features": features}
+        row |= {"post_tokens": tokens, "post_features": width}
+        folder = resolve_checkpoint(model.checkpoint, model.revision)
+        row["connector_parameters"] = connector_parameters(folder)
+        rows.append(row | {"input": _input(store.attrs["preprocessing"])})
+    pd.DataFrame(rows).to_parquet(table, index=False)
+
+
+def _input(preprocessing: dict) -> str:
+    """What the model sees of an image, from its preprocessing as the store tells it."""
+    if preprocessing.get("pad"):
+        return f"between margins, {_by(preprocessing['crop'] or preprocessing['size'])} px"
+    if preprocessing["crop"]:
+        return f"centre crop, {_by(preprocessing['crop'])} px"
+    shape = "squashed" if preprocessing.get("view") in ("any", "longest") else "resized"
+    return f"{shape} to {_by(preprocessing['size'])} px"
+
+
+def _by(sides: list[int]) -> str:
+    return " x ".join(str(side) for side in sides[::-1])  # stored as height, width

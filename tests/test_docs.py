@@ -85,9 +85,7 @@ def test_the_paper_pages_numbers_are_those_of_the_shipped_tables():
         assert re.search(rf"k = {k} (it is )?{values.min():.{digits}f} to {values.max():.{digits}f}", page)
     verdict = pd.read_csv(REPORT / "verdict-mini.csv").set_index("model")
     names = ("model_connector_fvu", "matched_control_fvu")
-    one, other = (
-        ["{:.1%}".format(verdict.loc[model, name]) for name in names] for model in ("llava-mini", "qwen2.5-vl-mini")
-    )
+    one, other = ([f"{verdict.loc[model, name]:.1%}" for name in names] for model in ("llava-mini", "qwen2.5-vl-mini"))
     assert f"leave {one[0]} of the variance behind llava-mini's connector and {other[0]} behind" in page
     assert f"but {one[1]} and {other[1]} behind controls that lose nothing" in page
 

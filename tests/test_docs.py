@@ -86,8 +86,8 @@ def test_the_paper_pages_numbers_are_those_of_the_shipped_tables():
     verdict = pd.read_csv(REPORT / "verdict-mini.csv").set_index("model")
     names = ("model_connector_fvu", "matched_control_fvu")
     one, other = ([f"{verdict.loc[model, name]:.1%}" for name in names] for model in ("llava-mini", "qwen2.5-vl-mini"))
-    assert f"leave {one[0]} of the variance behind llava-mini's connector and {other[0]} behind" in page
-    assert f"but {one[1]} and {other[1]} behind controls that lose nothing" in page
+    assert f"leave {one[0]} of the variance after llava-mini's connector and {other[0]} after" in page
+    assert f"but {one[1]} and {other[1]} after controls that lose nothing" in page
 
 
 def test_the_page_on_running_names_every_table_and_figure():

@@ -175,6 +175,11 @@ def files_of_exhibits(*kinds):
     return [path for exhibit in wanted for path in exhibit.files(f"results/{config['study']}")]
 
 
+def in_results(path):
+    """A path below the study's results."""
+    return f"results/{config['study']}/{path}"
+
+
 def named_inputs(exhibit):
     """What an exhibit is made of, as its command takes it."""
     top = f"results/{config['study']}"
@@ -199,7 +204,7 @@ def summary_settings():
             title=exhibit.title,
             topic=exhibit.module.TOPIC,
             paper=exhibit.module.PAPER,
-            headline=getattr(exhibit.module, "HEADLINE", False),
+            headline=hasattr(exhibit.module, "HEADLINE"),
             page=exhibit.has_page,
             figures=exhibit.figures,
         )

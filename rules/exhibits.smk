@@ -7,7 +7,11 @@ for exhibit in EXHIBITS:
             exhibit.name
         input:
             **{
-                label: [f"results/{config['study']}/{path}" for path in paths]
+                # Of a folder only the date counts, so a table that is written with it tells when it is another.
+                label: [
+                    in_results(path) if path.suffix != ".zarr" else ancient(in_results(path))
+                    for path in map(Path, paths)
+                ]
                 for label, paths in exhibit.inputs.items()
             },
         output:

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from example_tables import GRID, made_up_losses, make_study
+from specs import PLAIN_FIGURES
 
 from lossmap.errors import LossmapError
 from lossmap.figures.style import use_style
@@ -32,7 +33,7 @@ def files(folder, n):
 
 def make(folder, given):
     inputs = [f"{name}={path}" for name, paths in given.items() for path in paths]
-    make_exhibit.run("loss_maps-made-up", results=folder, inputs=inputs, settings=SETTINGS)
+    make_exhibit.run("loss_maps-made-up", results=folder, inputs=inputs, settings=SETTINGS, spec=PLAIN_FIGURES)
     return folder / "tables/loss_maps-made-up.csv", folder / "tables/loss_maps-made-up.rst"
 
 

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from specs import PLAIN_FIGURES
 
 from lossmap.figures.history import training_history
 from lossmap.figures.ladder import FLOOR, best_by_connector, ladder_by_decoder
@@ -14,6 +15,8 @@ from lossmap.study.exhibits import history as history_exhibit
 from lossmap.study.exhibits import ladder as ladder_exhibit
 from lossmap.study.exhibits import patch_losses
 from lossmap.study.steps import make_exhibit
+
+LADDER = ladder_exhibit.Settings(confidence=0.95)
 
 
 @pytest.fixture(autouse=True)
@@ -169,9 +172,8 @@ def test_a_history_marks_the_weights_that_were_kept():
 
 def test_the_ladder_has_a_column_of_panels_for_each_model(tmp_path):
     pd.concat([ladder_table("one"), ladder_table("two")]).to_parquet(tmp_path / "ladder.parquet")
-    settings = ladder_exhibit.Settings(confidence=0.95)
-    table = ladder_exhibit.table(settings, [tmp_path / "ladder.parquet"])
-    figure = ladder_exhibit.draw(table, settings, [])
+    table = ladder_exhibit.table(LADDER, [tmp_path / "ladder.parquet"])
+    figure = ladder_exhibit.draw(table, LADDER, [])
     assert [axes.get_title() for axes in figure.axes] == ["one\nn = 9", "two\nn = 9", "", ""]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels[:2] == ["model's connector", "rotation (lossless)"]
@@ -179,9 +181,8 @@ def test_the_ladder_has_a_column_of_panels_for_each_model(tmp_path):
 
 
 def test_the_ladders_page_begins_with_the_models_own_connector():
-    settings = ladder_exhibit.Settings(confidence=0.95)
     tables = [ladder_table(name).sort_values("connector", kind="stable") for name in ("two", "one")]
-    page = ladder_exhibit.page(pd.concat(tables, ignore_index=True), settings)
+    page = ladder_exhibit.page(pd.concat(tables, ignore_index=True), LADDER)
     first = page.drop_duplicates(["model", "connector"])
     assert first["model"].tolist() == ["two"] * 4 + ["one"] * 4
     assert first["connector"].tolist() == ["model's connector", "identity", "pooling", "rotation"] * 2
@@ -234,7 +235,9 @@ def test_figures_are_files(tmp_path):
     ladder_table().to_parquet(tmp_path / "ladder.parquet")
     inputs = [f"ladder={tmp_path / 'ladder.parquet'}"]
     for name in ("one", "two"):
-        make_exhibit.run("ladder", results=tmp_path / name, inputs=inputs, settings={"confidence": 0.95})
+        make_exhibit.run(
+            "ladder", results=tmp_path / name, inputs=inputs, settings=LADDER.model_dump(), spec=PLAIN_FIGURES
+        )
     for ending in ("pdf", "png"):
         first, second = (tmp_path / f"{name}/figures/ladder.{ending}" for name in ("one", "two"))
         assert first.read_bytes() == second.read_bytes()

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from specs import PLAIN_FIGURES
 
 from lossmap.store import PartWriter, write_index
 from lossmap.study.specs import DescribeConnectors
@@ -29,7 +30,7 @@ def summary(path, dataset="coco-karpathy", n=5000, model="llava", unfinished=Non
 def made(name, folder, settings, **files):
     """Makes an exhibit. Returns its table, its page and its caption."""
     inputs = [f"{label}={path}" for label, paths in files.items() for path in paths]
-    make_exhibit.run(name, results=folder, inputs=inputs, settings=settings)
+    make_exhibit.run(name, results=folder, inputs=inputs, settings=settings, spec=PLAIN_FIGURES)
     base = folder / "tables" / name
     page, caption = (base.with_suffix(ending).read_text() for ending in (".html", ".rst"))
     return pd.read_csv(base.with_suffix(".csv")), page, caption

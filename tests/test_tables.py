@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from specs import PLAIN_FIGURES
 
 from lossmap.measures.neighbours import rank_neighbours
 from lossmap.measures.seeds import seed_for
@@ -107,7 +108,9 @@ def overlap_summary(path, model, overlap):
 def test_the_overlap_table_of_the_papers_study_carries_its_numbers(tmp_path):
     paths = [overlap_summary(tmp_path / "a", "llava", 0.44), overlap_summary(tmp_path / "b", "mine", 0.2)]
     spec = {"checkpoints": {"llava": "llava-hf/llava-1.5-7b-hf", "mine": "x"}, "confidence": 0.95, "permutations": 200}
-    make_exhibit.run("figure3", results=tmp_path, inputs=[f"summaries={path}" for path in paths], settings=spec)
+    make_exhibit.run(
+        "figure3", results=tmp_path, inputs=[f"summaries={path}" for path in paths], settings=spec, spec=PLAIN_FIGURES
+    )
     table, page, caption = (
         pd.read_csv(tmp_path / "tables/figure3.csv"),
         (tmp_path / "tables/figure3.html").read_text(),

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from specs import checked
+from specs import PLAIN_FIGURES, checked
 
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.verdict import (
@@ -70,7 +70,9 @@ def judge(folder, *ladders, near_copies=(), **spec):
     out = {name: folder / f"{name}.parquet" for name in ("ladder", "verdict")}
     judge_connector.run(ladders=paths, near_copies=folder / "near_copies", **out, spec=spec)
     settings = {"confidence": spec.confidence, "settled_within": spec.settled_within}
-    make_exhibit.run("verdict", results=folder, inputs=[f"verdict={out['verdict']}"], settings=settings)
+    make_exhibit.run(
+        "verdict", results=folder, inputs=[f"verdict={out['verdict']}"], settings=settings, spec=PLAIN_FIGURES
+    )
     page, caption = ((folder / f"tables/verdict.{ending}").read_text() for ending in ("html", "rst"))
     verdicts = pd.read_csv(folder / "tables/verdict.csv")
     return exhibit.table(LADDER, [out["ladder"]]), verdicts.iloc[0], page, caption.partition("\n\n")[2]

@@ -6,11 +6,11 @@ import pandas as pd
 from lossmap.figures.style import COLOURS, MARKERS
 
 
-def overlap_by_dimension(axes: plt.Axes, table: pd.DataFrame, kept: dict[str, float]) -> None:
+def overlap_by_dimension(axes: plt.Axes, table: pd.DataFrame, connectors: dict[str, float]) -> None:
     """Share of neighbours that random projections preserve, a line per model; where the connector stands, a large mark.
 
     table: model, dimension, overlap, overlap_low, overlap_high, of one k; the largest dimension is the connector's
-    output width. kept: model -> the connector's own overlap.
+    output width. connectors: model -> the connector's own overlap.
     """
     models = [(model, rows.sort_values("dimension")) for model, rows in table.groupby("model", sort=False)]
     for i, (model, rows) in enumerate(models):
@@ -21,7 +21,7 @@ def overlap_by_dimension(axes: plt.Axes, table: pd.DataFrame, kept: dict[str, fl
         )
     for i, (model, rows) in enumerate(models):  # after the lines, so that a legend's columns are lines and marks
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-        axes.plot(rows["dimension"].iloc[-1], kept[model], marker, color=colour, label=f"{model}: connector")
+        axes.plot(rows["dimension"].iloc[-1], connectors[model], marker, color=colour, label=f"{model}: connector")
     axes.set(ylim=(0, 1), xlabel="dimensions of the projection", ylabel="overlap (KNOR),\nby cosine")
     axes.set_xscale("log", base=2)
     shown = sorted(table["dimension"].unique())

@@ -32,5 +32,7 @@ def _plain(line: str) -> str:
 
 
 def findings_of(text: str) -> str:
-    """A caption without its first paragraph, which says what is shown."""
-    return text.partition("\n\n")[2]
+    """A caption's findings, a line each: without its first paragraph, which says what is shown, and without details."""
+    lines = text.partition("\n\n")[2].splitlines()
+    kept = [line for line in lines if not line.startswith(" ")]
+    return "\n".join(line for i, line in enumerate(kept) if line or (i and kept[i - 1])).strip()

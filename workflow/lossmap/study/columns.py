@@ -245,8 +245,10 @@ COLUMNS = {
         "margins given up", "share of images", "", "images with the smallest margins, which are near-ties", digits=1
     ),
     "dimension": Column("dimension", "dimensions", "", "of a random projection that is guaranteed to be enough"),
-    "promised": Column("images that keep all, promised", SHARE, KEPT, "images that keep all k neighbours, at least"),
-    "kept_all": Column("images that keep all, measured", SHARE, KEPT, "images that keep all k neighbours"),
+    "promised": Column(
+        "images that preserve all, promised", SHARE, KEPT, "images that preserve all k neighbours, at least"
+    ),
+    "preserved_all": Column("images that preserve all, measured", SHARE, KEPT, "images that preserve all k neighbours"),
     "overlap_enough": Column(
         "overlap, projection to this dimension", SHARE, KEPT, "overlap by cosine, of a projection that is enough"
     ),

@@ -12,6 +12,7 @@ Such a module has
     table(settings, **files)    what it shows, as a table of numbers and words: the CSV file
     findings(table, settings)   what that says: lines of reStructuredText, made of the numbers
 and, where it wants them,
+    HEADLINE its place among those of its topic whose findings and first figure stand in the summary of the study
     each(study)                 one exhibit for each of these values: a list of {"dataset": ...}, fields of its settings
     PAGE, NOTE                  the columns that its page shows, those that matter first, and what they mean
     page(table, settings)       what its page shows, where that is laid out otherwise
@@ -85,9 +86,13 @@ def load(kind: str) -> ModuleType:
 
 
 def kinds() -> list[str]:
-    """All that there are, by topic and name."""
-    names = sorted(module.name for module in pkgutil.iter_modules(exhibits.__path__))
-    return sorted(names, key=lambda name: [*TOPICS].index(load(name).TOPIC))
+    """All that there are, by topic, headlines first, and name."""
+
+    def place(name: str) -> tuple[int, int, str]:
+        module = load(name)
+        return [*TOPICS].index(module.TOPIC), getattr(module, "HEADLINE", len(TOPICS)), name
+
+    return sorted((module.name for module in pkgutil.iter_modules(exhibits.__path__)), key=place)
 
 
 def figure_names(module: ModuleType, name: str, settings: Spec) -> list[str]:

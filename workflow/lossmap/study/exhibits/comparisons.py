@@ -8,6 +8,7 @@ from lossmap.study.specs import Spec
 from lossmap.study.tables import cells, interval, read_all
 
 TITLE, TOPIC, PAPER = "What did fine-tuning change?", "comparisons", None
+HEADLINE = 1
 ABOUT = """
 **What did fine-tuning change?** Differences of two models on the same images, tuned less base: k-NN overlap (KNOR) of
 each model's embeddings before and after its connector, fraction of variance that each model's best reconstructor

@@ -8,6 +8,7 @@ from lossmap.study.specs import Spec
 from lossmap.study.tables import about_copies, p_value, read_all
 
 TITLE, TOPIC, PAPER = "Do an image's neighbours survive the connector?", "neighbours", "Figure 3"
+HEADLINE = 1
 ABOUT = """
 **Share of an image's nearest neighbours that survive the connector** (k-NN overlap ratio, KNOR). Neighbours are
 searched among the images of the same dataset, by Euclidean distance (unless the axis says cosine) of mean-pooled patch

@@ -10,6 +10,7 @@ from lossmap.study.specs import Spec
 from lossmap.study.tables import interval, p_value
 
 TITLE, TOPIC, PAPER = "Does it matter where the loss lies?", "behaviour", "Figure 5"
+HEADLINE = 2
 ABOUT = """
 **Does it matter where the loss lies?** Rank correlation of answer accuracy with the loss in the patches where the
 answer lies (relevant: the answer mask covers at least {s.threshold:.0%} of the patch) and in all others. Filled, and

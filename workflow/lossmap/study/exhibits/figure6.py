@@ -20,7 +20,6 @@ COLUMNS = (
 
 
 class Settings(Spec):
-    SECTIONS = ()
     dataset: str
     models: list[str]
 

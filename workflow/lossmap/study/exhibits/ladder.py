@@ -7,6 +7,7 @@ from lossmap.study.specs import Spec
 from lossmap.study.tables import cells, interval, marked
 
 TITLE, TOPIC, PAPER = "What does each decoder leave unexplained?", "loss", None
+HEADLINE = 2
 ABOUT = """
 **The ladder**: fraction of variance unexplained (FVU) by decoders of growing capacity. 0: everything is recovered; 1:
 no better than predicting the mean. Above, by decoder: the model's connector (black) and the lossless controls that

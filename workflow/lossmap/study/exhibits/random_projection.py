@@ -30,7 +30,7 @@ COLUMNS = (
         "quantile",
         "dimension",
     ),
-    *("promised", "kept_all", "overlap_enough", "guaranteed", "queries"),
+    *("promised", "preserved_all", "overlap_enough", "guaranteed", "queries"),
 )
 SHOWN = [
     *("dataset", "model", "k", "overlap_connector", "overlap_width", "equivalent", "quantile", "dimension", "n"),
@@ -44,9 +44,9 @@ NOTE = (
     "of images with the smallest margins, which are near-ties, is given up. k: thousand, M: million, bn: billion. In "
     "brackets: {s.confidence:.0%} bootstrap interval over queries, about their neighbours among the given images "
     "only; of the connector's overlap for the population of which the images are a sample. The CSV file also holds "
-    "the connector's width, the share of images that keep all k neighbours as the lemma promises it and as measured "
-    "with such a projection, the overlap of that, and the share of images whose margin is guaranteed beyond the "
-    "sample, for the population of which the images are a sample (Dvoretzky-Kiefer-Wolfowitz); for the others no "
+    "the connector's width, the share of images that preserve all k neighbours as the lemma promises it and as "
+    "measured with such a projection, the overlap of that, and the share of images whose margin is guaranteed beyond "
+    "the sample, for the population of which the images are a sample (Dvoretzky-Kiefer-Wolfowitz); for the others no "
     "finite dimension is guaranteed."
 )
 
@@ -75,7 +75,9 @@ def table(settings, summaries, dimensions, projections):
     """
     summary, tried = read_all(summaries), read_all(projections)
     enough = tried[tried["purpose"] == "enough"].drop(columns="purpose")
-    enough = enough.rename(columns={f"overlap{end}": f"overlap_enough{end}" for end in ("", "_low", "_high")})
+    names = {"overlap": "overlap_enough", "kept_all": "preserved_all"}
+    ends = ("", "_low", "_high")
+    enough = enough.rename(columns={f"{name}{end}": f"{ours}{end}" for name, ours in names.items() for end in ends})
     bands = read_all(dimensions)[[*KEYS, "quantile", "low", "high"]]
     bands = bands.rename(columns={"low": "dimension_low", "high": "dimension_high"})
     rows = enough.merge(bands, on=[*KEYS, "quantile"], how="left", validate="one_to_one")
@@ -135,8 +137,8 @@ def findings(table, settings):
             f"has an overlap of {row.overlap_width:.2f} at k = {row.k}; the connector's is {row.overlap_connector:.2f}"
             f"{worth}. To preserve all {row.k} neighbours (by cosine) of {1 - row.quantile:.0%} of the images, "
             f"{in_short(row.dimension)} [{in_short(row.dimension_low)}, {in_short(row.dimension_high)}] dimensions "
-            f"are guaranteed to be enough (measured: {row.kept_all:.0%} keep all). Images whose margin is guaranteed "
-            f"beyond the sample: {row.guaranteed:.0%}{others}."
+            f"are guaranteed to be enough (measured: {row.preserved_all:.0%} preserve all). Images whose margin is "
+            f"guaranteed beyond the sample: {row.guaranteed:.0%}{others}."
         )
     return [
         *lines,

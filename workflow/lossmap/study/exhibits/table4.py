@@ -10,6 +10,7 @@ from lossmap.study.tables import cells, interval, p_value
 
 __all__ = ["needs"]
 TITLE, TOPIC, PAPER = "Are images that lost more described worse?", "behaviour", "Table 4"
+HEADLINE = 1
 ABOUT = """
 **Are images that lost more described worse?** Loss of an image (mean over its patches, by the best reconstructor)
 against the CIDEr of its caption: rank correlation, and CIDEr of the quarter of the images with the lowest loss less

@@ -10,6 +10,7 @@ from lossmap.study.tables import interval, read_all
 
 SEEDBENCH = 5624  # images of SEED-Bench, on which the paper reports
 TITLE, TOPIC, PAPER = "Does a rotation undo the connector?", "geometry", "Table 5"
+HEADLINE = 1
 ABOUT = """
 **Can the connector be undone by a rotation?** Mean-pooled embeddings after the connector are rotated onto those
 before it (orthogonal Procrustes). FVU: the fraction of the variance before the connector that a map fitted on half of
@@ -41,8 +42,8 @@ NOTE = (
     "Residual: mean Euclidean distance of an image's two embeddings after the rotation, in the unit of the embeddings "
     "before, so that models do not compare. Chance: with images paired at random. In brackets: {s.confidence:.0%} "
     "bootstrap interval over images. Reported: the paper's values, where the study has its model and dataset. The CSV "
-    "file also holds the residual's standard deviation, smallest and largest over images, and the FVU by a rotation "
-    "of features that are not standardised."
+    "file also holds the residual's chance level, its standard deviation, smallest and largest over images, and the "
+    "FVU by a rotation of features that are not standardised."
 )
 
 

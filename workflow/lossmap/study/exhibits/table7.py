@@ -62,7 +62,7 @@ def findings(table, settings):
         each = ", ".join(f"{interval(row, 'overlap', 2)} ({INDEXES[row['index']]})" for row in rows)
         sinks = " and ".join(f"{rows[0][f'sinks_{stage}']:.1%} {name}" for stage, name in STAGES.items())
         lines.append(
-            f"- **{model}** on {dataset} preserves, of the {k} nearest neighbours: {each}. Of the tokens, {sinks} the "
-            "connector are sinks."
+            f"- **{model}** on {dataset} preserves, of the {k} nearest neighbours: {each}; chance "
+            f"{rows[0]['chance']:.2f}. Of the tokens, {sinks} the connector are sinks."
         )
     return [*lines, *about_copies(table), "", POPULATION.format(settings.confidence)]

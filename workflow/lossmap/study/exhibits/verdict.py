@@ -8,7 +8,7 @@ from lossmap.study.columns import COMPARED
 from lossmap.study.specs import Spec
 
 TITLE, TOPIC, PAPER = "Does the connector lose, or is the decoder too weak?", "loss", None
-HEADLINE = True
+HEADLINE = 1
 ABOUT = """
 **Is it the connector that loses, or the decoder that is too weak?** What the best decoder leaves unexplained bounds
 the connector's loss from above. Controls from which nothing is lost, given to the same decoders, show how much of

@@ -57,9 +57,13 @@ def _row(verdict: Verdict) -> dict:
     row["extrapolated_fvu_low"], row["extrapolated_fvu_high"] = verdict.lost
     beyond = verdict.beyond if verdict.hardest else (np.nan, np.nan)
     row["extrapolated_difference_low"], row["extrapolated_difference_high"] = beyond
-    row["falls"] = "; ".join(f"{f.connector} by {f.by}: {f.start} to {f.end}" for f in verdict.falls)
-    row["not_converged"] = "; ".join(f"{each.connector}: {each.network}" for each in verdict.unfinished)
-    row["untested"] = "; ".join(f"{lack.connector} by {lack.by}" for lack in verdict.untested)
+    names = {verdict.own.connector: "model's connector"}
+    for name, items, text in (
+        ("falls", verdict.falls, lambda fall: f" by {fall.by}: {fall.start} to {fall.end}"),
+        ("not_converged", verdict.unfinished, lambda network: f": {network.network}"),
+        ("untested", verdict.untested, lambda lack: f" by {lack.by}"),
+    ):
+        row[name] = "; ".join(names.get(one.connector, one.connector) + text(one) for one in items)
     return row | {"details": details(verdict)}
 
 

@@ -4,13 +4,13 @@ BIN := .venv/bin
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test golden lint types bench soak zoo clean
+.PHONY: demo test golden lint types docs bench soak zoo clean
 
 demo: .venv/ready
 	snakemake --cores $(CORES)
-	@echo "Open results/mini/report.zip (unpack it, then report.html), results/mini/figures and results/mini/tables."
+	@echo "Open results/mini/summary.html: the findings, with figures and links to all tables."
 
-test: lint
+test: lint docs
 	python -m pytest
 
 golden: .venv/ready # records what costly products hold, where a version was raised or a family is new
@@ -24,6 +24,9 @@ lint: .venv/ready types
 
 types: .venv/ready # of the package; strictly, of what a user calls
 	mypy
+
+docs: .venv/ready # the documentation as a site, in site/; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet
 
 bench: .venv/ready
 	python tests/bench/run.py
@@ -43,5 +46,5 @@ zoo-%: .venv/ready # a killed training continues
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-clean: # results of every study; .venv stays
-	rm -rf results/*/ .snakemake
+clean: # results of every study, and the site; .venv stays
+	rm -rf results/*/ .snakemake site

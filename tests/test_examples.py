@@ -1,5 +1,6 @@
 """Examples are chosen by rule: hand counts, properties of the rule, what the step gathers, every error."""
 
+import hashlib
 import re
 
 import numpy as np
@@ -62,6 +63,36 @@ def test_places_are_shared_and_filled_and_no_item_comes_twice(wrong, right, numb
 def test_equal_losses_keep_the_order_of_the_candidates():
     table = pd.DataFrame({"item": range(5), "loss": 1.0, "outcome": "wrong"})
     assert choose(table, 5)["item"].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("number", [4, 5, 6, 13, 40])
+def test_half_of_the_places_beyond_four_go_to_the_same_items_for_every_model(number):
+    ids = [f"item-{i}" for i in range(60)]
+    first = sorted(ids, key=lambda each: hashlib.sha256(each.encode()).hexdigest())[: (number - 4) // 2]
+    extremes = set()
+    for seed in range(5):  # models
+        draw = np.random.default_rng(seed)
+        table = pd.DataFrame({"item": ids, "loss": draw.random(60), "outcome": draw.choice(["right", "wrong"], 60)})
+        chosen = choose(table.sample(frac=1, random_state=seed), number, ids="item")
+        assert len(chosen) == number
+        assert chosen["item"].is_unique
+        assert set(first) <= set(chosen["item"])
+        assert (chosen["chosen_by"] == "id").sum() == (number - 4) // 2
+        by_loss = chosen[chosen["chosen_by"] == "loss"].drop(columns="chosen_by")
+        alone = choose(table, len(by_loss)).drop(columns="chosen_by")
+        pd.testing.assert_frame_equal(by_loss.reset_index(drop=True), alone)  # the others change nothing of them
+        for outcome, rows in chosen.groupby("outcome"):
+            losses = table.loc[table["outcome"] == outcome, "loss"]
+            assert rows["rank"].tolist() == [(losses >= loss).sum() for loss in rows["loss"]]
+            assert rows["rank"].is_monotonic_increasing
+        extremes |= set(chosen["item"][chosen["rank"] == 1])
+    assert len(extremes) > 2  # what is common is not common by their losses
+
+
+def test_few_candidates_are_all_chosen_once_with_ids_too():
+    chosen = choose(candidates(3, 4), 13, ids="item")
+    assert sorted(chosen["item"]) == list(range(7))
+    assert choose(candidates(0, captions=9), 13, ids="item")["rank"].tolist() == list(range(1, 10))
 
 
 def test_cases_are_the_extremes_of_all_candidates():

@@ -105,8 +105,8 @@ def test_a_column_has_one_meaning(monkeypatch):
     ("change", "fault"),
     [
         ({"kk": 3}, "kk\n  Extra inputs are not permitted"),
-        ({"k": "many"}, "k\n  Input should be a valid list"),
-        ({"k": None}, "k\n  Input should be a valid list"),
+        ({"k": "many"}, "k\n  Input should be a valid array"),
+        ({"k": None}, "k\n  Input should be a valid array"),
     ],
 )
 def test_a_step_refuses_settings_that_it_does_not_know(capsys, change, fault):

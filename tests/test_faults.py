@@ -296,8 +296,8 @@ def test_dates_of_files_rerun_nothing(study, dated):
 
 
 def test_results_from_the_future_stop_what_follows_until_their_dates_are_mended(study, dated):
-    """Of folders Snakemake knows the date alone. Where a clock went back between two jobs, it says so; the README's
-    remedy leaves the same bytes."""
+    """Of folders Snakemake knows the date alone. Where a clock went back between two jobs, it says so; the remedy
+    of docs/running.md leaves the same bytes."""
     index = "results/small/embeddings/seedbench/llava-mini.json"
     before = (study / index).read_bytes()
     stamps = list((study / index).parent.glob("llava-mini/*/.snakemake_timestamp"))
@@ -305,7 +305,7 @@ def test_results_from_the_future_stop_what_follows_until_their_dates_are_mended(
     done = snakemake(study, index)
     assert done.returncode == 1
     assert "This could indicate a clock skew problem" in done.stdout + done.stderr
-    [remedy] = re.findall(r"`(find results .*?)`", (ROOT / "README.md").read_text())
+    [remedy] = re.findall(r"`(find results .*?)`", (ROOT / "docs/running.md").read_text())
     subprocess.run(remedy, shell=True, cwd=study, check=True)
     assert snakemake(study, index).returncode == 0
     assert (study / index).read_bytes() == before

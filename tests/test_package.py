@@ -137,7 +137,7 @@ def test_a_study_of_own_images_runs(installed, finished):
     assert (work / "results/mine/figures/figure3.pdf").stat().st_size > 5000
     assert f"{packages}/lossmap/checkout/profiles/default" in printed
     log = Path(re.search(r"^Complete log\(s\): (.*)$", printed, re.M).group(1)).read_text()
-    assert log.count("python -m lossmap ") == 7
+    assert log.count("python -m lossmap ") == 6
     assert f"{ROOT}/workflow" not in log + printed
     assert "Nothing to be done" in lossmap("run", "figure3", "--cores", "2", "--configfile", "mine.yaml")
     assert "make_report" in lossmap("run", "-n", "--configfile", "mine.yaml")

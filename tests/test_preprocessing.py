@@ -240,7 +240,7 @@ def test_settings_that_are_not_followed_are_named(tmp_path, model_type, processo
 
 
 def test_squashed_to_336_pixels_qwen_has_144_tokens_where_it_would_have_345(tmp_path):
-    """The figures that README and every table tell."""
+    """The numbers that docs/families.md and the report tell."""
     save_config("qwen2_5_vl", tmp_path)
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"patch_size": 8', '"patch_size": 14'))

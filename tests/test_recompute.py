@@ -179,7 +179,7 @@ def test_a_stores_post_is_recomputed_from_its_pre(scenes, tmp_path, model, compu
     connector = connector_of(store.attrs["key"])
     assert connector.dtype == getattr(torch, compute_dtype)
     found = apart(connector(store["pre"].values), store["post"].values)
-    record_property("apart", found)
+    record_property("apart", float(found))
     assert found < ROUNDING
 
 

@@ -1,4 +1,4 @@
-"""One figure is drawn anew from the tables that are there, whatever else has changed, as the README says."""
+"""One figure is drawn anew from the tables that are there, whatever else has changed, as docs/running.md says."""
 
 import os
 import re
@@ -35,8 +35,8 @@ def dates(study):
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
-def test_the_readmes_command_redraws_one_figure_and_touches_nothing_else(study):
-    [command] = re.findall(r"^snakemake (.* --allowed-rules figure3) ", (ROOT / "README.md").read_text(), re.M)
+def test_the_documentations_command_redraws_one_figure_and_touches_nothing_else(study):
+    [command] = re.findall(r"^snakemake (.* --allowed-rules figure3) ", (ROOT / "docs/running.md").read_text(), re.M)
     words = command.replace("results/mini/", "results/small/").replace("--cores 1 ", "").split()
     before = dates(study)
     with changed_since(study):

@@ -3,9 +3,11 @@
 import copy
 import json
 import os
+import re
 import shutil
 
 import pytest
+import yaml
 from PIL import Image
 from small_study import ROOT, clone, snakemake
 
@@ -322,18 +324,17 @@ def test_annotations_that_take_long_to_read_are_left_to_the_manifest(monkeypatch
     check_annotations(config)
 
 
-def test_a_dry_run_of_the_readmes_study_says_what_sixty_images_are_too_few_for(tmp_path):
-    """The README's own study, k: [10, 50], with 60 photographs in two classes and a model that is here."""
+def test_a_dry_run_of_the_documentations_study_says_what_sixty_images_are_too_few_for(tmp_path):
+    """The study of docs/your-own-study.md, with 60 photographs in two classes and a model that is here."""
     images(f"{'cats' if i % 2 else 'dogs'}/{i}.png" for i in range(60))
     folder = clone(tmp_path / "checkout")
     shutil.move("images", folder / "photos")
-    config = {
-        "study": "mine",
-        "models": {"llava": {"checkpoint": "workflow/zoo/llava"}},
-        "datasets": {"photos": {"format": "image_folder", "images": "photos", "limit": 5000}},
-        "overlap": {"datasets": ["photos"], "k": [10, 50]},
-        "retrieval": {"datasets": ["photos"], "overlap_k": 60},
-    }
+    [block] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/your-own-study.md").read_text(), re.S)
+    config = yaml.safe_load(block)
+    config["models"] = {"llava": {"checkpoint": "workflow/zoo/llava"}}
+    config["datasets"]["photos"]["images"] = "photos"
+    config["retrieval"]["overlap_k"] = 60
+    del config["compare"]
     done = snakemake(folder, "-n", config=config)
     assert done.returncode == 1
     assert "photos (60 images): retrieval: overlap_k: 60 neighbours are too many" in done.stdout + done.stderr

@@ -83,8 +83,8 @@ def test_the_store_opens_as_an_xarray_dataset(study):
     assert np.allclose(store["pre"].values.astype("float32").mean(1), store["pre_mean"].values, atol=2e-3)
 
 
-def test_the_readmes_lines_open_a_store(study):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def test_the_documentations_lines_open_a_store(study):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/embeddings.md").read_text(), re.S)
     (lines,) = (block for block in blocks if "open_embeddings(" in block)
     assert len([line for line in lines.splitlines() if line]) == 3
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}

@@ -5,30 +5,45 @@ const $ = (id) => document.getElementById(id);
 const bytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 const number = (value) => (value === null ? "–" : value.toFixed(data.digits));
 const percent = (value) => `${Math.round(value)}%`;
+const counted = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+const ANSWER = 0, OTHER = 1, WHOLE = 2; // the regions of an example's means
 
 const colours = data.losses.map((loss) => bytes(loss.colours)); // 256 times red, green, blue
 const photos = data.images.map((source) => Object.assign(new Image(), { src: source }));
 photos.forEach((photo) => photo.addEventListener("load", () => photos[current()?.image] === photo && draw()));
 
+const sameImage = new Map(), named = new Map(); // examples by the image, and by the name that links give them
 for (const example of data.examples) {
   example.maps = example.maps.map((map) => new Float32Array(bytes(map).buffer));
   example.covered = example.covered && bytes(example.covered);
   example.outline = example.mask && outlineOf(example.mask);
   example.words = [example.id, example.question, example.prediction, ...example.references.map(([text]) => text)]
     .join("\n").toLowerCase();
+  example.item = example.question_id ?? example.id;
+  example.name = [example.model, example.dataset, example.task, example.item].join("/");
+  example.place = [example.dataset, example.id].join("/");
+  named.set(example.name, example);
+  sameImage.set(example.place, [...(sameImage.get(example.place) ?? []), example]);
 }
+const models = [...new Set(data.examples.map((example) => example.model))];
 
-const state = { shown: [], at: 0, loss: 0, patch: null };
+const state = { shown: [], at: 0, loss: 0, point: null }; // point: x and y on the image
 const current = () => state.shown[state.at];
 // Nothing is predicted of images that nothing was asked about.
 const predicted = (example) => example.prediction !== null;
-// What examples are sorted and filtered by: the mean of the loss shown, over the answer's patches where they are known.
-const level = (example) => example.means[state.loss][0] ?? example.means[state.loss][2];
+const level = (example, region) => example.means[state.loss][region];
 
 function element(name, properties = {}, ...children) {
   const made = Object.assign(document.createElement(name), properties);
   made.append(...children);
   return made;
+}
+
+// One example of this image for each model that has any: of the same question if it can be. In the models' order.
+function versions(example) {
+  const rank = (other) => (other === example ? 0 : other.task === example.task && other.item === example.item ? 1 : 2);
+  const same = [...sameImage.get(example.place)].sort((a, b) => rank(a) - rank(b));
+  return models.map((model) => same.find((other) => other.model === model)).filter(Boolean);
 }
 
 // The border of a mask, in pixels of the image. A mask is width, height, and the lengths of its runs of 0, 1, 0, 1, ...
@@ -61,10 +76,10 @@ function worstPatches(map) {
   return order.slice(0, 10);
 }
 
-// The values that the ends of the colours mean.
-function range(example) {
-  const same = data.examples.filter((other) => other.model === example.model);
-  const maps = ($("shared").checked ? same : [example]).map((other) => other.maps[state.loss]);
+// The values that the ends of the colours mean: the same for all examples that are shown side by side.
+function range(examples) {
+  const same = data.examples.filter((other) => examples.some((example) => example.model === other.model));
+  const maps = ($("shared").checked ? same : examples).map((other) => other.maps[state.loss]);
   const high = Math.max(...maps.map((map) => map.reduce((most, value) => Math.max(most, Math.abs(value)), 0))) || 1;
   return [data.losses[state.loss].signed ? -high : 0, high];
 }
@@ -81,17 +96,83 @@ function view(example) {
   return { x, y, width: Math.max(example.size[0], right) - x, height: Math.max(example.size[1], bottom) - y };
 }
 
+// The patch of an example at a point of the image, or null.
+function patchAt(example, point) {
+  const [left, top, right, bottom] = example.box, [rows, cols] = example.grid;
+  const col = Math.floor(((point[0] - left) / (right - left)) * cols);
+  const row = Math.floor(((point[1] - top) / (bottom - top)) * rows);
+  return col >= 0 && col < cols && row >= 0 && row < rows ? row * cols + col : null;
+}
+
+function middleOf(example, patch) {
+  const [left, top, right, bottom] = example.box, [rows, cols] = example.grid;
+  return [left + (((patch % cols) + 0.5) * (right - left)) / cols,
+    top + ((Math.floor(patch / cols) + 0.5) * (bottom - top)) / rows];
+}
+
+const compared = () => ($("beside").checked ? versions(current()) : [current()]);
+
+// As many figures as there are examples to show; those that are there stay, so that none loses the focus.
+function frames(examples) {
+  const box = $("maps");
+  while (box.children.length < examples.length) {
+    const canvas = element("canvas", { role: "img" });
+    for (const event of ["pointermove", "pointerdown"]) canvas.addEventListener(event, point);
+    canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && tell(null)); // fingers leave at once
+    box.append(element("figure", {}, canvas, element("figcaption")));
+  }
+  const inMaps = box.contains(document.activeElement);
+  [...box.children].forEach((figure, i) => {
+    const example = examples[i], canvas = figure.firstChild;
+    figure.hidden = !example;
+    figure.example = example;
+    figure.classList.toggle("current", example === current());
+    canvas.id = example && example === current() ? "map" : "";
+    canvas.tabIndex = canvas.id ? 0 : -1;
+    if (!example) return;
+    canvas.ariaLabel = `${data.losses[state.loss].name} of ${example.model} on image ${example.id}: ` +
+      `${example.grid.join(" by ")} patches.${canvas.id ? " Shift and the arrow keys read them." : ""}`;
+    figure.lastChild.replaceChildren(...(examples.length > 1 ? caption(example) : []));
+  });
+  if (inMaps) $("map").focus({ preventScroll: true });
+}
+
+function caption(example) {
+  const here = current(), mean = data.losses[state.loss].mean;
+  const same = example.task === here.task && example.item === here.item;
+  const line = (...children) => element("span", {}, ...children);
+  const loss = `${mean}: ${number(level(example, WHOLE))} of the whole image` +
+    (level(example, ANSWER) === null ? "" : `, ${number(level(example, ANSWER))} in the answer's patches`);
+  return [element("b", { textContent: example.model }), ...(predicted(example) ? [
+    ...(same ? [] : [line(`of another question: ${example.question}`)]),
+    element("span", { textContent: example.prediction || "(nothing)", className: "answer" }),
+    line(element("span", { className: example.outcome ?? "", textContent: verdict(example) }),
+      `${example.outcome ? ", " : ""}${scored(example)}`)] : []), line(loss)];
+}
+
 function draw() {
-  const example = current(), canvas = $("map"), context = canvas.getContext("2d");
-  if (!example) return;
-  const seen = view(example), room = $("viewer").clientWidth - 32;
-  const width = Math.min(room, Math.max(280, 0.62 * innerHeight) * (seen.width / seen.height));
+  if (!current()) return;
+  const examples = compared(), ends = range(examples), room = $("viewer").clientWidth - 36, gap = 16;
+  const most = Math.max(1, Math.floor((room + gap) / (150 + gap))); // figures in a row
+  const across = Math.ceil(examples.length / Math.ceil(examples.length / most));
+  const widest = Math.floor((room - gap * (across - 1)) / across);
+  for (const { firstChild: canvas, example } of $("maps").children) {
+    if (!example) continue;
+    const seen = view(example);
+    paint(canvas, example, ends, Math.min(widest, Math.max(280, 0.56 * innerHeight) * (seen.width / seen.height)));
+  }
+  legend(ends, examples.length > 1);
+}
+
+// Draw an example on a canvas that becomes `width` pixels of the page wide.
+function paint(canvas, example, ends, width, dot = devicePixelRatio) {
+  const context = canvas.getContext("2d"), seen = view(example);
   canvas.style.width = `${width}px`;
-  canvas.width = Math.round(width * devicePixelRatio);
+  canvas.width = Math.round(width * dot);
   canvas.height = Math.round((canvas.width * seen.height) / seen.width);
-  const zoom = canvas.width / seen.width, dot = devicePixelRatio;
+  const zoom = canvas.width / seen.width;
   const [columnAt, rowAt] = edges(example, seen, zoom);
-  const [rows, cols] = example.grid, map = example.maps[state.loss], ends = range(example);
+  const [rows, cols] = example.grid, map = example.maps[state.loss];
   const cell = (patch) => {
     const x = columnAt[patch % cols], y = rowAt[Math.floor(patch / cols)];
     return [x, y, columnAt[(patch % cols) + 1] - x, rowAt[Math.floor(patch / cols) + 1] - y];
@@ -148,8 +229,8 @@ function draw() {
       context.fillText(i + 1, ...middle);
     });
   }
-  if (state.patch !== null) twice(() => context.strokeRect(...cell(state.patch)), "#00e5ff", 3);
-  legend(ends);
+  const pointed = state.point && patchAt(example, state.point);
+  if (pointed !== null) twice(() => context.strokeRect(...cell(pointed)), "#00e5ff", 3);
 }
 
 // Where patches begin and end on the canvas, in whole dots, so that no gaps show between them.
@@ -160,47 +241,56 @@ function edges(example, seen, zoom) {
   return [cut(left, right, cols, seen.x), cut(top, bottom, rows, seen.y)];
 }
 
-function legend(ends) {
-  const bar = $("colours"), context = bar.getContext("2d");
-  bar.width = 256;
-  for (let i = 0; i < 256; i++) {
-    context.fillStyle = `rgb(${colours[state.loss].slice(3 * i, 3 * i + 3).join(" ")})`;
-    context.fillRect(i, 0, 1, bar.height);
-  }
-  const values = [0, 0.25, 0.5, 0.75, 1].map((share) => ends[0] + share * (ends[1] - ends[0]));
-  $("ticks").replaceChildren(...values.map((value) => element("span", { textContent: value.toPrecision(2) })));
-  $("unit").textContent = data.losses[state.loss].unit;
+const ticks = (ends) =>
+  [0, 0.25, 0.5, 0.75, 1].map((share) => (ends[0] + share * (ends[1] - ends[0])).toPrecision(2));
+
+function legend(ends, several) {
+  $("colours").width = 256;
+  paintColours($("colours").getContext("2d"), 0, 0, 256, 12);
+  $("ticks").replaceChildren(...ticks(ends).map((value) => element("span", { textContent: value })));
+  $("unit").textContent = unit(several);
 }
 
-// What the patch under the pointer or the keys holds.
-function tell(patch, outside = false) {
-  const changed = patch !== state.patch, example = current();
-  state.patch = patch;
-  if (patch === null) {
-    $("value").textContent = outside
-      ? "The model did not see this part of the image."
-      : "Point at a patch, or press Shift and an arrow, to read its value.";
-  } else {
-    const cols = example.grid[1], value = number(example.maps[state.loss][patch]);
-    const share = example.covered ? `; ${percent(example.covered[patch])} of it in the answer mask` : "";
-    const where = `row ${Math.floor(patch / cols) + 1}, column ${(patch % cols) + 1}`;
-    $("value").textContent = `Patch in ${where}: ${data.losses[state.loss].name.toLowerCase()} ${value}${share}`;
+function unit(several) {
+  const loss = data.losses[state.loss], more = loss.signed ? "; norms grow with a model's number of features" : "";
+  return loss.unit + (several ? `. One scale for all maps${more}.` : "");
+}
+
+function paintColours(context, x, y, width, height) {
+  for (let i = 0; i < 256; i++) {
+    context.fillStyle = `rgb(${colours[state.loss].slice(3 * i, 3 * i + 3).join(" ")})`;
+    const left = Math.round(x + (i * width) / 256);
+    context.fillRect(left, y, Math.round(x + ((i + 1) * width) / 256) - left, height);
   }
-  if (changed) {
-    document.querySelectorAll("tr[data-patch]").forEach((row) =>
-      row.classList.toggle("under", Number(row.dataset.patch) === patch));
-    draw();
-  }
+}
+
+// What the patches at a point of the image hold; null for none.
+function tell(point) {
+  const patch = point && patchAt(current(), point), examples = compared();
+  const moved = String(point) !== String(state.point);
+  state.point = point;
+  $("value").textContent = point
+    ? examples.map((example) => (examples.length > 1 ? `${example.model}: ` : "") + valueOf(example, point)).join("\n")
+    : "Point at a patch, or press Shift and an arrow, to read its value.";
+  if (!moved) return;
+  document.querySelectorAll("tr[data-patch]").forEach((row) =>
+    row.classList.toggle("under", Number(row.dataset.patch) === patch && patch !== null));
+  draw();
+}
+
+function valueOf(example, point) {
+  const patch = patchAt(example, point), cols = example.grid[1];
+  if (patch === null) return "The model did not see this part of the image.";
+  const share = example.covered ? `; ${percent(example.covered[patch])} of it in the answer mask` : "";
+  const where = `row ${Math.floor(patch / cols) + 1}, column ${(patch % cols) + 1}`;
+  const loss = data.losses[state.loss].name.toLowerCase();
+  return `Patch in ${where}: ${loss} ${number(example.maps[state.loss][patch])}${share}`;
 }
 
 function point(event) {
-  const example = current(), seen = view(example), shape = $("map").getBoundingClientRect();
-  const x = seen.x + ((event.clientX - shape.left) / shape.width) * seen.width;
-  const y = seen.y + ((event.clientY - shape.top) / shape.height) * seen.height;
-  const [left, top, right, bottom] = example.box, [rows, cols] = example.grid;
-  const col = Math.floor(((x - left) / (right - left)) * cols), row = Math.floor(((y - top) / (bottom - top)) * rows);
-  const inside = col >= 0 && col < cols && row >= 0 && row < rows;
-  tell(inside ? row * cols + col : null, !inside);
+  const { example } = event.target.parentElement, seen = view(example), shape = event.target.getBoundingClientRect();
+  tell([seen.x + ((event.clientX - shape.left) / shape.width) * seen.width,
+    seen.y + ((event.clientY - shape.top) / shape.height) * seen.height]);
 }
 
 const verdict = (example) => ({ right: "✓ right", wrong: "✗ wrong" })[example.outcome] ?? "";
@@ -224,27 +314,29 @@ function facts(example) {
     const row = element("tr", {}, ...cells(
       [i + 1, Math.floor(patch / cols) + 1, (patch % cols) + 1, number(map[patch]), covered], "td"));
     row.dataset.patch = patch;
-    row.addEventListener("pointerenter", () => tell(patch));
+    row.addEventListener("pointerenter", () => tell(middleOf(example, patch)));
     row.addEventListener("pointerleave", () => tell(null));
     return row;
   });
-  const told = predicted(example) ? [
+  const answered = predicted(example) ? [
     heading(example.outcome ? "Question" : "Prompt"), text(example.question),
     ...(example.options ? [element("ol", { type: "A" }, ...example.options.map((option) =>
       element("li", { textContent: option })))] : []),
     heading(example.outcome ? "Answer of the model" : "Caption of the model"),
-    text(example.prediction || "(nothing)", "said"),
+    text(example.prediction || "(nothing)", "answer"),
     element("p", {}, element("span", { textContent: verdict(example), className: example.outcome ?? "" }),
       example.outcome ? ", " : "", scored(example)),
     heading(example.options ? "Right answer" : example.outcome ? "People answered" : "People wrote"),
     list(example.references.map(([reference, times]) => (times > 1 ? `${reference} (${times} times)` : reference))),
   ] : [];
   $("facts").replaceChildren(
-    ...told,
+    ...answered,
     heading("Where from"),
     text(`${example.model} on ${example.dataset}, image ${example.id}`),
-    text(`Loss rank ${example.rank} of ${example.of} ${kind(example)}; ` +
-      `reconstructed by ${example.reconstructor}`, "quiet"),
+    text(`Loss rank ${example.rank} of ${example.of} ${kind(example)}, by squared error ` +
+      `${example.covered ? "in the answer's patches" : "of the whole image"}; ` +
+      `reconstructed by ${example.reconstructor}`),
+    text(`Chosen by ${data.chosen[example.chosen_by]}.`, "quiet"),
     heading("Mean loss"),
     element("table", {}, head("patches:", "answer's", "other", "all"), element("tbody", {}, ...means)),
     heading(`Ten worst patches by ${data.losses[state.loss].name.toLowerCase()}`),
@@ -255,37 +347,68 @@ function facts(example) {
 // Show the example at one place of the list.
 function show(at, focus = false) {
   state.at = Math.max(0, Math.min(at, state.shown.length - 1));
-  const example = current();
-  state.patch = null;
+  const example = current(), matching = state.shown.length, all = data.examples.length;
+  state.point = null;
   for (const id of ["viewer", "facts"]) $(id).hidden = !example;
   $("none").hidden = Boolean(example);
-  const buttons = $("gallery").querySelectorAll("button");
-  buttons.forEach((button, i) => (i === state.at ? (button.ariaCurrent = "true") : button.removeAttribute("aria-current")));
-  $("count").textContent = example
-    ? `${state.at + 1} of ${state.shown.length} shown · ${data.examples.length} in all`
-    : `0 shown · ${data.examples.length} in all`;
+  $("previous").disabled = !(state.at > 0);
+  $("next").disabled = !(state.at < matching - 1);
+  $("csv").disabled = $("png").disabled = $("link").disabled = !example;
+  $("count").textContent = `${matching} of ${counted(all, "example")} ${matching === 1 ? "matches" : "match"}` +
+    (example ? `; example ${state.at + 1} of ${matching}` : "");
+  const options = $("gallery").querySelectorAll("[role=option]");
+  options.forEach((option, i) => {
+    option.ariaSelected = String(i === state.at);
+    option.tabIndex = i === state.at ? 0 : -1; // the list is one stop of the Tab key
+  });
+  write();
   if (!example) return;
-  buttons[state.at].scrollIntoView({ block: "nearest" });
-  if (focus) buttons[state.at].focus({ preventScroll: true });
-  $("map").ariaLabel = `${data.losses[state.loss].name} of ${example.model} on image ${example.id}: ` +
-    `${example.grid.join(" by ")} patches. Shift and the arrow keys read them.`;
+  const option = options[state.at];
+  const list = $("gallery").parentElement, shape = option.getBoundingClientRect(), room = list.getBoundingClientRect();
+  if (shape.top < room.top) list.scrollTop -= room.top - shape.top; // of the list alone, not of the page
+  if (shape.bottom > room.bottom) list.scrollTop += shape.bottom - room.bottom;
+  if (focus) option.focus({ preventScroll: true });
   $("mask").disabled = !example.outline;
+  const held = versions(example).length;
+  $("held").textContent = `(${counted(held, "model")})`;
+  $("lonely").hidden = !$("beside").checked || held > 1;
+  frames(compared());
   facts(example);
   tell(null);
   draw();
 }
 
-function card(example, at) {
-  const button = element("button", { type: "button" },
+function card(example, at, region) {
+  const which = region === ANSWER && level(example, ANSWER) !== null ? ANSWER : WHOLE;
+  const option = element("div", { role: "option" },
     element("img", { src: data.images[example.image], alt: "", loading: "lazy" }),
     element("span", { textContent: example.outcome ? example.question : example.prediction ?? `image ${example.id}` }),
     element("span", { className: "quiet", textContent: `${example.model} · ${example.dataset}` }),
     element("span", {}, element("span", { className: example.outcome ?? "", textContent: verdict(example) }),
       example.outcome ? ` ${example.score.toFixed(2)} · ` : predicted(example) ? `${scored(example)} · ` : "",
-      `loss ${number(level(example))}`));
-  button.addEventListener("click", () => show(at));
-  return element("li", {}, button);
+      `${which === ANSWER ? "answer" : "image"} loss ${number(level(example, which))}`));
+  option.addEventListener("click", () => show(at, true));
+  return option;
 }
+
+// The orders: what comes first, and of which part of the list an example is (losses of the answer's patches are not
+// sorted among losses of whole images, nor CIDEr among accuracies).
+const byLoss = (region, sign) => (a, b) => sign * (level(a, region) - level(b, region));
+const byScore = (sign) => (a, b) => sign * (a.score - b.score);
+const lacking = (example) =>
+  (level(example, ANSWER) === null ? "Last: examples without patches of an answer, by loss of the whole image" : "");
+const ORDERS = {
+  "image-down": [byLoss(WHOLE, -1)],
+  "image-up": [byLoss(WHOLE, 1)],
+  "answer-down": [(a, b) => byLoss(lacking(a) ? WHOLE : ANSWER, -1)(a, b), lacking],
+  "answer-up": [(a, b) => byLoss(lacking(a) ? WHOLE : ANSWER, 1)(a, b), lacking],
+  "score-down": [byScore(-1), (example) => example.scored ?? "without score"],
+  "score-up": [byScore(1), (example) => example.scored ?? "without score"],
+  model: [byLoss(WHOLE, -1), (example) => example.model],
+  together: [(a, b) => models.indexOf(a.model) - models.indexOf(b.model),
+    (example) => `${counted(versions(example).length, "model")}: image ${example.id} of ${example.dataset}`,
+    (a, b) => versions(b).length - versions(a).length],
+};
 
 function refresh(keep = current()) {
   const limit = (id, none) => ($(id).value === "" ? none : Number($(id).value));
@@ -297,18 +420,24 @@ function refresh(keep = current()) {
   state.shown = data.examples.filter((example) =>
     is("model", example.model) && is("dataset", example.dataset) &&
     is("outcome", example.outcome ?? (predicted(example) ? "none" : "image")) &&
-    within(example.score, "score") && within(level(example), "loss") &&
+    within(example.score, "score") && within(level(example, WHOLE), "loss") &&
+    (!$("several").checked || versions(example).length > 1) &&
     example.words.includes($("text").value.trim().toLowerCase()));
-  const [by, direction] = $("sort").value.split("-"), sign = direction === "down" ? -1 : 1;
-  // CIDEr and accuracy have no common scale: examples with the same kind of score stay together.
-  const order = {
-    loss: (a, b) => sign * (level(a) - level(b)),
-    score: (a, b) => (a.scored ?? "").localeCompare(b.scored ?? "") || sign * (a.score - b.score),
-    model: (a, b) => a.model.localeCompare(b.model) || level(b) - level(a),
-  };
-  state.shown.sort(order[by]);
-  $("gallery").replaceChildren(...state.shown.map(card));
-  show(Math.max(0, state.shown.indexOf(keep)));
+  const [order, part = () => "", first = () => 0] = ORDERS[$("sort").value];
+  state.shown.sort((a, b) => first(a, b) || part(a).localeCompare(part(b)) || order(a, b));
+  const inside = $("gallery").contains(document.activeElement), parts = new Map();
+  const region = $("sort").value.startsWith("answer") ? ANSWER : WHOLE;
+  state.shown.forEach((example, at) => {
+    const name = part(example);
+    parts.set(name, [...(parts.get(name) ?? []), card(example, at, region)]);
+  });
+  $("gallery").replaceChildren(...[...parts].flatMap(([name, cards]) => {
+    if (!name) return cards;
+    const group = element("div", { role: "group", ariaLabel: name },
+      element("div", { className: "head", ariaHidden: "true", textContent: name }), ...cards);
+    return [group];
+  }));
+  show(Math.max(0, state.shown.indexOf(keep)), inside);
 }
 
 function choose(loss) {
@@ -317,12 +446,142 @@ function choose(loss) {
   refresh();
 }
 
+// Links: what is not as the page opens stands behind #.
+
+const fields = () => document.querySelectorAll("#filters :is(input, select), #controls input");
+const valueIn = (field) => (field.type === "checkbox" ? String(Number(field.checked)) : field.value);
+const openingValue = (field) =>
+  field.type === "checkbox" ? String(Number(field.defaultChecked)) : field.options?.[0].value ?? field.defaultValue;
+
+function hash() {
+  const params = new URLSearchParams();
+  if (current()) params.set("example", current().name);
+  if (state.loss) params.set("loss", data.losses[state.loss].key);
+  for (const field of fields()) if (valueIn(field) !== openingValue(field)) params.set(field.id, valueIn(field));
+  return `#${String(params).replaceAll("%2F", "/")}`;
+}
+
+function restore() {
+  const params = new URLSearchParams(location.hash.slice(1)), example = named.get(params.get("example"));
+  for (const field of fields()) {
+    const wanted = params.get(field.id), opening = openingValue(field);
+    if (field.type === "checkbox") field.checked = (wanted ?? opening) === "1";
+    else field.value = wanted ?? opening;
+    if (field.options && field.selectedIndex < 0) field.value = opening; // a model that the page has not
+  }
+  state.loss = Math.max(0, data.losses.findIndex((loss) => loss.key === params.get("loss")));
+  state.at = 0;
+  $("losses").querySelectorAll("button").forEach((button, i) => (button.ariaPressed = String(i === state.loss)));
+  refresh(example);
+  if (params.has("example") && !(example && current() === example)) {
+    say(example ? "The link's example does not fit its filters." : "The link's example is not on this page.");
+  }
+}
+
+let waiting; // browsers limit how often an address may change
+function write() {
+  clearTimeout(waiting);
+  waiting = setTimeout(() => {
+    try {
+      history.replaceState(null, "", hash());
+    } catch { /* a page without an address of its own, in a frame; links are copied all the same */ }
+  }, 150);
+}
+
+function say(text) {
+  $("done").textContent = text;
+  clearTimeout(say.waiting);
+  say.waiting = setTimeout(() => ($("done").textContent = ""), 5000);
+}
+
+async function copyLink() {
+  const link = location.href.split("#")[0] + hash();
+  try {
+    await navigator.clipboard.writeText(link);
+    say("Link copied.");
+  } catch {
+    prompt("The link to this example:", link); // where the browser does not let the page copy
+  }
+}
+
+// Exports.
+
+function save(content, name) {
+  const address = URL.createObjectURL(content);
+  element("a", { href: address, download: name.replace(/[^\w.-]+/g, "_") }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10000);
+  say("Saved.");
+}
+
+function table() {
+  const cell = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+  const parts = [["", WHOLE], ["_answer", ANSWER], ["_other", OTHER]];
+  const rows = state.shown.map((example) => ({
+    model: example.model, dataset: example.dataset, task: example.task, image_id: example.id,
+    question_id: example.question_id, chosen_by: example.chosen_by, question: example.question,
+    options: example.options && JSON.stringify(example.options), prediction: example.prediction,
+    references: JSON.stringify(example.references), score_name: example.scored, score: example.score,
+    outcome: example.outcome, reconstructor: example.reconstructor, rank: example.rank, of: example.of,
+    ...Object.fromEntries(data.losses.flatMap((loss, i) =>
+      parts.map(([end, region]) => [loss.column + end, example.means[i][region]]))),
+  }));
+  return [Object.keys(rows[0]), ...rows.map(Object.values)]
+    .map((row) => row.map((value) => cell(String(value ?? ""))).join(",") + "\r\n").join("");
+}
+
+// The maps as they are shown, with what they are of, and their colours.
+function picture() {
+  const examples = compared(), ends = range(examples), here = current(), side = 480, dot = 2, gap = 24;
+  const maps = examples.map((example) => {
+    const canvas = element("canvas"), seen = view(example);
+    paint(canvas, example, ends, Math.min(side, side * (seen.width / seen.height)), dot);
+    return canvas;
+  });
+  const whole = element("canvas"), context = whole.getContext("2d");
+  const step = side * dot + gap * dot, margin = gap * dot, wide = side * dot;
+  const tall = Math.max(...maps.map((map) => map.height)), line = 22 * dot;
+  const question = predicted(here) && here.question ? [here.question] : [];
+  const titles = [`${data.losses[state.loss].name}, image ${here.id} of ${here.dataset}`, ...question];
+  const words = examples.map((example) => [example.model, ...(predicted(example) ? [
+    example.prediction || "(nothing)", `${verdict(example)}${example.outcome ? ", " : ""}${scored(example)}`] : [])]);
+  const under = Math.max(...words.map((lines) => lines.length));
+  whole.width = margin + step * maps.length;
+  whole.height = 2 * margin + line * (titles.length + under + 2.5) + tall + 14 * dot;
+  context.fillStyle = "white";
+  context.fillRect(0, 0, whole.width, whole.height);
+  const put = (text, x, y, most, bold = "", align = "left") => {
+    context.font = `${bold} ${14 * dot}px system-ui, sans-serif`;
+    context.textAlign = align;
+    context.textBaseline = "top";
+    context.fillStyle = "#1b1f24";
+    let shown = text;
+    while (context.measureText(shown).width > most) shown = `${shown.replace(/…$/, "").slice(0, -1)}…`;
+    context.fillText(shown, x, y);
+  };
+  titles.forEach((title, i) => put(title, margin, margin + i * line, whole.width - 2 * margin, i ? "" : "bold"));
+  let y = margin + titles.length * line + 6 * dot;
+  maps.forEach((map, i) => {
+    context.drawImage(map, margin + i * step, y);
+    words[i].forEach((text, k) => put(text, margin + i * step, y + tall + 8 * dot + k * line, wide, k ? "" : "bold"));
+  });
+  y += tall + under * line + 20 * dot;
+  paintColours(context, margin, y, wide, 14 * dot);
+  const aligned = ["left", "center", "center", "center", "right"];
+  ticks(ends).forEach((value, i) => put(value, margin + (i * wide) / 4, y + 18 * dot, wide, "", aligned[i]));
+  return whole;
+}
+
+function savePicture() {
+  const here = current(), parts = [data.study, here.dataset, here.id, compared().length > 1 ? "models" : here.model];
+  picture().toBlob((content) => save(content, `${[...parts, data.losses[state.loss].key].join("-")}.png`));
+}
+
 function moveOnMap(key) {
-  const [rows, cols] = current().grid, here = state.patch ?? 0;
+  const example = current(), [rows, cols] = example.grid, here = state.point && patchAt(example, state.point);
   const [down, across] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[key];
+  if (here === null) return tell(middleOf(example, 0));
   const row = Math.floor(here / cols) + down, col = (here % cols) + across;
-  if (state.patch === null) tell(0);
-  else if (row >= 0 && row < rows && col >= 0 && col < cols) tell(row * cols + col);
+  if (row >= 0 && row < rows && col >= 0 && col < cols) tell(middleOf(example, row * cols + col));
 }
 
 function press(event) {
@@ -331,13 +590,16 @@ function press(event) {
   if (field || event.ctrlKey || event.metaKey || event.altKey) return;
   const inGallery = $("gallery").contains(document.activeElement);
   const go = (at) => () => show(at, inGallery), flip = (id) => () => $(id).disabled || $(id).click();
-  const fade = (by) => () => { $("opacity").value = Number($("opacity").value) + by; draw(); };
+  const fade = (by) => () => { $("opacity").value = Number($("opacity").value) + by; changed(); };
+  const letters = {
+    1: () => choose(0), 2: () => choose(1), 3: () => choose(2), "+": fade(10), "=": fade(10), "-": fade(-10),
+    m: flip("mask"), w: flip("worst"), g: flip("grid"), s: flip("shared"), c: flip("beside"), l: copyLink,
+    "?": () => ($("help").open = !$("help").open),
+  };
   const keys = {
     ArrowRight: go(state.at + 1), ArrowLeft: go(state.at - 1), Home: go(0), End: go(Infinity),
     ...(inGallery && { ArrowDown: go(state.at + 1), ArrowUp: go(state.at - 1) }),
-    1: () => choose(0), 2: () => choose(1), 3: () => choose(2), "+": fade(10), "=": fade(10), "-": fade(-10),
-    m: flip("mask"), w: flip("worst"), g: flip("grid"), s: flip("shared"),
-    Escape: () => tell(null), "?": () => ($("help").open = !$("help").open),
+    Escape: () => { tell(null); $("help").open = false; }, ...($("letters").checked && letters),
   };
   const onMap = event.shiftKey && event.key.startsWith("Arrow");
   const act = onMap ? () => moveOnMap(event.key) : keys[event.key];
@@ -346,9 +608,15 @@ function press(event) {
   act();
 }
 
+function changed() { // in how maps are drawn
+  draw();
+  write();
+}
+
 $("study").textContent = `of study ${data.study}`;
-$("rule").textContent = data.rule;
+$("rules").replaceChildren(...data.rules.map((rule) => element("p", { textContent: rule })));
 for (const id of ["answers", "scores"]) $(id).hidden = !data.examples.some(predicted);
+for (const label of [$("models"), $("beside").parentElement]) label.hidden = models.length < 2;
 for (const name of ["model", "dataset"]) {
   const names = [...new Set(data.examples.map((example) => example[name]))];
   $(name).append(new Option("all", ""), ...names.map((each) => new Option(each, each)));
@@ -358,14 +626,23 @@ $("losses").append(...data.losses.map((loss, i) => {
   button.addEventListener("click", () => choose(i));
   return button;
 }));
-$("filters").addEventListener("input", () => refresh());
+// In a new order the first is shown; what is filtered keeps the example, if it can.
+$("filters").addEventListener("input", (event) => refresh(event.target.id === "sort" ? null : undefined));
 $("filters").addEventListener("submit", (event) => event.preventDefault());
 $("filters").addEventListener("reset", () => setTimeout(() => refresh())); // after the fields are empty
 $("all").addEventListener("click", () => $("filters").reset());
-for (const id of ["opacity", "mask", "worst", "grid", "shared"]) $(id).addEventListener("input", draw);
-$("map").addEventListener("pointermove", point);
-$("map").addEventListener("pointerdown", point);
-$("map").addEventListener("pointerleave", () => tell(null));
+$("previous").addEventListener("click", () => show(state.at - 1));
+$("next").addEventListener("click", () => show(state.at + 1));
+$("link").addEventListener("click", copyLink);
+$("csv").addEventListener("click", () => save(new Blob([table()], { type: "text/csv" }), `${data.study}-examples.csv`));
+$("png").addEventListener("click", savePicture);
+for (const id of ["opacity", "mask", "worst", "grid", "shared"]) $(id).addEventListener("input", changed);
+$("beside").addEventListener("input", () => show(state.at));
 document.addEventListener("keydown", press);
+addEventListener("hashchange", restore);
+const narrow = matchMedia("(max-width: 44rem)");
+const fold = () => ($("sorting").open = !narrow.matches); // on a phone, the map comes first
+narrow.addEventListener("change", fold);
+fold();
 new ResizeObserver(draw).observe($("viewer"));
-choose(0);
+restore();

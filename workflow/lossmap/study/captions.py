@@ -35,4 +35,6 @@ def findings_of(text: str) -> str:
     """A caption's findings, a line each: without its first paragraph, which says what is shown, and without details."""
     lines = text.partition("\n\n")[2].splitlines()
     kept = [line for line in lines if not line.startswith(" ")]
+    if not any("[" in line for line in kept):
+        kept = [line for line in kept if not line.startswith("In brackets: ")]
     return "\n".join(line for i, line in enumerate(kept) if line or (i and kept[i - 1])).strip()

@@ -36,7 +36,7 @@ def run(
     which shows what was lost of images that nothing was asked about. relevance: which share of each patch the answer
     mask covers; with it, examples are ranked by their squared error in relevant patches, without it, by that of the
     whole image. Questions whose mask covers no patch enough have no rank; column unranked counts them. Where that are
-    all, masks are left out.
+    all, masks are left out. Some examples are chosen by their ids, the same for every model: see `choose`.
 
     spec: model, dataset, task ("captions", "answers", "choices" or "images"), number (of examples, at most), right
     (accuracy from which an answer counts as right), relevance_threshold (share of a patch from which it is relevant).
@@ -66,7 +66,7 @@ def run(
     else:
         items = items.assign(covered=list(covered), relevant=list(relevant), loss=region_means(error, relevant))
     ranked = items[items["loss"].notna()]
-    chosen = choose(ranked, spec.number).assign(unranked=len(items) - len(ranked))
+    chosen = choose(ranked, spec.number, ids=key).assign(unranked=len(items) - len(ranked))
     rows = measured.get_indexer(chosen["image_id"])
     chosen = chosen.assign(
         model=spec.model,

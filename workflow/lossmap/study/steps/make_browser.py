@@ -15,6 +15,7 @@ from lossmap.figures.browser import LOSSES, browser_page, packed, packed_mask
 from lossmap.measures.coverage import region_means
 from lossmap.study.specs import MakeBrowser
 
+SAME = ("model", "dataset", "task", "chosen_by", "prediction", "reconstructor")  # in table and page
 LARGEST, SMALLEST = 640, 64  # side of an image on the page, in pixels
 
 
@@ -54,8 +55,9 @@ def _shown(row, image: int) -> dict:
     masked = isinstance(row.mask_path, str)
     size = [int(row.width), int(row.height)]
     return {
-        **{name: getattr(row, name) for name in ("model", "dataset", "prediction", "reconstructor")},
+        **{name: getattr(row, name) for name in SAME},
         "id": row.image_id,
+        "question_id": row.question_id if isinstance(row.question_id, str) else None,
         "image": image,
         "size": size,
         "box": [float(edge) for edge in row.box],

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_study import ROOT, clone, small_study, snakemake
+from specs import PLAIN_FIGURES, checked
 
 from lossmap.errors import LossmapError
 from lossmap.measures.neighbours import rank_neighbours
@@ -60,7 +61,9 @@ def compare(tmp_path, base, tuned, equal=100, **changes):
     kinds = ("lists", "losses", "captions", "answers")
     files = {kind: [folder / f"{kind}.parquet" for folder in (base, tuned)] for kind in kinds}
     out = tmp_path / "comparison.parquet"
-    compare_models.run(table=out, spec={**SPEC, **changes}, shared=[tmp_path / "shared.json"], **files)
+    compare_models.run(
+        table=out, spec=checked("compare_models", {**SPEC, **changes}), shared=[tmp_path / "shared.json"], **files
+    )
     return pd.read_parquet(out).set_index("measure")
 
 
@@ -129,7 +132,7 @@ def test_the_table_says_what_is_equal_and_which_intervals_are_without_0_and_is_d
     base, tuned = write_model(tmp_path / "one", 0.3), write_model(tmp_path / "two", 0.9, loss=0.4, better=0.25)
     compare(tmp_path, base, tuned)
     inputs = [f"comparisons={tmp_path / 'comparison.parquet'}"]
-    make_exhibit.run("comparisons", results=tmp_path, inputs=inputs, settings={"confidence": 0.95})
+    make_exhibit.run("comparisons", results=tmp_path, inputs=inputs, settings={"confidence": 0.95}, spec=PLAIN_FIGURES)
     text = (tmp_path / "tables/comparisons.rst").read_text()
     assert "**tuned** less **base**: the embeddings before the connector are the same bytes; 5 of 5 intervals" in text
     assert "FVU of patches on photos: 0.200 [" in text

@@ -12,6 +12,7 @@ from PIL import Image
 from test_geometry_steps import PRE, store
 
 from lossmap.data.formats import read
+from lossmap.figures import galleries as drawing
 from lossmap.figures.galleries import Row, gallery
 from lossmap.figures.margins import KINDS, closeness_by_k, fate_of_neighbours
 from lossmap.figures.probe import Probed, probe_maps
@@ -19,10 +20,9 @@ from lossmap.figures.procrustes import alignment_planes
 from lossmap.figures.random_projection import overlap_by_dimension
 from lossmap.figures.style import KEPT, LOST, legends_below, save, use_style
 from lossmap.measures.ranking import plain_ranking
-from lossmap.study.exhibits import figure6, margins, probe, random_projection
+from lossmap.study.exhibits import figure6, galleries, margins, probe, random_projection
 from lossmap.study.long_tables import wide
 from lossmap.study.neighbour_lists import NeighbourLists, write_lists
-from lossmap.study.steps import draw_galleries
 
 rng = np.random.default_rng(29)
 
@@ -161,9 +161,9 @@ def test_long_names_in_a_gallery_stay_clear_of_images_and_labels():
 
 
 def test_queries_are_chosen_by_rule():
-    assert draw_galleries.chosen(np.array([0.2, 0.9, 0.5, 0.9, 0.0, 0.0])) == [1, 2, 4]
-    assert draw_galleries.chosen(np.array([0.5, 0.5, 0.5])) == [0, 1, 2]
-    assert draw_galleries.chosen(np.array([0.5])) == [0, 0, 0]
+    assert galleries.chosen(np.array([0.2, 0.9, 0.5, 0.9, 0.0, 0.0])) == [1, 2, 4]
+    assert galleries.chosen(np.array([0.5, 0.5, 0.5])) == [0, 1, 2]
+    assert galleries.chosen(np.array([0.5])) == [0, 0, 0]
 
 
 def manifest(folder, n):
@@ -184,11 +184,13 @@ def test_galleries_of_a_study(tmp_path, mark, monkeypatch):
              for metric in ("euclidean", "cosine") for side in ("pre", "post")}  # fmt: skip
     rankings = {key: plain_ranking(rows) for key, rows in lists.items()}
     write_lists(tmp_path / "lists", NeighbourLists(images["image_id"].to_numpy(), {}, rankings))
-    monkeypatch.setattr(draw_galleries, "gallery", lambda *given: shown.append(given) or gallery(*given))
-    files = {kind: [tmp_path / f"{i}.{kind}" for i in range(2)] for kind in ("pdf", "png")}
-    spec = {"models": ["one", "two"], "k": 3, "shown": 2, "mark": mark}
-    draw_galleries.run(lists=[tmp_path / "lists"] * 2, images=tmp_path / "images.parquet", **files, spec=spec)
-    assert files["png"][0].read_bytes() != files["png"][1].read_bytes()  # the models' names
+    monkeypatch.setattr(drawing, "gallery", lambda *given: shown.append(given) or gallery(*given))
+    settings = galleries.Settings(dataset="d", models=["one", "two"], k=3, shown=2, mark=mark)
+    files = {"lists": [tmp_path / "lists"] * 2, "images": [tmp_path / "images.parquet"]}
+    table = galleries.table(settings, **files)
+    assert list(galleries.draw(table, settings, **files)) == galleries.figures(settings)
+    assert galleries.figures(settings) == ["galleries-d-one", "galleries-d-two"]
+    assert [title.partition(":")[0] for _, title, _ in shown] == ["one", "two"]
     rows, title, legend = shown[0]
     before, after = lists["euclidean", "pre"], lists["euclidean", "post"]
     labels = images["label"].to_numpy()

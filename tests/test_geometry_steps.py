@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy import stats
+from specs import PLAIN_FIGURES, checked
 from tiny_models import save_tiny
 
 from lossmap.errors import LossmapError
@@ -61,15 +62,21 @@ def results(tmp_path_factory):
         find_neighbours.run(
             embeddings=index,
             lists=out / "lists",
-            spec={"k": 8, "metrics": ["euclidean", "cosine"], "equal_images": "drop"},
+            spec=checked("find_neighbours", {"k": 8, "metrics": ["euclidean", "cosine"], "equal_images": "drop"}),
         )
-        spec = {"dataset": "d", "model": name, "k": KS, **RESAMPLING}
+        plain = {"dataset": "d", "model": name, "k": KS, "confidence": RESAMPLING["confidence"]}
+        spec = plain | RESAMPLING
         outputs = {key: out / key for key in ("alignment", "neighbours", "summary", "dimensions", "projections")}
         more = {"quantiles": [0.2, 0.5], "delta": 0.05, "queries": 40}
-        measure_geometry.run(embeddings=index, lists=out / "lists", **outputs, spec=spec | more)
+        measure_geometry.run(
+            embeddings=index, lists=out / "lists", **outputs, spec=checked("measure_geometry", spec | more)
+        )
         indexes = {"overlap": out / "indexes", "summary": out / "indexes_summary"}
         compare_indexes.run(
-            embeddings=index, lists=out / "lists", **indexes, spec=spec | {"memory": 1e-6, "sink_ratio": 3}
+            embeddings=index,
+            lists=out / "lists",
+            **indexes,
+            spec=checked("compare_indexes", plain | {"memory": 1e-6, "sink_ratio": 3}),
         )
     return folder
 
@@ -146,7 +153,12 @@ def test_two_runs_give_the_same_bytes(results, tmp_path):
     out = {key: tmp_path / key for key in ("alignment", "neighbours", "summary", "dimensions", "projections")}
     spec = {"dataset": "d", "model": "unrelated", "k": KS, **RESAMPLING, "quantiles": [0.2, 0.5], "delta": 0.05}
     lists = results / "out/unrelated/lists"
-    measure_geometry.run(embeddings=results / "d/unrelated.json", lists=lists, **out, spec=spec | {"queries": 40})
+    measure_geometry.run(
+        embeddings=results / "d/unrelated.json",
+        lists=lists,
+        **out,
+        spec=checked("measure_geometry", spec | {"queries": 40}),
+    )
     for key, path in out.items():
         assert path.read_bytes() == (results / f"out/unrelated/{key}").read_bytes()
 
@@ -175,7 +187,7 @@ def paths(results, name):
 def made(folder, name, settings, **files):
     """An exhibit's CSV file as a table, its page (without notes), and its caption."""
     inputs = [f"{label}={path}" for label, several in files.items() for path in several]
-    make_exhibit.run(name, results=folder, inputs=inputs, settings=settings)
+    make_exhibit.run(name, results=folder, inputs=inputs, settings=settings, spec=PLAIN_FIGURES)
     table = pd.read_csv(folder / f"tables/{name}.csv")
     assert [name for name in table.columns if column(name) is None] == []
     page = (folder / f"tables/{name}.html").read_text()
@@ -308,7 +320,13 @@ def probed(tmp_path_factory):
 def probe(folder, index, out, **changes):
     spec = {"dataset": "d", "model": "llava", "checkpoint": str(folder / "model"), "revision": None, "image_size": None}
     spec |= {"images": 4, "directions": 2, "step": 0.01, "batch_size": 50, **RESAMPLING}
-    probe_patches.run(embeddings=index, patches=out / "patches", summary=out / "summary", spec=spec, **changes)
+    probe_patches.run(
+        embeddings=index,
+        patches=out / "patches",
+        summary=out / "summary",
+        spec=checked("probe_patches", spec),
+        **changes,
+    )
     return pd.read_parquet(out / "patches"), pd.read_parquet(out / "summary").set_index("measure")
 
 

@@ -24,6 +24,7 @@ CONNECTORS = {
     "other": {"kind": "other_image"},
 }
 SPEC = {"connectors": CONNECTORS, "shares": [50, 100], "held_out": 0.2, "seed": 7}
+OF_STATISTICS = {"connectors": CONNECTORS, "seed": 7}
 PRE, POST = embeddings(120)
 
 
@@ -33,7 +34,7 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("steps")
     index = write_store(folder / "toy.json", PRE, POST, parts=[50])
     files = ["--embeddings", str(index), "--reconstructors", str(folder / "out")]
-    assert main(["measure_statistics", *files, "--spec", json.dumps(SPEC)]) == 0
+    assert main(["measure_statistics", *files, "--spec", json.dumps(OF_STATISTICS)]) == 0
     assert main(["fit_linear", *files, "--spec", json.dumps(SPEC), "--threads", "1"]) == 0
     return folder
 
@@ -83,8 +84,9 @@ def test_a_reconstructor_read_from_its_file_beats_the_mean(done, name):
 
 
 def test_the_same_again_gives_the_same_bytes(done, tmp_path):
-    for step in (measure_statistics, fit_linear):
-        step.run(embeddings=done / "toy.json", reconstructors=tmp_path, spec=SPEC)
+    files = {"embeddings": done / "toy.json", "reconstructors": tmp_path}
+    measure_statistics.run(**files, spec=checked("measure_statistics", OF_STATISTICS))
+    fit_linear.run(**files, spec=checked("fit_linear", SPEC))
     for path in tmp_path.rglob("*.safetensors"):
         assert path.read_bytes() == (done / "out" / path.relative_to(tmp_path)).read_bytes(), path
 
@@ -107,8 +109,11 @@ def test_statistics_of_another_connector_are_refused(done, change):
 
 def test_a_training_set_that_is_too_small_is_named(tmp_path):
     index = write_store(tmp_path / "toy.json", PRE[:2], POST[:2])
-    spec = SPEC | {"connectors": {"own": {"kind": "own"}}}
-    measure_statistics.run(embeddings=index, reconstructors=tmp_path, spec=checked("measure_statistics", spec))
+    own = {"connectors": {"own": {"kind": "own"}}}
+    spec = SPEC | own
+    measure_statistics.run(
+        embeddings=index, reconstructors=tmp_path, spec=checked("measure_statistics", OF_STATISTICS | own)
+    )
     with pytest.raises(LossmapError, match="training set has 2 images, which leaves none for the held-out part"):
         fit_linear.run(embeddings=index, reconstructors=tmp_path, spec=checked("fit_linear", spec))
 
@@ -116,18 +121,22 @@ def test_a_training_set_that_is_too_small_is_named(tmp_path):
 def test_a_control_that_does_not_fit_is_named(tmp_path):
     index = write_store(tmp_path / "toy.json", PRE, np.repeat(POST, 2, axis=1)[:, :7], post_grid=None)
     with pytest.raises(LossmapError, match="rotation: 4 x 4 patches can't be cut into 7 equal blocks"):
-        measure_statistics.run(embeddings=index, reconstructors=tmp_path, spec=checked("measure_statistics", SPEC))
+        measure_statistics.run(
+            embeddings=index, reconstructors=tmp_path, spec=checked("measure_statistics", OF_STATISTICS)
+        )
 
 
 def test_constant_features_are_counted_and_nothing_but_constants_is_an_error(tmp_path, capsys):
     pre, post = PRE.copy(), POST.copy()
     pre[:, :, 2:4] = 1.5
     index = write_store(tmp_path / "toy.json", pre, post)
-    measure_statistics.run(embeddings=index, reconstructors=tmp_path, spec=checked("measure_statistics", SPEC))
+    measure_statistics.run(embeddings=index, reconstructors=tmp_path, spec=checked("measure_statistics", OF_STATISTICS))
     assert "toy.json: 2 of 6 features of pre are constant; the first is feature 2." in capsys.readouterr().err
     post[:] = 3
     index = write_store(tmp_path / "flat.json", pre, post)
     with pytest.raises(
         LossmapError, match=r"flat.json: all 8 features of post are the same in every token.*Check the checkpoint"
     ):
-        measure_statistics.run(embeddings=index, reconstructors=tmp_path, spec=checked("measure_statistics", SPEC))
+        measure_statistics.run(
+            embeddings=index, reconstructors=tmp_path, spec=checked("measure_statistics", OF_STATISTICS)
+        )

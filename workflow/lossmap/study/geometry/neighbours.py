@@ -20,9 +20,9 @@ def measure_neighbours(
     measured: Summary, margins: Margins, rankings: list[Ranking], units: list[np.ndarray], means: dict, image_ids
 ) -> pd.DataFrame:
     """Margins, ties and ranks of every image and k, and what they come to."""
-    ks, n, confidence = measured.spec["k"], measured.n, measured.spec["confidence"]
+    ks, n, confidence = measured.spec.k, measured.n, measured.spec.confidence
     overlap, bound, sharper = margins.overlap(ks), margins.bound(ks), margins.sharper_bound(ks)
-    guaranteed = sampling_margin(margins.inside - margins.outside, margins.density, n, measured.spec["delta"])
+    guaranteed = sampling_margin(margins.inside - margins.outside, margins.density, n, measured.spec.delta)
     plain = all(ranking.without_ties for ranking in rankings)
     sides = {"trustworthiness": (0, 1, margins.ranks_before), "continuity": (1, 0, margins.ranks_after)}
 

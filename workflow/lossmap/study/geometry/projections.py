@@ -12,12 +12,12 @@ from lossmap.study.geometry.summary import Summary
 def needed_dimensions(measured: Summary, margins: Margins) -> pd.DataFrame:
     """Dimension that a random projection needs, for every k up to the largest and each margin quantile."""
     frames = []
-    for quantile in measured.spec["quantiles"]:
-        curve = dimension_curve(margins.nearest, quantile, measured.spec["confidence"])
+    for quantile in measured.spec.quantiles:
+        curve = dimension_curve(margins.nearest, quantile, measured.spec.confidence)
         k = np.arange(1, len(curve.value) + 1)
         frames.append(pd.DataFrame({"quantile": quantile, "k": k, **curve._asdict()}))
     table = pd.concat(frames).rename(columns={"value": "dimension"})
-    return table.assign(dataset=measured.spec["dataset"], n=measured.n, model=measured.spec["model"])
+    return table.assign(dataset=measured.spec.dataset, n=measured.n, model=measured.spec.model)
 
 
 def try_projections(
@@ -25,11 +25,11 @@ def try_projections(
 ) -> pd.DataFrame:
     """What random projections preserve: one to each dimension that is enough, means of some to the width or less."""
     rng = np.random.default_rng(measured.seed("projections"))
-    queries = np.sort(rng.permutation(measured.n)[: measured.spec["queries"]])
-    ks, powers = measured.spec["k"], [2**i for i in range(1, width.bit_length()) if 2**i < width]
+    queries = np.sort(rng.permutation(measured.n)[: measured.spec.queries])
+    ks, powers = measured.spec.k, [2**i for i in range(1, width.bit_length()) if 2**i < width]
     wanted = [("width", np.nan, ks, m, draws(m)) for m in (*powers, width)]
-    for quantile in measured.spec["quantiles"]:
-        dimensions = dimension_curve(margins.nearest, quantile, measured.spec["confidence"]).value
+    for quantile in measured.spec.quantiles:
+        dimensions = dimension_curve(margins.nearest, quantile, measured.spec.confidence).value
         wanted += [("enough", quantile, [k], dimensions[k - 1], 1) for k in ks]
     rows = []
     for purpose, quantile, own_ks, m, count in wanted:
@@ -42,6 +42,4 @@ def try_projections(
                 row |= dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
             rows.append(row)
     table = pd.DataFrame(rows)
-    return table.assign(
-        dataset=measured.spec["dataset"], n=measured.n, model=measured.spec["model"], queries=len(queries)
-    )
+    return table.assign(dataset=measured.spec.dataset, n=measured.n, model=measured.spec.model, queries=len(queries))

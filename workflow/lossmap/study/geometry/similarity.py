@@ -13,5 +13,5 @@ def measure_similarity(measured: Summary, before: np.ndarray, after: np.ndarray,
     measured.add("cka", cka(before, after, **measured.resampling).interval, chance=0)
     for stage, x, nearest in zip(STAGES, (before, after), lists, strict=True):
         measured.add(f"effective_rank_{stage}", effective_rank(x, **measured.resampling))
-        dimension = intrinsic_dimension(x, nearest, measured.spec["confidence"])
+        dimension = intrinsic_dimension(x, nearest, measured.spec.confidence)
         measured.add(f"intrinsic_dimension_{stage}", dimension.interval, n=dimension.used)

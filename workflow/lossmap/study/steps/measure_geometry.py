@@ -16,6 +16,7 @@ from lossmap.study.geometry.projections import needed_dimensions, try_projection
 from lossmap.study.geometry.similarity import measure_similarity
 from lossmap.study.geometry.summary import Summary
 from lossmap.study.neighbour_lists import STAGES, read_lists
+from lossmap.study.specs import MeasureGeometry
 
 
 def run(
@@ -27,7 +28,7 @@ def run(
     summary: Path,
     dimensions: Path,
     projections: Path,
-    spec: dict,
+    spec: MeasureGeometry,
     threads: int = 1,
 ) -> None:
     """Measure alignment, similarity, margins and the dimension that a random projection would need.
@@ -52,10 +53,10 @@ def run(
 
     measure_similarity(measured, before, after, [ranking.first(2) for ranking in by_distance])
     line, typical = measure_distortion(measured, before, after)
-    cosine_lists = [ranking.first(max(spec["k"])) for ranking in by_cosine]
-    margins = neighbour_margins(before, after, cosine_lists[0], cosine_lists[1], spec["k"], line, typical)
+    cosine_lists = [ranking.first(max(spec.k)) for ranking in by_cosine]
+    margins = neighbour_margins(before, after, cosine_lists[0], cosine_lists[1], spec.k, line, typical)
     units = [unit_rows(x, name) for x, name in ((before, "before"), (after, "after"))]
-    means = margin_intervals(before, after, margins, spec["k"], spec["confidence"], measured.seed("halves"))
+    means = margin_intervals(before, after, margins, spec.k, spec.confidence, measured.seed("halves"))
     measure_neighbours(measured, margins, by_cosine, units, means, image_ids).to_parquet(neighbours, index=False)
 
     needed_dimensions(measured, margins).to_parquet(dimensions, index=False)

@@ -1,5 +1,7 @@
 """What all measures of geometry share: settings, seeds, and the rows of the summary."""
 
+from typing import Any
+
 import numpy as np
 
 from lossmap.measures.seeds import seed_for
@@ -13,7 +15,7 @@ class Summary:
     def __init__(self, spec: MeasureGeometry, counts: dict[str, int]):
         self.spec, self.counts, self.n = spec, counts, counts["n"]
         self.rows: list[dict] = []
-        self.resampling = {
+        self.resampling: dict[str, Any] = {
             "resamples": spec.resamples,
             "confidence": spec.confidence,
             "seed": self.seed("images"),

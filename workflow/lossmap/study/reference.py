@@ -3,8 +3,9 @@
 import json
 import re
 
-from lossmap.study.columns import COLUMNS
+from lossmap.study.columns import COLUMNS, SUFFIXES
 from lossmap.study.definition import Study
+from lossmap.study.exhibit import kinds, load
 
 PREAMBLE = """# Settings of a study
 
@@ -19,9 +20,10 @@ Editors complete and check keys with [study.schema.json](study.schema.json): beg
 
 COLUMNS_PREAMBLE = """# Columns of the tables
 
-What stands in the columns of the tables' pages, which show the same in their headings. A title may go on after a comma
-with what sets columns of one kind apart: "overlap, k = 100". Made by `python -m lossmap write_reference`; the
-definitions are in `workflow/lossmap/study/columns.py`.
+Every column of every table, `results/STUDY/tables/*.csv`, by its name there; the headings of the pages, `*.html`, say
+what stands under *heading*, after a comma with what sets columns of one kind apart ("overlap, k = 100"), and tell the
+meaning to whoever rests on them. Numbers in a name stand for any: `recall_at_5` is `recall_at_r`. Every share is one of
+1, not of 100. Made by `python -m lossmap write_reference`; the definitions are in `workflow/lossmap/study/columns.py`.
 """
 
 
@@ -45,10 +47,31 @@ def settings_page() -> str:
 
 
 def columns_page() -> str:
-    """What each column of the tables' pages means, as a page in Markdown."""
+    """What each column of the tables means, and which tables have it, as a page in Markdown."""
+    modules = {kind: load(kind) for kind in kinds()}  # which may define columns of their own
     entries = sorted(COLUMNS.items(), key=lambda entry: entry[0].lower())
-    rows = (f"| {name} | {about.unit} | {about.higher} | {about.help} |" for name, about in entries)
-    return "\n".join([COLUMNS_PREAMBLE, "| column | unit | higher | meaning |", "|---|---|---|---|", *rows, ""])
+    columns = (
+        f"| `{name}` | {about.title} | {about.unit} | {about.higher} | {about.help} |" for name, about in entries
+    )
+    suffixes = (f"| `{suffix}` | {meaning} |" for suffix, meaning in SUFFIXES.items())
+    tables = (
+        f"| `{kind}` | {module.TITLE} | {module.PAPER or ''} | {', '.join(f'`{name}`' for name in module.COLUMNS)} |"
+        for kind, module in modules.items()
+    )
+    return "\n".join(
+        [
+            *(
+                COLUMNS_PREAMBLE,
+                "| column | heading | unit | higher | meaning |",
+                "|---|---|---|---|---|",
+                *columns,
+                "",
+            ),
+            *("## What may follow a name", "", "| suffix | what it is of the column |", "|---|---|", *suffixes, ""),
+            *("## Which table has which", "", "Suffixes are left out.", ""),
+            *("| table | what it shows | in the paper | columns |", "|---|---|---|---|", *tables, ""),
+        ]
+    )
 
 
 def _section(name: str, content: dict) -> str:

@@ -269,7 +269,6 @@ COLUMNS = {
     ),
     "queries": Column("queries", "count", "", "images on which random projections were tried"),
     # loss and score
-    "reconstructor": Column("reconstructor", NAME, "", "whose losses these are: the best of the study"),
     "loss_kind": Column("kind of loss", NAME, "", "what is averaged over patches", words=LOSS_KINDS),
     "region": Column(
         "kind of patches", NAME, "", "relevant: the answer mask covers enough of them; irrelevant: all others; or, "

@@ -24,7 +24,7 @@ def _evaluated(study: dict) -> list[str]:
 
 def read_relations(paths: list[Path]) -> pd.DataFrame:
     """Relations of all models and datasets; no reason where nothing is undefined."""
-    return read_all(paths).replace({"": None})
+    return read_all(paths).replace({"": None}).rename(columns={"reconstructor": "decoder"})
 
 
 def with_adjusted_p(table: pd.DataFrame) -> pd.DataFrame:

@@ -11,9 +11,9 @@ TITLE, TOPIC, PAPER = "What did fine-tuning change?", "comparisons", None
 HEADLINE = 1
 ABOUT = """
 **What did fine-tuning change?** Differences of two models on the same images, tuned less base: k-NN overlap (KNOR) of
-each model's embeddings before and after its connector, fraction of variance that each model's best reconstructor
-leaves unexplained (FVU), and scores. Points are filled where the interval over images leaves out 0. Where the
-embeddings before the connector are the same bytes, overlap and FVU differ by the connector alone."""
+each model's embeddings before and after its connector, fraction of variance that each model's best decoder leaves
+unexplained (FVU), and scores. Points are filled where the interval over images leaves out 0. Where the embeddings
+before the connector are the same bytes, overlap and FVU differ by the connector alone."""
 COLUMNS = (
     *("dataset", "base", "tuned", "measure", "metric", "k", "n"),
     *("value_base", "value_tuned", "difference", "equal_pre", "reason"),
@@ -24,7 +24,7 @@ NOTE = (
     "Difference: tuned less base, of the same images; in brackets its {s.confidence:.0%} interval over images. "
     "Overlap (k-NN overlap ratio, KNOR): of each model's own embeddings before and after its connector; the interval "
     "counts each image as a query and as a neighbour. FVU: fraction of variance unexplained by each model's best "
-    "reconstructor; more is lost. Scores: more is better; images are drawn, each with all its questions. Equal "
+    "decoder; more is lost. Scores: more is better; images are drawn, each with all its questions. Equal "
     "before: share of the bytes of the embeddings before the connector that both models have in common. 1: tower and "
     "preprocessing are the same, so that overlap and FVU differ by the connector alone. The interval covers other "
     "images, not another fine-tuning run."

@@ -9,14 +9,14 @@ from lossmap.study.specs import Spec
 TITLE, TOPIC, PAPER = "Which patches were lost, and what was answered?", "behaviour", "Figure 1"
 ABOUT = """
 **Which patches were lost, and what was answered**: {s.model} on {s.dataset}. Rows are chosen by rule: the highest and
-the lowest loss (squared error of the best reconstructor, mean over the patches with the answer) among wrong and among
+the lowest loss (squared error of the best decoder, mean over the patches with the answer) among wrong and among
 right answers, so that what speaks against a link between loss and error is shown beside what speaks for it. Left: the
 image with the patch grid and the outline of the answer mask; what the model did not see is pale. Middle: norm of each
 patch minus norm of its reconstruction, blue where the original is larger. Right: both, and the ten patches of largest
 absolute difference of norms. One colour means one value in all rows."""
 COLUMNS = (
     *("dataset", "model", "outcome", "which", "rank", "of", "unranked", "loss", "other_loss", "scored", "score"),
-    *("image_id", "question_id", "question", "prediction", "reconstructor"),
+    *("image_id", "question_id", "question", "prediction", "decoder"),
 )
 NONE = "No question has a patch of which its answer mask covers enough, so that none is shown."
 
@@ -35,7 +35,7 @@ def needs(study, figure="figure1"):
 
 def table(settings, examples):
     """A row per answer that is shown."""
-    return _shown(examples)[[*COLUMNS]]
+    return _shown(examples).rename(columns={"reconstructor": "decoder"})[[*COLUMNS]]
 
 
 def _shown(examples):

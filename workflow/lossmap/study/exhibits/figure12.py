@@ -9,13 +9,13 @@ from lossmap.study.specs import Spec
 TITLE, TOPIC, PAPER = "How are the images described that lost most and least?", "behaviour", "Figure 12"
 ABOUT = """
 **Captions of the images that lost most and least**, on {s.dataset}: for each model the image of highest and the image
-of lowest loss (squared error of the best reconstructor, mean over patches), with the loss of each patch, the
+of lowest loss (squared error of the best decoder, mean over patches), with the loss of each patch, the
 generated caption, what people wrote, and CIDEr. One colour means one value in both rows of a model. Two images a
 model show what such captions look like and prove nothing: Table 4 says how loss goes with CIDEr over all images,
 given what could explain both."""
 COLUMNS = (
     *("dataset", "model", "which", "rank", "of", "loss", "scored", "score"),
-    *("image_id", "prediction", "reconstructor"),
+    *("image_id", "prediction", "decoder"),
 )
 
 
@@ -32,7 +32,7 @@ def needs(study):
 
 def table(settings, examples):
     """A row per image that is shown."""
-    return _shown(examples)[[*COLUMNS]]
+    return _shown(examples).rename(columns={"reconstructor": "decoder"})[[*COLUMNS]]
 
 
 def _shown(examples):

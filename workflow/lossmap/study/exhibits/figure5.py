@@ -20,7 +20,7 @@ paper. Negative: where more is lost, answers are worse. Bars and brackets are bo
 norm difference counts by its absolute value. Questions whose mask leaves a model no relevant patch are left out
 there; n is what remains."""
 COLUMNS = (
-    *("dataset", "model", "reconstructor", "threshold", "right_from", "scored", "unscored", "region", "loss_kind"),
+    *("dataset", "model", "decoder", "threshold", "right_from", "scored", "unscored", "region", "loss_kind"),
     *("questions", "without_patches", "mask_not_seen", "questions_used", "partial_rho", "raw_rho", "reason"),
     *("partial_rho_signed", "raw_rho_signed", "right", "wrong", "loss_right", "loss_wrong"),
     *("partial_difference", "raw_difference"),
@@ -31,7 +31,7 @@ PAGE = [
 ]
 SHARED_NOTE = (
     "A patch is relevant if the answer mask covers at least {{s.threshold:.0%}} of its area, irrelevant otherwise; the "
-    "loss is the mean over those patches, by the best reconstructor, the norm difference by its absolute value. "
+    "loss is the mean over those patches, by the best decoder, the norm difference by its absolute value. "
     "Partial: {given}; this is the finding. Raw: without that, as in the paper. In brackets: {{s.confidence:.0%}} "
     "bootstrap interval over images. p: by permutation, two-sided; <=: no permutation came as far, so that p is an "
     "upper bound; adjusted: Benjamini-Hochberg, the family being all tests of that column. "

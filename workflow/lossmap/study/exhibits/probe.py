@@ -15,7 +15,7 @@ and how far the connector's output moves is measured, per length of the step: in
 same patch of another image. 1: as a connector that only scales; 0: the connector does not see the patch. For each
 model the images with the most and the least uneven response of the {s.images} that were probed; spread: standard
 deviation over an image's patches as a share of their mean. Where there are patch losses, the loss of the best
-reconstructor stands beside. A patch that is not seen cannot be reconstructed but by guessing, so a negative rank
+decoder stands beside. A patch that is not seen cannot be reconstructed but by guessing, so a negative rank
 correlation says that loss is blindness. It is given the norm of the patches, since patches with more in them move the
 output more and are harder to reconstruct; the raw one stands in brackets."""
 WAYS = ("random", "towards")
@@ -29,7 +29,7 @@ NOTE = (
     "One patch before the connector is moved by a small step, and the distance that the connector's output moves is "
     "measured per length of the step; 1: as a connector that only scales. Random directions, and towards the same "
     "patch of another image. Not seen: patches with less than a tenth of their image's mean response. Rho with loss: "
-    "rank correlation, over an image's patches, with the loss of the best reconstructor; partial, and the finding: "
+    "rank correlation, over an image's patches, with the loss of the best decoder; partial, and the finding: "
     "given the norm of the patches before the connector, since patches with more in them move the output more and are "
     "harder to rebuild; raw: without that. In brackets: {s.confidence:.0%} interval for the population of which the "
     "images are a sample. The CSV file also holds the patches not seen and the correlations of steps towards other "

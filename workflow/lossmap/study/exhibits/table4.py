@@ -12,14 +12,14 @@ __all__ = ["needs"]
 TITLE, TOPIC, PAPER = "Are images that lost more described worse?", "behaviour", "Table 4"
 HEADLINE = 1
 ABOUT = """
-**Are images that lost more described worse?** Loss of an image (mean over its patches, by the best reconstructor)
+**Are images that lost more described worse?** Loss of an image (mean over its patches, by the best decoder)
 against the CIDEr of its caption: rank correlation, and CIDEr of the quarter of the images with the lowest loss less
 that of the quarter with the highest. Partial, and the finding: given the mean norm of the image's patches and the
 number of words in its references, since images with more to see take more words, lose more and score less, whatever
 the connector does. Raw: without that, as in the paper. Adjusted p-values are Benjamini and Hochberg's over all models
 and datasets, a family for each column."""
 COLUMNS = (
-    *("dataset", "model", "reconstructor", "unscored", "loss_kind", "n", "partial_rho", "raw_rho", "reason"),
+    *("dataset", "model", "decoder", "unscored", "loss_kind", "n", "partial_rho", "raw_rho", "reason"),
     *("partial_rho_signed", "raw_rho_signed", "quarter", "partial_gain", "raw_gain"),
     *("cider_high_loss", "cider_low_loss"),
 )
@@ -35,7 +35,7 @@ NOTE = (
     "quarter with the highest; partial: of the quarters by what the ranks of norm and words leave of the loss. In "
     "brackets: {s.confidence:.0%} bootstrap interval over images. p: by permutation, two-sided; <=: no permutation "
     "came as far, so that p is an upper bound; adjusted: Benjamini-Hochberg, the family being all tests of that "
-    "column. Loss: mean over patches, by the best reconstructor; the norm difference by its absolute value. Reported: "
+    "column. Loss: mean over patches, by the best decoder; the norm difference by its absolute value. Reported: "
     "the paper's value, where the study has its model and dataset. The CSV file holds more: p-values of all, CIDEr of "
     "the quarters, images with a loss but without a scored caption, and the paper's convention, CIDEr on raw strings."
 )

@@ -4,14 +4,17 @@ BIN := .venv/bin
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test golden lint types docs bench soak zoo clean
+.PHONY: demo check test golden lint types docs bench soak zoo clean
 
 demo: .venv/ready
 	snakemake --cores $(CORES)
 	@echo "Open results/mini/summary.html: the findings, with figures and links to all tables."
 
+check: lint # and the tests that start no whole programs: three minutes on two cores
+	python -m pytest -n $(CORES) --dist loadgroup -m "not slow"
+
 test: lint docs
-	python -m pytest
+	python -m pytest -n $(CORES) --dist loadgroup
 
 golden: .venv/ready # records what costly products hold, where a version was raised or a family is new
 	python tests/golden_values.py

@@ -233,7 +233,7 @@ rule make_browser:
         page=report(
             "results/{study}/browser.html",
             caption="../workflow/report/browser.rst",
-            category="Behaviour",
+            category=TOPICS["examples"],
             labels={"result": "Browse examples", "kind": "page"},
         ),
     log:

@@ -152,20 +152,22 @@ def outputs_of(exhibit):
     """What an exhibit's rule makes, as the report shows it."""
     top = f"results/{config['study']}"
 
-    def shown(path, kind, title):
-        labels = {"result": title, "kind": kind, "file": Path(path).stem}
+    def shown(path, kind):
+        name, among = Path(path).stem, [other for other in EXHIBITS if other.module.TOPIC == exhibit.module.TOPIC]
+        title = exhibit.module.TITLE + (f" ({name.partition('-')[2]})" if "-" in name else "")
+        labels = {"no.": f"{1 + among.index(exhibit):02d}", "result": title, "kind": kind, "file": name}
         return report(
             path, caption="../workflow/report/exhibit.rst", category=TOPICS[exhibit.module.TOPIC], labels=labels
         )
 
     table = {ending: f"{top}/tables/{exhibit.name}.{ending}" for ending in ("csv", "rst")}
     if exhibit.has_page:
-        table["html"] = shown(f"{top}/tables/{exhibit.name}.html", "table", exhibit.title)
+        table["html"] = shown(f"{top}/tables/{exhibit.name}.html", "table")
     figures = [f"{top}/figures/{name}" for name in exhibit.figures]
     return {
         **table,
         "pdf": [f"{name}.pdf" for name in figures],
-        "png": [shown(f"{name}.png", "figure", exhibit.title) for name in figures],
+        "png": [shown(f"{name}.png", "figure") for name in figures],
     }
 
 

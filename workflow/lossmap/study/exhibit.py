@@ -33,7 +33,7 @@ from lossmap.study.specs import Spec
 
 # What a reader asks, in this order.
 TOPICS = {
-    "summary": "1 Summary",
+    "examples": "1 Examples to browse",
     "loss": "2 What is lost?",
     "neighbours": "3 Do neighbours survive?",
     "behaviour": "4 Do answers and captions suffer?",

@@ -431,6 +431,29 @@ def test_a_lossless_connector_is_told_from_one_that_loses():
     assert set(table["n"]) == {60}
 
 
+def bent(n, seed):
+    """Embeddings through a connector that bends each direction and drops a quarter of them: .25 is lost."""
+    pre = np.random.default_rng(seed).normal(size=(n, 4, 8)).astype("float32")
+    turned = pre @ np.linalg.qr(np.random.default_rng(1).normal(size=(8, 8)))[0].astype("float32")
+    return pre, (turned + 0.45 * np.sin(2 * turned))[:, :, :6]
+
+
+@pytest.mark.slow
+def test_the_verdicts_of_studies_of_other_sizes_agree():
+    """What is said to be lost, from few images and from many: ranges that hold what is lost, and so each other."""
+    networks = {
+        "small": {"kind": "mlp", "widths": [16], "dropout": 0},
+        "large": {"kind": "mlp", "widths": [64], "dropout": 0},
+    }
+    how = {"networks": networks, "controls": {}, "device": "cpu", "resamples": 200}
+    verdicts = {n: lossmap.run_ladder(bent(n, n), bent(400, 99), **how).verdict() for n in (200, 800, 3200)}
+    for n, verdict in verdicts.items():
+        low, high = verdict.lost
+        assert low <= 0.25 <= high, f"{n} images: {low} to {high}"
+    assert "yes" not in (verdicts[200].settled, verdicts[800].settled)  # no network learned to unbend
+    assert verdicts[3200].own.fvu.value < verdicts[200].own.fvu.value - 0.02
+
+
 def test_images_that_train_are_not_tested_on():
     with pytest.raises(LossmapError, match="7 of 57 test images also train .* the first is 50"):
         lossmap.run_ladder((X[:200], X[:200]), (np.r_[X[200:250], X[:7]], np.r_[X[200:250], X[:7]]))

@@ -9,9 +9,11 @@ import pandas as pd
 
 from lossmap.errors import LossmapError
 from lossmap.measures.unexplained import Growth, growth, unexplained, unexplained_difference
+from lossmap.reconstruct.specs import LINEAR
 from lossmap.reconstruct.verdict import Fall, Interval, Reached, Unfinished, Untested, Verdict
 
 FURTHER = 10  # times the parameters and images: so far curves are followed beyond the ladder
+LEARNED = 0.01  # of FVU: a network that ends no further below ridge has learned nothing beyond it
 PER_IMAGE = ["image_id", "squared_error", "cosine_error", "variance"]
 
 
@@ -91,14 +93,30 @@ class Ladder:
                 found.append(Fall(connector, by, start, end, before["fvu"], after["fvu"], needed, grown.at(needed)))
         return found
 
+    def learned(self, connector: str) -> bool:
+        """Whether a network is known to learn from so many images what no linear decoder recovers: on this connector,
+        or on a lossless control. Where none does, flat curves say nothing of what more images would bring."""
+        lossless = self.table.loc[self.table["lossless"], "connector"].unique()
+        return any(self._below_ridge(name) > LEARNED for name in {connector, *lossless})
+
+    def _below_ridge(self, connector: str) -> float:
+        """How far the best network ends below ridge at the largest share, in FVU; nan without networks."""
+        rows = self.evidence(connector)
+        last = rows[rows["share"] == rows["share"].max()]
+        networks = last[~last["rung"].isin(LINEAR)]
+        return float(last.loc[last["rung"] == "ridge", "fvu"].min() - networks["fvu"].min())
+
     def reach(self, connector: str, factor: float) -> float:
         """FVU that the best would leave with `factor` times the parameters and images, if its curves went on.
 
-        0 where it has no curve by one of them: then nothing is known. Networks of one kind stand for another as to
-        their size; as to images, only what is built like the best: ridge stops learning where a network begins to.
+        0 where it has no curve by one of them, or no network has learned: then nothing is known. Networks of one kind
+        stand for another as to their size; as to images, only what is built like the best: ridge stops learning where
+        a network begins to.
         """
         rows, best = self.evidence(connector), self.table.loc[self.best(connector)]
         value = float(best["fvu"])
+        if not self.learned(connector):
+            return 0.0
         for by, curves in (("capacity", _capacities(rows)), ("data", _shares(rows))):
             alike = [curve for curve in curves if curve["architecture"].iloc[0] == best["architecture"]]
             own = [curve for curve in alike if by == "data" and curve["rung"].iloc[0] == best["rung"]]
@@ -114,7 +132,10 @@ class Ladder:
             return []
         rows = self.evidence(connector)
         ways = (("capacity", _capacities), ("data", _shares))
-        return [Untested(connector, by) for by, curves in ways if not curves(rows)]
+        lacks = [Untested(connector, by) for by, curves in ways if not curves(rows)]
+        if not rows["rung"].isin(LINEAR).all() and not self.learned(connector):
+            lacks.append(Untested(connector, "learning"))
+        return lacks
 
     def unfinished(self, connector: str, tolerance: float) -> list[Unfinished]:
         """The networks of a connector that have not converged."""

@@ -66,7 +66,8 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class Untested:
-    """A connector on which the ladder has no two sizes of a network, by "capacity", or no two shares, by "data"."""
+    """A connector on which the ladder has no two sizes of a network, by "capacity", no two shares, by "data", or no
+    network that learned more than ridge from so few images, by "learning"."""
 
     connector: str
     by: str
@@ -277,11 +278,7 @@ def _settled(verdict: Verdict) -> str:
             f"{_consequence(verdict)}"
         )
     text += [_unfinished(verdict, network) for network in verdict.unfinished]
-    more = {"capacity": "a larger network", "data": "a larger share of the images"}
-    text += [
-        f"Whether {more[lack.by]} would do better on {_named(verdict, lack.connector)} was not tested."
-        for lack in verdict.untested
-    ]
+    text += [_lack(verdict, lack) for lack in verdict.untested]
     if not text:
         text.append(
             "Neither a network twice as large nor twice the images promises to lower this by more than "
@@ -290,6 +287,18 @@ def _settled(verdict: Verdict) -> str:
     if verdict.own.fvu.value < 1:
         text.append(_range(verdict))
     return " ".join(text)
+
+
+def _lack(verdict: Verdict, lack: Untested) -> str:
+    """What the ladder can't tell."""
+    where = _named(verdict, lack.connector)
+    if lack.by == "learning":
+        return (
+            f"No network recovers more than the linear decoder on {where}, nor on a lossless control: maybe there are "
+            "too few images to learn from, so that flat curves tell nothing of what more would bring."
+        )
+    more = {"capacity": "a larger network", "data": "a larger share of the images"}[lack.by]
+    return f"Whether {more} would do better on {where} was not tested."
 
 
 def _fall(verdict: Verdict, fall: Fall) -> str:

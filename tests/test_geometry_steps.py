@@ -337,7 +337,7 @@ def probe_page(folder):
     assert [name for name in [*table.columns, *table["measure"]] if column(name) is None] == []
     shown = probe_exhibit.page(table, settings)
     assert len(shown.columns) <= 9
-    write_page(shown, folder / "probe.html", "", "", "")
+    write_page(shown, folder / "probe.html", "", "", "", "")
     return (folder / "probe.html").read_text(), "\n".join(probe_exhibit.findings(table, settings))
 
 

@@ -5,7 +5,7 @@ import pytest
 from test_browser import needs_browser
 from test_report import CHROMIUM, FLAGS
 
-from lossmap.study.tables import write_html
+from lossmap.study.tables import write_page
 
 FRAME = pd.DataFrame(
     {
@@ -25,7 +25,7 @@ def page(tmp_path):
 
     frame = FRAME.copy()
     frame.loc[0, "model"] = NASTY
-    write_html(frame, tmp_path / "table.html", "Overlap", "What the columns mean.")
+    write_page(frame, tmp_path / "table.html", "Overlap", "", "", "What the columns mean.")
     complaints = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

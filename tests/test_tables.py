@@ -27,9 +27,18 @@ def test_a_csv_has_six_digits_and_reads_back(tmp_path):
 
 
 def test_a_page_shows_every_cell_and_escapes_text(tmp_path):
-    write_page(FRAME, tmp_path / "t.html", "Title & more", "<p>It says.</p>", "What it means.")
+    write_page(FRAME, tmp_path / "t.html", "Title & more", "<p>It says.</p>", "<p>In full.</p>", "What it means.")
     page = (tmp_path / "t.html").read_text()
-    for part in ("Title &amp; more", "<p>It says.</p>", "What it means.", "a&lt;b", ">0.333<", ">1200<", ">–<"):
+    for part in (
+        "Title &amp; more",
+        "<p>It says.</p>",
+        "<p>In full.</p>",
+        "What it means.",
+        "a&lt;b",
+        ">0.333<",
+        ">1200<",
+        ">–<",
+    ):
         assert part in page
     assert page.count("<tr>") == 3
     assert f"<p>{VIEW}</p>" in page
@@ -42,7 +51,7 @@ def test_the_reports_first_page_says_what_models_see_in_the_words_of_the_tables(
 
 def test_a_header_says_unit_direction_and_meaning(tmp_path):
     frame = pd.DataFrame({"overlap, k = 100": [0.5], "model": ["m"], "R@5, pre": [0.1], "something else": [1]})
-    write_page(frame, tmp_path / "t.html", "Title", "", "Note.")
+    write_page(frame, tmp_path / "t.html", "Title", "", "", "Note.")
     page = (tmp_path / "t.html").read_text()
     definition = "k-NN overlap ratio (KNOR): share of an image&#39;s k nearest neighbours that are preserved"
     button, unit = '<button type="button">{}</button>', "<small>share, 0 to 1</small></th>"
@@ -64,7 +73,7 @@ def test_adjusted_p_values_are_bounds_where_what_they_adjust_is(tmp_path):
     frame = pd.DataFrame({"p": [0.01, 0.4, np.nan], "p_at_floor": [True, False, False], "q": [0.02, 0.4, np.nan]})
     assert p_values(frame, "p").tolist() == ["<= 0.01", "0.4", None]
     assert p_values(frame, "q", "p_at_floor").tolist() == ["<= 0.02", "0.4", None]
-    write_page(pd.DataFrame({"n": [1, 2, 3], "p": p_values(frame, "p")}), tmp_path / "t.html", "Title", "", "Note.")
+    write_page(pd.DataFrame({"n": [1, 2, 3], "p": p_values(frame, "p")}), tmp_path / "t.html", "Title", "", "", "Note.")
     assert '<td class="number">&lt;= 0.01</td>' in (tmp_path / "t.html").read_text()
 
 
@@ -153,8 +162,8 @@ def test_the_papers_retrieval_stands_beside_the_whole_of_cub_only(tmp_path, data
     value = table["recall_at_1_reported"][0]
     assert value == reported if reported else np.isnan(value)
     page = table2.page(table, settings)
-    assert ("R@1, before, reported" in page) == bool(reported)
-    assert page.get("R@1, before, reported", [None])[0] == (f"{reported:.4f}" if reported else None)
+    assert ("R@5, before, reported" in page) == bool(reported)
+    assert page.get("R@5, before, reported", [None])[0] == ("0.2182" if reported else None)
     assert page["overlap, k = 9"].tolist() == ["0.300 [0.300, 0.300]"]
     assert page["partial rho, before"].tolist() == ["0.05 [0.05, 0.05]"]
     findings = "\n".join(table2.findings(table, settings))

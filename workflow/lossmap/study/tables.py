@@ -70,17 +70,20 @@ def _cell(table: pd.DataFrame, name: str) -> pd.Series:
     return values
 
 
-def write_page(frame: pd.DataFrame, path: Path, title: str, caption: str, note: str) -> None:
+def write_page(frame: pd.DataFrame, path: Path, title: str, findings: str, caption: str, note: str) -> None:
     """Write a table as a page of its own, with what models see of an image.
 
-    caption: what the table says, in HTML; note: what its columns mean, in a sentence or two. Headers say the unit, and
-    more where the mouse rests on them: see `lossmap.study.columns`. They and the first column stay in view; rows can be
-    sorted and filtered. One file, without network.
+    findings: what the table says in short, in HTML; caption: all that it says, below the table; note: what its
+    columns mean, in a sentence or two. Headers say the unit, and more where the mouse rests on them: see
+    `lossmap.study.columns`. They and the first column stay in view; rows can be sorted and filtered. One file,
+    without network.
     """
     headers = [_header(str(name), frame[name]) for name in frame.columns]
     rows = [[_shown(value) for value in row] for row in frame.itertuples(index=False)]
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(PAGE.read_text(encoding="utf-8"))
-    text = page.render(title=title, caption=caption, note=note, view=VIEW, headers=headers, rows=rows)
+    text = page.render(
+        title=title, findings=findings, caption=caption, note=note, view=VIEW, headers=headers, rows=rows
+    )
     path.write_text(text + "\n", encoding="utf-8")
 
 

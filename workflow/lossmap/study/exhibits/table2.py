@@ -82,9 +82,7 @@ def page(table, settings):
     rows, k, largest = [], settings.overlap_k, settings.largest
     for (dataset, model), group in table.groupby(["dataset", "model"], sort=False):
         row = {"dataset": dataset, "model": model}
-        shown = [
-            (f"R@{r}, {name}", stage, f"recall_at_{r}", 3) for r in settings.recall for stage, name in STAGES.items()
-        ]
+        shown = [(f"R@{largest}, {name}", stage, f"recall_at_{largest}", 3) for stage, name in STAGES.items()]
         shown.append((f"R@{largest}, change", "pre", f"recall_at_{largest}_change", 3))
         shown.append((f"overlap, k = {k}", "pre", f"overlap_k{k}", 3))
         shown.append(("partial rho, before", "pre", f"partial_r{largest}_overlap", 2))
@@ -93,7 +91,7 @@ def page(table, settings):
             row[title] = interval(side, name, digits)
             if pd.notna(side.get(f"{name}_reported")):
                 row[f"{title}, reported"] = f"{side[f'{name}_reported']:.{4 if name.startswith('recall') else 2}f}"
-        rows.append(row | {"images": group["n"].iloc[0]})
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

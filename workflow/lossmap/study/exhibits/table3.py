@@ -21,7 +21,7 @@ COLUMNS = (
     *("converged", "best", "loss", "fvu", "cosine_error", "norm_difference", "absolute_norm_difference", "near_copies"),
     *("loss_without_near_copies", "fvu_without_near_copies"),
 )
-PAGE = ["dataset", "model", "decoder", "loss", "loss_reported", "fvu", "cosine_error", "norm_difference", "n"]
+PAGE = ["dataset", "model", "decoder", "loss", "loss_reported", "fvu", "cosine_error", "n"]
 LOSSES = (
     "Loss: squared error of the patch embeddings that {who} makes from the connector's output, mean over features "
     "(standardised with the training set's statistics), patches and images; 1 is what predicting the mean scores on "

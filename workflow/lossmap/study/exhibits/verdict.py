@@ -23,7 +23,7 @@ COLUMNS = (
 )
 PAGE = [
     *("model", "model_connector_fvu", "matched_control_fvu", "matched_control_difference", "settled"),
-    *("extrapolated_fvu", "linear_compression_fvu", "position_control_fvu", "model_connector_decoder"),
+    *("extrapolated_fvu", "model_connector_decoder", "n"),
 ]
 NOTE = (
     "All numbers are shares of the variance, 0 to 1. Unexplained: what the best decoder leaves after the model's "

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lossmap.study.captions import caption, html_of
+from lossmap.study.captions import caption, findings_of, html_of
 from lossmap.study.exhibit import figure_names, kind_of, load
 from lossmap.study.specs import MakeExhibit
 from lossmap.study.tables import cells, write_csv, write_page
@@ -32,7 +32,7 @@ def run(name: str, /, *, results: Path, inputs: list[str], settings: dict, spec:
     if hasattr(module, "page") or hasattr(module, "PAGE"):
         shown = module.page(table, checked) if hasattr(module, "page") else pd.DataFrame(cells(table, module.PAGE))
         note = module.NOTE.format(s=checked)
-        write_page(shown, base.with_name(f"{name}.html"), module.TITLE, html_of(text), note)
+        write_page(shown, base.with_name(f"{name}.html"), module.TITLE, html_of(findings_of(text)), html_of(text), note)
     if figure_names(module, name, checked):
         _draw(module, name, table, checked, files, spec, results / "figures")
 

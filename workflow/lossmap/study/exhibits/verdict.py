@@ -23,7 +23,7 @@ COLUMNS = (
 )
 PAGE = [
     *("model", "model_connector_fvu", "matched_control_fvu", "matched_control_difference", "settled"),
-    *("extrapolated_fvu", "model_connector_decoder", "n"),
+    *("extrapolated_fvu", "model_connector_decoder"),
 ]
 NOTE = (
     "All numbers are shares of the variance, 0 to 1. Unexplained: what the best decoder leaves after the model's "

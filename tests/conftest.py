@@ -24,6 +24,7 @@ LONG = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items):
     """Mark what takes long. A file's tests stay in one process; so do all files that read the finished small study,
     which is run once, and once more for those of the cluster, which wait most of the time."""

@@ -11,10 +11,10 @@ demo: .venv/ready
 	@echo "Open results/mini/summary.html: the findings, with figures and links to all tables."
 
 check: lint # and the tests that start no whole programs: three minutes on two cores
-	python -m pytest -n $(CORES) --dist loadgroup -m "not slow"
+	python -m pytest -n $(CORES) --dist loadfile -m "not slow"
 
 test: lint docs
-	python -m pytest -n $(CORES) --dist loadgroup
+	python -m pytest -n $(CORES) --dist loadfile
 
 golden: .venv/ready # records what costly products hold, where a version was raised or a family is new
 	python tests/golden_values.py

@@ -24,16 +24,12 @@ LONG = [
 ]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items):
-    """Mark what takes long. A file's tests stay in one process; so do all files that read the finished small study,
-    which is run once, and once more for those of the cluster, which wait most of the time."""
+    """Mark what takes long: files of such tests, and those that read the finished small study."""
     reads_study = {item.path for item in items if "study" in getattr(item, "fixturenames", ())}
     for item in items:
         if item.path in reads_study or item.path.stem.removeprefix("test_") in LONG:
             item.add_marker("slow")
-        shared = item.path in reads_study and item.path.stem != "test_slurm"
-        item.add_marker(pytest.mark.xdist_group("study" if shared else item.path.stem))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -41,7 +41,7 @@ def edited(study):
 
 def test_every_result_of_the_study_is_there(study):
     results = study / "results/small"
-    tables = {path.stem for path in (results / "tables").glob("*.csv")}
+    tables = {path.stem for path in (results / "tables").glob("*.html")}
     assert tables == {
         *("figure3", "table2", "table8"),
         *("table1", "table3", "table6", "table9", "ladder", "verdict"),
@@ -54,6 +54,13 @@ def test_every_result_of_the_study_is_there(study):
         assert "</table>" in page
         # lossmap.study.columns says what each column means
         assert not re.findall(r"<th(?: class=\"number\")?>(.*?)</th>", page), table
+    drawn = {
+        *("figure1", "figure2", "figure6", "figure7", "figure12", "patch_losses", "history"),
+        *(f"galleries-{dataset}" for dataset in ("seedbench", "cub")),
+        *(f"loss_maps-{dataset}" for dataset in ("coco-karpathy", "vizwiz", "seedbench")),
+    }
+    assert {path.stem for path in (results / "tables").glob("*.csv")} == tables | drawn
+    assert {path.stem for path in (results / "tables").glob("*.rst")} == tables | drawn
     figures = {path.stem for path in (results / "figures").glob("*.pdf")}
     assert figures == {
         *("figure1", "figure2", "figure3", "figure5", "figure6", "figure7", "figure12"),
@@ -133,7 +140,7 @@ def test_tables_say_what_the_parts_say(study):
         images = pd.read_parquet(study / f"results/small/neighbours/{row.dataset}/{row.model}/overlap.parquet")
         images = images[(images["metric"] == row.metric) & (images["k"] == row.k)]
         assert row.overlap == pytest.approx(images["overlap"].mean(), rel=1e-5)
-        assert row.low <= row.overlap <= row.high
+        assert row.overlap_low <= row.overlap <= row.overlap_high
         assert row.chance == pytest.approx(row.k / (row.n - 1), rel=1e-5)
         assert row.overlap_corrected == pytest.approx((row.overlap - row.chance) / (1 - row.chance), rel=1e-4, abs=1e-6)
         assert row.overlap_paper_convention >= 1 / row.k

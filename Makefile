@@ -13,8 +13,9 @@ demo: .venv/ready
 check: lint # and the tests that start no whole programs: three minutes on two cores
 	python -m pytest -n $(CORES) --dist loadfile -m "not slow"
 
-test: lint docs
-	python -m pytest -n $(CORES) --dist loadfile
+test: lint docs # two at a time, for many run whole studies; those on a cluster alone
+	python -m pytest -n 2 --dist loadfile -m "not slurm"
+	python -m pytest -m slurm tests/test_slurm.py
 
 golden: .venv/ready # records what costly products hold, where a version was raised or a family is new
 	python tests/golden_values.py

@@ -40,7 +40,8 @@ def test_a_wide_table_has_a_row_per_model_and_k():
 
 def test_a_title_is_known_by_as_much_of_it_as_there_is():
     assert titled("effective rank, before").title == "effective rank, before"
-    assert titled("order preserved, Kendall's tau, chance") == column("kendall")
+    assert titled("order preserved, Kendall's tau, k = 3") == column("kendall")
+    assert titled("order preserved, Kendall's tau, chance").help == f"value by chance: {column('kendall').help}"
     assert titled("nothing of the kind, k = 3") is None
 
 

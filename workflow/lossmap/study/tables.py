@@ -118,8 +118,8 @@ def interval_text(value: float, low: float, high: float, digits: int) -> str:
     """A value with its interval: "0.53 [0.51, 0.55]", "0.53" where it has none, or "–" where there is no value."""
     if pd.isna(value):
         return "–"
-    value, low, high = (round(number, digits) + 0.0 for number in (value, low, high))  # of -0.0001 no -0.000
-    return f"{value:.{digits}f}" + ("" if pd.isna(low) else f" [{low:.{digits}f}, {high:.{digits}f}]")
+    # "z": of -0.0001 no -0.000
+    return f"{value:z.{digits}f}" + ("" if pd.isna(low) else f" [{low:z.{digits}f}, {high:z.{digits}f}]")
 
 
 def p_value(p: float, *, at_floor: bool) -> str:

@@ -22,7 +22,7 @@ for exhibit in EXHIBITS:
             "../envs/analysis.yaml"
         params:
             name=exhibit.name,
-            results=f"results/{config['study']}",
+            results=lambda wildcards, output: Path(output.csv).parents[1].as_posix(),
             inputs=named_inputs(exhibit),
             settings=canonical(exhibit.settings.model_dump()),
             spec=spec("make_exhibit"),

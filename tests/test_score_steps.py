@@ -1,12 +1,11 @@
 """The scoring steps: what stands in their tables, the rules for empty and missing entries, every refusal."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from specs import checked
 
 from lossmap.__main__ import main
 from lossmap.data.manifest import SCHEMAS
@@ -16,7 +15,8 @@ from lossmap.measures.seeds import seed_for
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.study.steps import score_answers, score_captions, score_choices
 
-SPEC = {"dataset": "toy", "model": "m", "score": "vqa_accuracy", "confidence": 0.95, "resamples": 200, "seed": 3}
+SPEC = {"dataset": "toy", "model": "m", "confidence": 0.95, "resamples": 200, "seed": 3}
+EXACT = checked("score_answers", SPEC | {"score": "vqa_match"})
 REFERENCES = [
     ("cat", "A cat sleeps on the mat."),
     ("cat", "The cat's asleep"),
@@ -52,27 +52,28 @@ def captions_at(folder, references=REFERENCES, said=CAPTIONS):
     )
     table = pd.DataFrame(said, columns=["image_id", "text"]).assign(prompt="Describe.", revision="r")
     table.to_parquet(folder / "said", index=False)
-    files = {"predictions": folder / "said", "references": folder / "truth"}
-    return files | {"scores": folder / "scores", "summary": folder / "summary", "spec": SPEC}
+    files = {"predictions": folder / "said", "references": folder / "truth", "spec": checked("score_captions", SPEC)}
+    return files | {"scores": folder / "scores", "summary": folder / "summary"}
 
 
-def questions_at(folder, rows, said, columns):
+def questions_at(folder, rows, said, columns, spec):
     rows = [{"question": "?", "answers": ["x"] * 10, **row} for row in rows]
     write_truth(folder / "truth", "questions", rows)
     pd.DataFrame(said, columns=columns).to_parquet(folder / "said", index=False)
     files = {"predictions": folder / "said", "questions": folder / "truth"}
-    return files | {"scores": folder / "scores", "summary": folder / "summary", "spec": SPEC}
+    return files | {"scores": folder / "scores", "summary": folder / "summary", "spec": spec}
 
 
 def answers_at(folder, questions=QUESTIONS, said=ANSWERS):
     rows = [dict(zip(("question_id", "image_id", "answers"), row, strict=True)) for row in questions]
-    return questions_at(folder, rows, said, ["question_id", "image_id", "text"])
+    spec = checked("score_answers", SPEC | {"score": "vqa_accuracy"})
+    return questions_at(folder, rows, said, ["question_id", "image_id", "text"], spec)
 
 
 def choices_at(folder, questions=OPTIONS, said=CHOICES):
     names = ("question_id", "image_id", "options", "answer_index", "category")
     rows = [dict(zip(names, row, strict=True)) for row in questions]
-    return questions_at(folder, rows, said, ["question_id", "image_id", "choice"])
+    return questions_at(folder, rows, said, ["question_id", "image_id", "choice"], checked("score_choices", SPEC))
 
 
 def tables(files):
@@ -131,7 +132,7 @@ def test_answers_are_scored_in_both_conventions(tmp_path):
 def test_exact_match_takes_one_answer_and_names_itself(tmp_path):
     one = [("q1", "cat", ["Two"]), ("q2", "cat", ["red"]), ("q3", "dog", ["a dog", "wolf"]), ("q4", "owl", ["the"])]
     files = answers_at(tmp_path, one)  # "2" is "Two", "Red" is "red", "the dog." is one of two, blanks are nothing
-    score_answers.run(**{**files, "spec": SPEC | {"score": "vqa_match"}})
+    score_answers.run(**{**files, "spec": EXACT})
     scores, summary = tables(files)
     assert scores.set_index("question_id")["accuracy"].to_dict() == {"q1": 1, "q2": 1, "q3": 1, "q4": 0}
     assert scores["score"].unique().tolist() == summary["score"].tolist() == ["vqa_match"]
@@ -139,9 +140,7 @@ def test_exact_match_takes_one_answer_and_names_itself(tmp_path):
     assert summary["accuracy"][0] == 0.75
     assert np.isnan(summary["accuracy_paper_convention"][0])
     with pytest.raises(LossmapError, match="1 of 4 questions can't be scored, which takes at least 1 annotator"):
-        score_answers.run(
-            **{**answers_at(tmp_path, [("q1", "cat", []), *one[1:]]), "spec": SPEC | {"score": "vqa_match"}}
-        )
+        score_answers.run(**{**answers_at(tmp_path, [("q1", "cat", []), *one[1:]]), "spec": EXACT})
 
 
 def test_the_interval_of_answers_is_over_images(tmp_path):
@@ -192,7 +191,7 @@ def test_a_dataset_without_categories_has_one_row(tmp_path):
 @pytest.mark.parametrize(("name", "at"), [("captions", captions_at), ("answers", answers_at), ("choices", choices_at)])
 def test_two_runs_give_the_same_bytes(tmp_path, name, at):
     files = at(tmp_path)
-    arguments = [f"score_{name}", "--spec", json.dumps(files.pop("spec"))]
+    arguments = [f"score_{name}", "--spec", files.pop("spec").model_dump_json()]
     found = []
     for _ in range(2):
         assert main([*arguments, *(str(part) for key, path in files.items() for part in (f"--{key}", path))]) == 0

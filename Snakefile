@@ -55,13 +55,13 @@ rule all:
 rule figures:
     """Every figure, with its table."""
     input:
-        [path for path in files_of_exhibits() if "/figures/" in path],
+        files_of_exhibits("pdf", "png"),
 
 
 rule tables:
     """Every table, with its figure."""
     input:
-        [path for path in files_of_exhibits() if "/tables/" in path],
+        files_of_exhibits("csv", "rst", "html"),
 
 
 rule embeddings:
@@ -87,5 +87,5 @@ for kind in sorted({exhibit.kind for exhibit in EXHIBITS if exhibit.kind != exhi
         name:
             kind
         input:
-            files_of_exhibits(kind),
+            files_of_exhibits(kinds=[kind]),
         localrule: True

@@ -36,7 +36,7 @@ PACKAGE_FOLDER = folder_of_package()
 sys.path.insert(0, str(PACKAGE_FOLDER))
 
 from lossmap.study.codehash import code_hash, exhibit_hash
-from lossmap.study.exhibit import TOPICS, exhibits_of
+from lossmap.study.exhibit import TOPICS, exhibits_of, of_all
 from lossmap.study.products import family_key, product_version
 from lossmap.study.console import install as install_console
 from lossmap.study.reruns import plan_by_content
@@ -47,7 +47,15 @@ from lossmap.errors import STUDY_FILE, LossmapError
 from lossmap.reconstruct.specs import LINEAR, canonical
 from lossmap.study.reading import default_study, lines_of, read_study
 from lossmap.study.definition import OWN
-from lossmap.study.derived import connectors_of, decoders_of, examples_of, measured_datasets, networks_of, part_ranges
+from lossmap.study.derived import (
+    connectors_of,
+    decoders_of,
+    evaluated,
+    examples_of,
+    measured_datasets,
+    networks_of,
+    part_ranges,
+)
 from lossmap.study.settings import check_study
 from lossmap.study.specs import MakeSummary, ShownExhibit, spec_of
 from lossmap.study.checks import check_annotations, check_contents
@@ -130,7 +138,7 @@ except LossmapError as error:
 
 MINIATURE = config["miniature"]["folder"]
 EXHIBITS = list(exhibits_of(config))
-EVALUATED = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
+EVALUATED = evaluated(config)
 PAGES = [
     f"results/{config['study']}/{name}.html"
     for name in ("summary", "browser")
@@ -148,44 +156,44 @@ wildcard_constraints:
     stop="[0-9]+",
 
 
-def outputs_of(exhibit):
-    """What an exhibit's rule makes, as the report shows it."""
-    top = f"results/{config['study']}"
-
-    def shown(path, kind):
-        name, among = Path(path).stem, [other for other in EXHIBITS if other.module.TOPIC == exhibit.module.TOPIC]
-        title = exhibit.module.TITLE + (f" ({name.partition('-')[2]})" if "-" in name else "")
-        labels = {"no.": f"{1 + among.index(exhibit):02d}", "result": title, "kind": kind, "file": name}
-        return report(
-            path, caption="../workflow/report/exhibit.rst", category=TOPICS[exhibit.module.TOPIC], labels=labels
-        )
-
-    table = {ending: f"{top}/tables/{exhibit.name}.{ending}" for ending in ("csv", "rst")}
-    if exhibit.has_page:
-        table["html"] = shown(f"{top}/tables/{exhibit.name}.html", "table")
-    figures = [f"{top}/figures/{name}" for name in exhibit.figures]
-    return {
-        **table,
-        "pdf": [f"{name}.pdf" for name in figures],
-        "png": [shown(f"{name}.png", "figure") for name in figures],
-    }
-
-
-def files_of_exhibits(*kinds):
-    """All that the exhibits of the study consist of, but for what lies beside: of these kinds, or of all."""
-    wanted = [exhibit for exhibit in EXHIBITS if not kinds or exhibit.kind in kinds]
-    return [path for exhibit in wanted for path in exhibit.files(f"results/{config['study']}")]
-
-
 def in_results(path):
     """A path below the study's results."""
     return f"results/{config['study']}/{path}"
 
 
+def outputs_of(exhibit):
+    """What an exhibit's rule makes, as the report shows it."""
+    topic = exhibit.module.TOPIC
+    place = [other.name for other in EXHIBITS if other.module.TOPIC == topic].index(exhibit.name)
+
+    def shown(path, kind):
+        name = Path(path).stem
+        labels = {"no.": f"{1 + place:02d}", "result": exhibit.title(name), "kind": kind, "file": name}
+        return report(path, caption="../workflow/report/exhibit.rst", category=TOPICS[topic], labels=labels)
+
+    kinds = {"html": "table", "png": "figure"}  # that the report shows
+    made = {
+        ending: [shown(path, kinds[ending]) if ending in kinds else path for path in paths]
+        for ending, paths in exhibit.outputs(f"results/{config['study']}").items()
+    }
+    return {ending: paths[0] if ending in ("csv", "rst", "html") else paths for ending, paths in made.items()}
+
+
+def files_of_exhibits(*endings, kinds=None):
+    """Files of the exhibits of the study, of these kinds or of all: those with these endings, or all."""
+    return [
+        path
+        for exhibit in EXHIBITS
+        if kinds is None or exhibit.kind in kinds
+        for ending, paths in exhibit.outputs(f"results/{config['study']}").items()
+        if not endings or ending in endings
+        for path in paths
+    ]
+
+
 def named_inputs(exhibit):
     """What an exhibit is made of, as its command takes it."""
-    top = f"results/{config['study']}"
-    return [f"{name}={top}/{path}" for name, paths in exhibit.inputs.items() for path in paths]
+    return [f"{name}={in_results(path)}" for name, paths in exhibit.inputs.items() for path in paths]
 
 
 def spec(step):
@@ -203,7 +211,7 @@ def summary_settings():
     shown = [
         ShownExhibit(
             name=exhibit.name,
-            title=exhibit.title,
+            title=exhibit.title(),
             topic=exhibit.module.TOPIC,
             paper=exhibit.module.PAPER,
             headline=hasattr(exhibit.module, "HEADLINE"),
@@ -245,11 +253,6 @@ def checkpoint_files(wildcards):
     """What the vision side of a model is made of."""
     names = ("config.json", "preprocessor_config.json", "processor_config.json", "*.safetensors*")
     return files_of_checkpoint(wildcards.model, *names)
-
-
-def of_all_models(name, datasets=()):
-    """A file of every model, and of each of these datasets where there are any."""
-    return expand(f"results/{config['study']}/{name}", model=config["models"], dataset=list(datasets))
 
 
 def digest_of(files):

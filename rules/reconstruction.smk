@@ -170,7 +170,7 @@ rule measure_ladder:
 rule judge_connector:
     """Whether the connector loses, or the decoder is too weak: the verdict, and the ladder behind it."""
     input:
-        ladders=of_all_models("reconstructors/{model}/ladder.parquet"),
+        ladders=[in_results(path) for path in of_all(config, "reconstructors/{model}/ladder.parquet")],
         near_copies="results/{study}/reconstructors/near_copies.parquet",
     output:
         ladder="results/{study}/reconstructors/ladder.parquet",
@@ -190,7 +190,10 @@ rule judge_connector:
 rule describe_connectors:
     """What enters and leaves each model's connector, and how large it is."""
     input:
-        embeddings=of_all_models(f"embeddings/{RECONSTRUCTION['ladder']}/{{model}}.json"),
+        embeddings=[
+            in_results(path)
+            for path in of_all(config, "embeddings/{dataset}/{model}.json", [RECONSTRUCTION["ladder"]])
+        ],
     output:
         table="results/{study}/reconstructors/connectors.parquet",
     log:

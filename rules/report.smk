@@ -4,7 +4,7 @@
 rule make_summary:
     """What the study has found, question by question."""
     input:
-        [path for path in files_of_exhibits() if path.endswith((".rst", ".png"))],
+        files_of_exhibits("rst", "png"),
     output:
         page="results/{study}/summary.html",
         text="results/{study}/summary.rst",
@@ -23,8 +23,8 @@ rule make_summary:
 rule make_report:
     """The report, by the Snakemake that runs the study: it knows how each result came about."""
     input:
-        tables=[path for path in files_of_exhibits() if path.endswith(".html")],
-        figures=[path for path in files_of_exhibits() if path.endswith(".png")],
+        tables=files_of_exhibits("html"),
+        figures=files_of_exhibits("png"),
         pages=PAGES,
     output:
         "results/{study}/report.zip",

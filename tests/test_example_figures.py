@@ -265,7 +265,7 @@ def test_the_finding_holds_the_numbers_of_the_table(tmp_path):
 def test_figure_7_is_figure_1_of_another_model(tmp_path):
     path = chosen_table(tmp_path)
     assert make(tmp_path, "figure7", [path])[0].equals(make(tmp_path, "figure1", [path])[0])
-    study = {"figure7": {"dataset": "made-up", "model": "toy"}}
+    study = {"models": {}, "figure7": {"dataset": "made-up", "model": "toy"}}
     assert figure7.needs(study) == {"examples": "examples/made-up/toy/answers.parquet"}
     assert figure1.needs(study) == {}
     assert figure7.Settings.of(study).model == "toy"

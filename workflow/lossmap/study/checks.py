@@ -15,7 +15,7 @@ from lossmap.errors import LossmapError, study_file
 from lossmap.measures.vqa_accuracy import ENOUGH
 from lossmap.reconstruct.sizes import batch_size, share_sizes
 from lossmap.study.control_checks import configuration_here
-from lossmap.study.derived import measured_datasets, neighbours_wanted
+from lossmap.study.derived import evaluated, measured_datasets, neighbours_wanted
 from lossmap.study.sources import is_made
 from lossmap.vlm.foreign_formats import json_object
 from lossmap.vlm.input_size import shape_problems
@@ -171,7 +171,7 @@ def _image_token(folder: Path | None) -> str | None:
 
 def _mask_problems(config: dict, dataset: str, found: dict) -> list[str]:
     """Where answers are related to losses, every question's mask is laid on the patches."""
-    measured = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
+    measured = evaluated(config)
     related = dataset in config["answers"]["datasets"] and dataset in measured
     missing, first = found["without_mask"]
     if not related or "masks" not in config["datasets"][dataset] or not missing:

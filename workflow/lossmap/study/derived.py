@@ -22,17 +22,22 @@ def measured_datasets(config: dict) -> list[str]:
                 *config["overlap"]["datasets"],
                 *config["retrieval"]["datasets"],
                 *([reconstruction["train"], reconstruction["ladder"]] if reconstruction else []),
-                *(reconstruction["evaluate"] if reconstruction else []),
+                *evaluated(config),
                 *(name for section in (*BEHAVIOUR, "geometry", "galleries") for name in config[section]["datasets"]),
             ]
         )
     )
 
 
+def evaluated(study: dict) -> list[str]:
+    """The datasets of which the patches' losses are measured."""
+    return study["reconstruction"]["evaluate"] if "reconstruction" in study else []
+
+
 def examples_of(config: dict) -> list[tuple[str, str]]:
     """Task and dataset of each table of examples: what was predicted where losses are measured; the images alone where
     nothing was."""
-    measured = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
+    measured = evaluated(config)
     told = [(task, dataset) for task in BEHAVIOUR for dataset in config[task]["datasets"] if dataset in measured]
     asked = {dataset for _, dataset in told}
     return told + [("images", dataset) for dataset in measured if dataset not in asked]
@@ -71,7 +76,7 @@ def compared_datasets(study: dict) -> dict[str, list[str]]:
     """What two models are compared by -> the datasets that have it; shared: all of these."""
     datasets = {
         "lists": study["overlap"]["datasets"],
-        "losses": study.get("reconstruction", {}).get("evaluate", []),
+        "losses": evaluated(study),
         **{kind: study[kind]["datasets"] for kind in BEHAVIOUR},
     }
     return {**datasets, "shared": list(dict.fromkeys(name for names in datasets.values() for name in names))}

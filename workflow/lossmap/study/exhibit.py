@@ -57,17 +57,22 @@ class Exhibit:
 
     @property
     def figures(self) -> list[str]:
-        return figure_names(self.module, self.name, self.settings)
+        if hasattr(self.module, "figures"):
+            return self.module.figures(self.settings)
+        return [self.name] if hasattr(self.module, "draw") else []
 
-    @property
-    def title(self) -> str:
-        """What it shows, and of what, where there are several of its kind."""
-        return " ".join([self.module.TITLE, *([f"({self.name.partition('-')[2]})"] if "-" in self.name else [])])
+    def title(self, name: str | None = None) -> str:
+        """What it, or its figure of this name, shows, and of what, where there are several of its kind."""
+        _, _, rest = (name or self.name).partition("-")
+        return f"{self.module.TITLE} ({rest})" if rest else self.module.TITLE
 
-    def files(self, top: str) -> list[str]:
-        """Its table, caption, page and figures, in the folder of a study's results."""
-        tables = [f"{top}/tables/{self.name}.{ending}" for ending in ("csv", "rst", *["html"] * self.has_page)]
-        return tables + [f"{top}/figures/{name}.{ending}" for name in self.figures for ending in ("pdf", "png")]
+    def outputs(self, top: str) -> dict[str, list[str]]:
+        """Ending -> its files, in the folder of a study's results: table, caption, page and figures."""
+        tables = ("csv", "rst", *["html"] * self.has_page)
+        return {
+            **{ending: [f"{top}/tables/{self.name}.{ending}"] for ending in tables},
+            **{ending: [f"{top}/figures/{name}.{ending}" for name in self.figures] for ending in ("pdf", "png")},
+        }
 
     @property
     def kind(self) -> str:
@@ -93,13 +98,6 @@ def kinds() -> list[str]:
         return [*TOPICS].index(module.TOPIC), getattr(module, "HEADLINE", len(TOPICS)), name
 
     return sorted((module.name for module in pkgutil.iter_modules(exhibits.__path__)), key=place)
-
-
-def figure_names(module: ModuleType, name: str, settings: Spec) -> list[str]:
-    """The figures of an exhibit."""
-    if hasattr(module, "figures"):
-        return module.figures(settings)
-    return [name] if hasattr(module, "draw") else []
 
 
 def exhibits_of(study: dict) -> Iterator[Exhibit]:

@@ -4,17 +4,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from lossmap.study.derived import evaluated
 from lossmap.study.tables import read_all
 
 
 def described(study: dict) -> list[str]:
     """The datasets on which captions stand beside losses."""
-    return [name for name in study["captions"]["datasets"] if name in _evaluated(study)]
+    return [name for name in study["captions"]["datasets"] if name in evaluated(study)]
 
 
 def answered(study: dict) -> list[str]:
     """The datasets on which answers stand beside losses of the patches where the answer lies."""
-    asked = [name for name in study["answers"]["datasets"] if name in _evaluated(study)]
+    asked = [name for name in study["answers"]["datasets"] if name in evaluated(study)]
     return [name for name in asked if "masks" in study["datasets"][name]]
 
 

@@ -8,7 +8,7 @@ from lossmap.data.sources import entry_problems, input_paths
 from lossmap.errors import LossmapError, study_file
 from lossmap.study.control_checks import control_problems
 from lossmap.study.definition import ALL, Study
-from lossmap.study.derived import BEHAVIOUR, EXAMPLES, examples_of
+from lossmap.study.derived import BEHAVIOUR, EXAMPLES, evaluated, examples_of
 from lossmap.study.reading import placed
 from lossmap.study.sources import MADE, is_made
 from lossmap.study.wording import faults_of, nearest
@@ -147,7 +147,7 @@ def _comparison_problems(config: dict) -> list[str]:
         ]
         if base == tuned:
             problems.append(f"compare: {base!r} is compared with itself")
-    measured = [*config["overlap"]["datasets"], *config.get("reconstruction", {}).get("evaluate", [])]
+    measured = [*config["overlap"]["datasets"], *evaluated(config)]
     if config["compare"] and not measured and not any(config[section]["datasets"] for section in BEHAVIOUR):
         problems.append("compare: needs overlap, reconstruction, captions, answers or choices to compare")
     return problems
@@ -210,7 +210,7 @@ def _behaviour_problems(config: dict) -> list[str]:
                     f"{section}: datasets: {dataset} has format {form}, which holds no {section} to score against "
                     f"(formats that do: {', '.join(formats)})"
                 )
-    measured = config["reconstruction"]["evaluate"] if "reconstruction" in config else []
+    measured = evaluated(config)
     problems += [
         f"captions: datasets: {dataset!r} must be among reconstruction: evaluate, too; captions stand beside losses"
         for dataset in config["captions"]["datasets"]

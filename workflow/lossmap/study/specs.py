@@ -19,7 +19,8 @@ from lossmap.study.derived import (
 class Spec(BaseModel):
     """Settings of one step or exhibit: all that its result depends on beside its inputs.
 
-    SECTIONS: of a study, where fields are found by their names ("overlap", "reconstruction.training").
+    Fields are found by their names: `models` and `checkpoints` (model -> checkpoint) are those of the whole study,
+    others stand in its SECTIONS ("overlap", "reconstruction.training").
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,7 +32,8 @@ class Spec(BaseModel):
 
         Raises: pydantic's ValidationError if a field is found nowhere, or is of another type.
         """
-        found: dict = {}
+        checkpoints = {name: model["checkpoint"] for name, model in study["models"].items()}
+        found: dict = {"models": list(checkpoints), "checkpoints": checkpoints}
         for name in cls.SECTIONS:
             section = study
             for key in name.split("."):

@@ -3,7 +3,7 @@
 from lossmap.study.captions import POPULATION
 from lossmap.study.columns import METRICS
 from lossmap.study.exhibit import of_all
-from lossmap.study.paper import beside, checkpoints_of
+from lossmap.study.paper import beside
 from lossmap.study.specs import Spec
 from lossmap.study.tables import about_copies, p_value, read_all
 
@@ -47,10 +47,6 @@ class Settings(Spec):
     checkpoints: dict[str, str]
     permutations: int
     confidence: float
-
-    @classmethod
-    def of(cls, study):
-        return super().of(study, checkpoints=checkpoints_of(study))
 
 
 def needs(study):

@@ -25,7 +25,7 @@ class Settings(Spec):
 
     @classmethod
     def of(cls, study):
-        return super().of(study, dataset=study["geometry"]["datasets"][0], models=list(study["models"]))
+        return super().of(study, dataset=study["geometry"]["datasets"][0])
 
 
 def needs(study):

@@ -28,7 +28,7 @@ class Settings(Spec):
     @classmethod
     def of(cls, study, dataset):
         mark = "class" if dataset in study["retrieval"]["datasets"] else "overlap"
-        return super().of(study, dataset=dataset, models=list(study["models"]), mark=mark)
+        return super().of(study, dataset=dataset, mark=mark)
 
 
 def each(study):

@@ -1,5 +1,6 @@
 """What was lost where, on the images of highest, median and lowest loss."""
 
+from lossmap.study.derived import evaluated
 from lossmap.study.exhibit import of_all
 from lossmap.study.specs import Spec
 
@@ -19,14 +20,9 @@ class Settings(Spec):
     dataset: str
     models: list[str]
 
-    @classmethod
-    def of(cls, study, dataset):
-        return super().of(study, dataset=dataset, models=list(study["models"]))
-
 
 def each(study):
-    datasets = study["reconstruction"]["evaluate"] if "reconstruction" in study else []
-    return [{"dataset": dataset} for dataset in datasets]
+    return [{"dataset": dataset} for dataset in evaluated(study)]
 
 
 def figures(settings):

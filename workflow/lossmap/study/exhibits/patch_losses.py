@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from lossmap.study.derived import evaluated
 from lossmap.study.exhibit import of_all
 from lossmap.study.specs import Spec
 
@@ -27,7 +28,7 @@ class Settings(Spec):
 
 
 def needs(study):
-    datasets = study["reconstruction"]["evaluate"] if "reconstruction" in study else []
+    datasets = evaluated(study)
     return datasets and {"images": of_all(study, "patch_loss/{dataset}/{model}.parquet", datasets)}
 
 

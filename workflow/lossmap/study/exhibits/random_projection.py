@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from lossmap.study.captions import BOOTSTRAP
 from lossmap.study.exhibit import of_all
 from lossmap.study.specs import Spec
 from lossmap.study.tables import cells, read_all
@@ -143,7 +142,7 @@ def findings(table, settings):
     return [
         *lines,
         "",
-        BOOTSTRAP.format(settings.confidence).replace("images.", "queries, among the given images only."),
+        f"In brackets: {settings.confidence:.0%} bootstrap interval over queries, among the given images only.",
     ]
 
 

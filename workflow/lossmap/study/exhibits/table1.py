@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lossmap.study.paper import beside, checkpoints_of
+from lossmap.study.paper import beside
 from lossmap.study.specs import Spec
 from lossmap.study.tables import cells
 
@@ -24,10 +24,6 @@ NOTE = (
 
 class Settings(Spec):
     checkpoints: dict[str, str]
-
-    @classmethod
-    def of(cls, study):
-        return super().of(study, checkpoints=checkpoints_of(study))
 
 
 def needs(study):

@@ -7,7 +7,7 @@ import pandas as pd
 from lossmap.study.captions import POPULATION
 from lossmap.study.columns import METRICS, STAGES
 from lossmap.study.exhibit import of_all
-from lossmap.study.paper import beside, checkpoints_of
+from lossmap.study.paper import beside
 from lossmap.study.specs import Spec
 from lossmap.study.tables import about_copies, interval, interval_text, read_all
 
@@ -55,7 +55,7 @@ class Settings(Spec):
 
     @classmethod
     def of(cls, study, metric="euclidean"):
-        return super().of(study, checkpoints=checkpoints_of(study), metric=metric)
+        return super().of(study, metric=metric)
 
 
 def needs(study, metric="euclidean"):

@@ -4,7 +4,7 @@ import pandas as pd
 
 from lossmap.study.captions import BOOTSTRAP
 from lossmap.study.exhibit import of_all
-from lossmap.study.paper import beside, checkpoints_of
+from lossmap.study.paper import beside
 from lossmap.study.specs import Spec
 from lossmap.study.tables import cells, interval, marked, read_all
 
@@ -42,7 +42,7 @@ class Settings(Spec):
 
     @classmethod
     def of(cls, study):
-        return super().of(study, checkpoints=checkpoints_of(study), networks=list(study["reconstruction"]["networks"]))
+        return super().of(study, networks=list(study["reconstruction"]["networks"]))
 
 
 def needs(study, name="table3"):

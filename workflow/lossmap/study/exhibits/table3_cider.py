@@ -4,7 +4,7 @@ import pandas as pd
 
 from lossmap.study.captions import BOOTSTRAP
 from lossmap.study.exhibit import of_all
-from lossmap.study.paper import beside, checkpoints_of
+from lossmap.study.paper import beside
 from lossmap.study.relation_tables import described
 from lossmap.study.specs import Spec
 from lossmap.study.tables import interval, read_all
@@ -30,10 +30,6 @@ class Settings(Spec):
     SECTIONS = ("statistics",)
     checkpoints: dict[str, str]
     confidence: float
-
-    @classmethod
-    def of(cls, study):
-        return super().of(study, checkpoints=checkpoints_of(study))
 
 
 def needs(study):

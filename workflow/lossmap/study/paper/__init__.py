@@ -28,8 +28,3 @@ def beside(
     return named.merge(
         reported.rename(columns={"model": "paper_model"}), on=["paper_model", *keys], how="left", validate="many_to_one"
     ).drop(columns="paper_model")
-
-
-def checkpoints_of(study: dict) -> dict[str, str]:
-    """Model -> checkpoint, of a whole study."""
-    return {name: model["checkpoint"] for name, model in study["models"].items()}

@@ -13,7 +13,6 @@ from lossmap.reconstruct.training import Schedule, Workplace, train
 
 PLAIN = {"kind": "mlp", "widths": [16], "dropout": 0.0}
 NOISY = {"kind": "transformer", "width": 8, "layers": 1, "heads": 2, "dropout": 0.3}
-ACCELERATOR = Accelerator(cpu=True)
 
 
 class Teacher:
@@ -38,9 +37,11 @@ class Teacher:
 
 
 def run_training(
-    work, architecture=PLAIN, pairs=None, batches=None, binding=None, minutes=1e9, accelerator=ACCELERATOR, **changes
+    work, architecture=PLAIN, pairs=None, batches=None, binding=None, minutes=1e9, accelerator=None, **changes
 ):
     """A short training on the teacher. Returns the network and how it went."""
+    # One made at import would lose its state to a test that resets accelerate's.
+    accelerator = accelerator or Accelerator(cpu=True)
     pairs = pairs or Teacher()
     batches = batches or Batches(pairs, np.arange(320), 16, seed=5)
     held_out = HeldOut(pairs, np.arange(320, 400), 16)
@@ -75,4 +76,4 @@ def linear_start(pairs, alone=False):
 def train_from(network, pairs, work, **changes):
     batches, held_out = Batches(pairs, np.arange(320), 16, seed=5), HeldOut(pairs, np.arange(320, 400), 16)
     schedule = Schedule(**({"steps": 800, "round": 25} | changes))
-    return train(network, batches, held_out, schedule, 7, ACCELERATOR, Workplace(work, {}, 1e9))
+    return train(network, batches, held_out, schedule, 7, Accelerator(cpu=True), Workplace(work, {}, 1e9))

@@ -9,7 +9,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from small_training import (
-    ACCELERATOR,
     PLAIN,
     Teacher,
     held_out_error_of,
@@ -168,7 +167,7 @@ def test_small_directions_are_learned_sooner_in_whitened_coordinates(tmp_path):
 
 def test_whitening_is_the_inverse_root_and_leaves_nothing_behind():
     batches = Batches(Teacher(), np.arange(320), 16, seed=5)
-    matrix = measure_whitening(batches, ACCELERATOR)
+    matrix = measure_whitening(batches, Accelerator(cpu=True))
     tokens = torch.cat([post for post, _ in batches.epoch(0)]).flatten(0, 1) @ matrix
     squares = torch.linalg.eigvalsh(tokens.T @ tokens / len(tokens))
     assert squares[-1] == pytest.approx(1, abs=0.01)
@@ -215,18 +214,14 @@ def test_gradients_are_clipped(tmp_path, monkeypatch):
     assert max(norms) <= 0.0501
 
 
-@pytest.fixture
-def bfloat16():
-    """An accelerator of mixed precision; accelerate's state, of which a process has one, is put back afterwards."""
-    AcceleratorState._reset_state()
-    yield Accelerator(cpu=True, mixed_precision="bf16")
-    AcceleratorState._reset_state()
-    Accelerator(cpu=True)
-
-
-def test_mixed_precision_keeps_weights_in_float32(tmp_path, bfloat16):
+def test_mixed_precision_keeps_weights_in_float32(tmp_path):
     _, full = run_training(tmp_path / "full")
-    network, half = run_training(tmp_path / "half", accelerator=bfloat16)
+    AcceleratorState._reset_state()  # a process has one, of one precision
+    try:
+        mixed = Accelerator(cpu=True, mixed_precision="bf16")
+        network, half = run_training(tmp_path / "half", accelerator=mixed)
+    finally:
+        AcceleratorState._reset_state()
     assert {values.dtype for values in network.state_dict().values()} == {torch.float32}
     assert half.history != full.history
     assert half.held_out_error == pytest.approx(full.held_out_error, rel=0.1)

@@ -8,10 +8,10 @@ a missing chunk as zeros). What is read is compared with its digests, each time;
 Patch losses are one such group, `patch_loss/<dataset>/<model>.zarr`, whose `zarr.json` holds a digest of itself, too.
 """
 
-from lossmap.store.format import StoreError
+from lossmap.store.format import CHUNK_BYTES, StoreError
 from lossmap.store.index import iterate, open_store, write_index
 from lossmap.store.memory import as_embeddings, from_arrays, in_memory
-from lossmap.store.writer import CHUNK_BYTES, PartWriter, write_part
+from lossmap.store.writer import PartWriter, write_part
 
 __all__ = [
     "CHUNK_BYTES",

@@ -7,14 +7,12 @@ import numpy as np
 import zarr
 from tqdm import tqdm
 
-from lossmap.store.format import DIMENSIONS, FORMAT, StoreError
+from lossmap.store.format import CHUNK_BYTES, DIMENSIONS, FORMAT, StoreError
 from lossmap.store.group_writer import GroupWriter, Growing
 
-# Chosen by tests/bench/bench_store.py, with 1.2 MB an image. Chunks of 1 MB read a whole part at 0.7 of the speed of
-# 4 MB, those of 16 MB read 32 random images at 0.65 of it. Shards keep the number of files low on a cluster's file
+# Shards keep the number of files low on a cluster's file
 # system, for half the reading speed of a file per chunk. No codec: zstd saves 8% and reads at 0.4 of the speed,
 # blosc-lz4 saves nothing. XXH3 costs 6 to 9% of reading (SHA-256 54 to 68%); all that a reader checks, 8 to 10%.
-CHUNK_BYTES = 4 << 20
 SHARD_BYTES = 128 << 20
 SHARDS = 8  # at least, where there are as many chunks: a small part, too, is written while the rest is embedded
 

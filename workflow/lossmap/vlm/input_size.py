@@ -68,12 +68,7 @@ def input_size(where: str, family: Family, config: Any, settings: dict, image_si
     Raises: LossmapError if image_size is missing or is none that the model takes, or if the settings lead to no fixed
         size, or to one that the vision tower doesn't take.
     """
-    patch = _square(config.vision_config.patch_size)
-    merge = family.merge(config) if family.merge else 1
-    if settings.get("do_resize", True) is False:
-        raise LossmapError(
-            f"{where}: its image processor says do_resize: false, so inputs have no fixed size. Set it true."
-        )
+    patch, merge = patch_and_merge(where, family, config, settings)
     if family.view in ("any", "longest"):
         wanted, largest = image_size or _own_side(family, settings), getattr(config.vision_config, "image_size", None)
         side = _checked_side(where, family, wanted, patch * merge, merge, largest)
@@ -94,6 +89,18 @@ def input_size(where: str, family: Family, config: Any, settings: dict, image_si
         )
     _check_tower(where, config.vision_config, given, patch, merge)
     return InputSize(size, crop, pad, patch, merge)
+
+
+def patch_and_merge(where: str, family: Family, config: Any, settings: dict) -> tuple[int, int]:
+    """Side of a patch in pixels, and patches of a token along each side.
+
+    Raises: LossmapError if the image processor doesn't resize.
+    """
+    if settings.get("do_resize", True) is False:
+        raise LossmapError(
+            f"{where}: its image processor says do_resize: false, so inputs have no fixed size. Set it true."
+        )
+    return _square(config.vision_config.patch_size), family.merge(config) if family.merge else 1
 
 
 def read_settings(folder: Path) -> dict:

@@ -1,4 +1,4 @@
-"""Views: equal to what each family's own image processor makes, pixel for pixel, with boxes and tokens in their places."""
+"""Views: equal to what each family's own image processor makes, pixel for pixel, boxes and tokens in their places."""
 
 import json
 
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import CONFIGS, PATCH, SIDE, save_config
+from tiny_models import PATCH, SIDE, save_config
 from transformers import AutoImageProcessor
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES
 from lossmap.vlm.preprocessing import load_preprocessor
-from lossmap.vlm.view_settings import LIMITS
+from lossmap.vlm.view_settings import WAYS
 
 # Tall, wide, tiny, larger than the largest tiling, exactly fitting, one pixel off, equal sides, a sliver.
 SIZES = [(61, 170), (200, 37), (5, 7), (700, 900), (2 * SIDE, SIDE), (2 * SIDE + 1, SIDE), (SIDE, SIDE), (90, 3)]
@@ -43,6 +43,11 @@ def noise(width, height, seed=0):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
+def tiny(model_type, size):
+    """The tiny image is a bit larger for Mistral 3, which fails on an image of one token."""
+    return (5, 27) if (model_type, size) == ("mistral3", (5, 7)) else size
+
+
 def opened(model_type, folder, view="processor", **settings):
     save_config(model_type, folder, processor={**WIDER.get(model_type, {}), **settings})
     return load_preprocessor(folder, view=view)
@@ -62,7 +67,7 @@ def by_transformers(model_type, folder, image):
 @pytest.mark.parametrize("model_type", CUT)
 def test_pixels_equal_the_image_processors(tmp_path, model_type, size):
     preprocessor = opened(model_type, tmp_path)
-    image = noise(*size)
+    image = noise(*tiny(model_type, size))
     found = preprocessor.normalise(preprocessor.prepare([image]))
     wanted = by_transformers(model_type, tmp_path, image)
     assert tuple(found) == FAMILIES[model_type].inputs
@@ -77,7 +82,7 @@ def test_boxes_are_where_the_pixels_come_from(tmp_path, model_type, size):
     """An image whose colours say where they are: red grows to the right, green downwards, blue is everywhere, so that
     padding is black. Each patch's mean colour tells where its centre lies."""
     preprocessor = opened(model_type, tmp_path)
-    width, height = size
+    width, height = tiny(model_type, size)
     colours = np.zeros((height, width, 3))
     colours[..., 0] = (np.arange(width) + 0.5) / width * 255
     colours[..., 1] = ((np.arange(height) + 0.5) / height * 255)[:, None]
@@ -165,6 +170,7 @@ def test_limits_that_a_processor_does_not_know_are_errors(tmp_path, model_type, 
     [
         ("qwen2_5_vl", (401, 2), r"401 x 2 pixels: shapes up to 200:1"),
         ("mistral3", (1000, 1), r"1000 x 1 pixels: scaled to 192 along the longer side, nothing is left"),
+        ("mistral3", (5, 7), r"5 x 7 pixels makes one token"),
         ("idefics2", (9, 1), r"9 x 1 pixels can't be cut into quarters"),
     ],
 )
@@ -190,4 +196,4 @@ def test_image_size_goes_with_a_square_view_alone(tmp_path):
 
 
 def test_every_way_of_cutting_says_its_limits():
-    assert {family.own_view for family in FAMILIES.values() if family.own_view} == set(LIMITS)
+    assert {family.own_view for family in FAMILIES.values() if family.own_view} == set(WAYS)

@@ -15,7 +15,7 @@ from lossmap.vlm.checkpoint_check import language_problems
 from lossmap.vlm.checkpoints import resolve_checkpoint, weight_files
 from lossmap.vlm.families import Family, read_family
 from lossmap.vlm.loading import check_loaded, placed, precision_of, quiet, reduced
-from lossmap.vlm.preprocessing import load_preprocessor
+from lossmap.vlm.preprocessing import Preprocessor, load_preprocessor
 from lossmap.vlm.processors import load_processor
 
 # What transformers concatenates is a list with a tensor for each image; these families want one tensor.
@@ -204,7 +204,7 @@ def load_language_side(
         )
     check_loaded(checkpoint, "language", info)
     processor = _processor(folder)
-    size = load_preprocessor(folder, image_size=image_size).input_size
+    size = cast(Preprocessor, load_preprocessor(folder, image_size=image_size)).input_size
     return LanguageSide(model_type, family, placed(model, device), processor, size, revision or _digest(folder))
 
 

@@ -227,8 +227,9 @@ def read_preprocessor(
         return tiled
     found = input_size(where, family, config, settings, image_size)
     pad = (int(red * 255), int(green * 255), int(blue * 255)) if found.pad else None
-    where_to = {"view": family.view, "size": found.size, "crop": found.crop, "patch": patch, "merge": merge, "pad": pad}
-    preprocessor = Preprocessor(**where_to, **shared)
+    preprocessor = Preprocessor(
+        view=family.view, size=found.size, crop=found.crop, patch=patch, merge=merge, pad=pad, **shared
+    )
     check_pixels(where, processor, family, preprocessor)
     return preprocessor
 

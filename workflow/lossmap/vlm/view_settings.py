@@ -89,24 +89,24 @@ def pan_and_scan(fit: _Fit) -> Tiling | None:
     )
 
 
-# Of each way of cutting, the limits that a study may set.
-LIMITS: dict[Callable, tuple[str, ...]] = {
-    native: ("min_pixels", "max_pixels"),
-    longest: ("longest_edge",),
-    bounded: ("shortest_edge", "longest_edge", "tiles"),
-    any_resolution: ("tiles",),
-    tiles: ("tiles",),
-    split: ("tiles",),
-    pan_and_scan: ("tiles",),
+# How processors cut images: what makes the tiling of their settings, and the limits that a study may set.
+WAYS: dict[str, tuple[Callable[[_Fit], Tiling | None], tuple[str, ...]]] = {
+    "native": (native, ("min_pixels", "max_pixels")),
+    "longest": (longest, ("longest_edge",)),
+    "bounded": (bounded, ("shortest_edge", "longest_edge", "tiles")),
+    "any_resolution": (any_resolution, ("tiles",)),
+    "tiles": (tiles, ("tiles",)),
+    "split": (split, ("tiles",)),
+    "pan_and_scan": (pan_and_scan, ("tiles",)),
 }
 
 
 def tiling_of(
-    where: str, way: Callable | None, settings: dict, config: Any, view: View, pieces: dict[str, Any]
+    where: str, way: str | None, settings: dict, config: Any, view: View, pieces: dict[str, Any]
 ) -> Tiling | None:
     """The tiling that a view asks for; None where every image is seen in one view of one shape.
 
-    Parameters: where, what messages call the checkpoint; way, of the family, one of `LIMITS`, None where its processor
+    Parameters: where, what messages call the checkpoint; way, of the family, one of `WAYS`, None where its processor
         always makes one view of one shape; settings, the image processor's; config, the model's; view, see above;
         pieces, patch, merge and latents of `Tiling`.
     Raises: LossmapError if the view asks for what the family's processor doesn't know, or settings are missing.
@@ -114,7 +114,7 @@ def tiling_of(
     if view == SQUARE:
         return None
     limits: Limits = {} if view == PROCESSOR or isinstance(view, str) else view
-    known = LIMITS[way] if way else ()
+    known = WAYS[way][1] if way else ()
     if unknown := [name for name in limits if name not in known]:
         choices = f"it knows {', '.join(known)}" if known else "it makes one view of one size, so that there are none"
         raise LossmapError(
@@ -126,7 +126,7 @@ def tiling_of(
     if small := [name for name, value in limits.items() if value < 1]:
         raise LossmapError(f"{where}: view: {small[0]} is {limits[small[0]]}; wanted 1 or more.")
     try:
-        return way(_Fit(settings, config, limits, pieces))
+        return WAYS[way][0](_Fit(settings, config, limits, pieces))
     except KeyError as missing:
         raise LossmapError(
             f"{where}: its image processor's settings lack {missing}, by which it cuts images (size is"

@@ -130,6 +130,11 @@ class Longest(Tiling):
                 " left of the other. Crop it, or take it out of the dataset."
             )
         size = (-(-high // self.unit) * self.unit, -(-wide // self.unit) * self.unit)
+        if size == (self.unit, self.unit):
+            raise LossmapError(
+                f"An image of {width} x {height} pixels makes one token, with which transformers' model fails. Take it"
+                " out of the dataset."
+            )
         return [_stretched(width, height, size)]
 
 

@@ -12,6 +12,7 @@ from transformers import AutoImageProcessor
 from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES
 from lossmap.vlm.preprocessing import load_preprocessor
+from lossmap.vlm.view_limits import LIMITS
 from lossmap.vlm.view_settings import WAYS
 
 # Tall, wide, tiny, larger than the largest tiling, exactly fitting, one pixel off, equal sides, a sliver.
@@ -196,4 +197,4 @@ def test_image_size_goes_with_a_square_view_alone(tmp_path):
 
 
 def test_every_way_of_cutting_says_its_limits():
-    assert {family.own_view for family in FAMILIES.values() if family.own_view} == set(WAYS)
+    assert {family.own_view for family in FAMILIES.values() if family.own_view} == set(LIMITS) == set(WAYS)

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from lossmap.study.definition import Dataset, Precision
 from lossmap.study.derived import (
@@ -13,7 +13,9 @@ from lossmap.study.derived import (
     examples_of,
     images_at_once,
     most_neighbours,
+    view_of,
 )
+from lossmap.vlm.view_limits import SQUARE
 
 
 class Spec(BaseModel):
@@ -74,11 +76,24 @@ class OfModel(Spec):
     checkpoint: str
     revision: str | None
     image_size: int | None
+    # Left out where it is square, as keys of embeddings were before there were others.
+    view: Literal["processor", "square"] | dict[str, int] = Field("square", exclude_if=lambda view: view == SQUARE)
 
     @classmethod
     def of(cls, study, **values):
         model = study["models"][values["model"]]
-        return super().of(study, **{key: model.get(key) for key in OfModel.model_fields}, **values)
+        how = {key: model.get(key) for key in OfModel.model_fields} | {"view": view_of(model)}
+        return super().of(study, **how, **values)
+
+    @property
+    def opening(self) -> dict:
+        """What opens the checkpoint: arguments of `load_vision_side`."""
+        return {
+            "checkpoint": self.checkpoint,
+            "revision": self.revision,
+            "image_size": self.image_size,
+            "view": self.view,
+        }
 
 
 class DrawMiniature(Spec):

@@ -144,7 +144,7 @@ class Family:
     pre_dim: from the config, the features of a patch.
     newline: tokens that follow the grid in post (the learned `image_newline`).
     latents: from the config, the tokens of post where it has no grid.
-    own_view: how its own image processor cuts images (of `view_settings.WAYS`); None where it always makes one view
+    own_view: how its own image processor cuts images (of `view_limits.LIMITS`); None where it always makes one view
         of one size.
     """
 

@@ -22,7 +22,7 @@ from lossmap.vlm.families import Family, is_connector_key, is_vision_key, read_f
 from lossmap.vlm.preprocessing import Preprocessor, load_preprocessor
 from lossmap.vlm.tap import ONE_VIEW, Tap
 from lossmap.vlm.tiled import TiledPreprocessor
-from lossmap.vlm.view_settings import SQUARE, View
+from lossmap.vlm.view_limits import SQUARE, View
 from lossmap.vlm.views import AnyRes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

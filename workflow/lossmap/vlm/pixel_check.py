@@ -62,30 +62,7 @@ def check_views(where: str, processor: Any, family: Family, preprocessor: "Tiled
 
 def own_views(processor: Any, family: Family, preprocessor: "TiledPreprocessor", images: list[Image.Image]) -> dict:
     """What a processor makes of images by its own settings, but for those limits that the tiling has of a study."""
-    from lossmap.vlm.views import AnyRes, Bounded, Longest, Native, PanAndScan, Split, Tiles
-
-    match preprocessor.tiling:
-        case Native(least=least, most=most):
-            asked: dict[str, Any] = {"size": {"shortest_edge": least, "longest_edge": most}}
-        case Longest(longest=longest, unit=unit):
-            asked = {"size": {"longest_edge": longest}, "patch_size": {"height": unit, "width": unit}}
-        case Bounded(shortest=shortest, longest=longest, quarters=quarters):
-            asked = {"size": {"shortest_edge": shortest, "longest_edge": longest}, "do_image_splitting": quarters}
-        case AnyRes(resolutions=resolutions):
-            asked = {"image_grid_pinpoints": [list(size) for size in resolutions]}
-        case Tiles(fewest=fewest, most=most):
-            asked = {"crop_to_patches": True, "min_patches": fewest, "max_patches": most}
-        case Split(longest=longest):
-            asked = {"do_image_splitting": True, "size": {"longest_edge": longest}}
-        case PanAndScan(smallest=smallest, most=most, long=long):
-            asked = {
-                "do_pan_and_scan": True,
-                "pan_and_scan_min_crop_size": smallest,
-                "pan_and_scan_max_num_crops": most,
-                "pan_and_scan_min_ratio_to_activate": long,
-            }
-        case other:
-            raise TypeError(f"a tiling of an unknown kind: {other!r}")
+    asked = preprocessor.tiling.asked()
     nested = [[image] for image in images] if "pixel_attention_mask" in family.inputs else images
     return dict(processor(nested, return_tensors="pt", **asked))
 

@@ -22,7 +22,8 @@ from lossmap.vlm.pixel_check import check_pixels, check_views
 from lossmap.vlm.pixels import patchified, standardised
 from lossmap.vlm.resampling import resized_window
 from lossmap.vlm.tiled import TiledPreprocessor
-from lossmap.vlm.view_settings import SQUARE, View, tiling_of
+from lossmap.vlm.view_limits import SQUARE, View
+from lossmap.vlm.view_settings import tiling_of
 
 if TYPE_CHECKING:
     import torch
@@ -170,7 +171,7 @@ def load_preprocessor(
 
     Parameters: checkpoint and revision, see `resolve_checkpoint`; image_size, side of the model's square input in
         pixels: needed by families that take any size, unless the checkpoint fixes one; the others take only their own;
-        view, see `view_settings`.
+        view, see `view_limits`.
     Returns: a TiledPreprocessor where the view has the processor cut images, or keep their shapes.
     Raises: LossmapError if the model's input has no size that it takes (`input_size`); if it knows no such view
         (`tiling_of`); if the image processor makes other pixels (`check_pixels`); as resolve_checkpoint.

@@ -15,7 +15,7 @@ from lossmap.vlm.checkpoints import resolve_checkpoint
 from lossmap.vlm.families import Family, is_connector_key, read_family
 from lossmap.vlm.loading import connector_digest, load_base_model, placed, precision_of, reduced
 from lossmap.vlm.preprocessing import Preprocessor, load_preprocessor
-from lossmap.vlm.view_settings import SQUARE, View
+from lossmap.vlm.view_limits import SQUARE, View
 
 # Idefics2's connector holds some 100 MB for each image on its way, in float32.
 BATCH = 16

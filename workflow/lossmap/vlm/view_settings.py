@@ -1,19 +1,13 @@
-"""What a study may ask of a model's views, and the tiling that this makes of its image processor's settings.
-
-`view` of a model is "processor": what the model's own processor does; "square": one square view of every image, as the
-paper has it; or some of the processor's own limits, as {"max_pixels": 1003520} or {"tiles": 4}, the rest as it is.
-"""
+"""The tiling that a view makes of an image processor's settings: one way of cutting for each kind of processor."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from lossmap.errors import LossmapError
+from lossmap.vlm.view_limits import SQUARE, Limits, View, view_problem
 from lossmap.vlm.views import AnyRes, Bounded, Longest, Native, PanAndScan, Split, Tiles, Tiling
 
-Limits = Mapping[str, int]
-View = str | Limits
-PROCESSOR, SQUARE = "processor", "square"
 LARGEST_TILE = 364  # of Idefics3 and SmolVLM, where their settings are silent
 
 
@@ -41,9 +35,11 @@ def longest(fit: _Fit) -> Tiling:
     return Longest(**fit.pieces, unit=fit.unit, longest=fit.limit("longest_edge", "longest_edge"))
 
 
-def bounded(fit: _Fit) -> Tiling:
+def bounded(fit: _Fit) -> Tiling | None:
     edges = {name: fit.limit(f"{name}_edge", f"{name}_edge") for name in ("shortest", "longest")}
     quarters = fit.limits["tiles"] >= 4 if "tiles" in fit.limits else bool(fit.settings.get("do_image_splitting"))
+    if edges["shortest"] >= edges["longest"] and not quarters:
+        return None  # a square, whatever the image
     return Bounded(**fit.pieces, **edges, quarters=quarters)
 
 
@@ -89,15 +85,14 @@ def pan_and_scan(fit: _Fit) -> Tiling | None:
     )
 
 
-# How processors cut images: what makes the tiling of their settings, and the limits that a study may set.
-WAYS: dict[str, tuple[Callable[[_Fit], Tiling | None], tuple[str, ...]]] = {
-    "native": (native, ("min_pixels", "max_pixels")),
-    "longest": (longest, ("longest_edge",)),
-    "bounded": (bounded, ("shortest_edge", "longest_edge", "tiles")),
-    "any_resolution": (any_resolution, ("tiles",)),
-    "tiles": (tiles, ("tiles",)),
-    "split": (split, ("tiles",)),
-    "pan_and_scan": (pan_and_scan, ("tiles",)),
+WAYS: dict[str, Callable[[_Fit], Tiling | None]] = {
+    "native": native,
+    "longest": longest,
+    "bounded": bounded,
+    "any_resolution": any_resolution,
+    "tiles": tiles,
+    "split": split,
+    "pan_and_scan": pan_and_scan,
 }
 
 
@@ -107,26 +102,17 @@ def tiling_of(
     """The tiling that a view asks for; None where every image is seen in one view of one shape.
 
     Parameters: where, what messages call the checkpoint; way, of the family, one of `WAYS`, None where its processor
-        always makes one view of one shape; settings, the image processor's; config, the model's; view, see above;
-        pieces, patch, merge and latents of `Tiling`.
+        always makes one view of one shape; settings, the image processor's; config, the model's; view, see
+        `view_limits`; pieces, patch, merge and latents of `Tiling`.
     Raises: LossmapError if the view asks for what the family's processor doesn't know, or settings are missing.
     """
-    if view == SQUARE:
+    if problem := view_problem(where, way, view):
+        raise LossmapError(problem)
+    if view == SQUARE or way is None:
         return None
-    limits: Limits = {} if view == PROCESSOR or isinstance(view, str) else view
-    known = WAYS[way][1] if way else ()
-    if unknown := [name for name in limits if name not in known]:
-        choices = f"it knows {', '.join(known)}" if known else "it makes one view of one size, so that there are none"
-        raise LossmapError(
-            f"{where}: view asks for {unknown[0]}, which its image processor has no limit of; {choices}. Mend the"
-            " model's view, or write processor or square."
-        )
-    if way is None:
-        return None
-    if small := [name for name, value in limits.items() if value < 1]:
-        raise LossmapError(f"{where}: view: {small[0]} is {limits[small[0]]}; wanted 1 or more.")
+    limits: Limits = {} if isinstance(view, str) else view
     try:
-        return WAYS[way][0](_Fit(settings, config, limits, pieces))
+        return WAYS[way](_Fit(settings, config, limits, pieces))
     except KeyError as missing:
         raise LossmapError(
             f"{where}: its image processor's settings lack {missing}, by which it cuts images (size is"

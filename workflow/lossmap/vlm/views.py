@@ -8,7 +8,7 @@ this needs torch or transformers, so that a plan can count tokens.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lossmap.errors import LossmapError
 from lossmap.store.layouts import Box, Layout, Shape, Span, ViewShape
@@ -73,6 +73,10 @@ class Tiling(ABC):
         Raises: LossmapError if images of such a shape can't be seen.
         """
 
+    @abstractmethod
+    def asked(self) -> dict[str, Any]:
+        """What an image processor of the family is to be asked for, so that it makes these views."""
+
     def spans(self, width: int, height: int, views: list[ViewShape]) -> list[Span]:
         """The tokens of these views, in post's order."""
         if self.latents is not None:
@@ -95,6 +99,9 @@ class Native(Tiling):
     unit: int
     least: int
     most: int
+
+    def asked(self) -> dict[str, Any]:
+        return {"size": {"shortest_edge": self.least, "longest_edge": self.most}}
 
     def cuts(self, width: int, height: int) -> list[Cut]:
         if max(width, height) > ASPECT_OF_QWEN * min(width, height):
@@ -120,6 +127,9 @@ class Longest(Tiling):
 
     unit: int
     longest: int
+
+    def asked(self) -> dict[str, Any]:
+        return {"size": {"longest_edge": self.longest}, "patch_size": {"height": self.unit, "width": self.unit}}
 
     def cuts(self, width: int, height: int) -> list[Cut]:
         ratio = max(width, height) / self.longest
@@ -151,6 +161,9 @@ class AnyRes(Tiling):
     side: int
     resolutions: tuple[Size, ...]
     most: int | None
+
+    def asked(self) -> dict[str, Any]:
+        return {"image_grid_pinpoints": [list(size) for size in self.resolutions]}
 
     def cuts(self, width: int, height: int) -> list[Cut]:
         canvas = self._resolution(width, height)
@@ -212,6 +225,9 @@ class Tiles(Tiling):
     fewest: int
     most: int
 
+    def asked(self) -> dict[str, Any]:
+        return {"crop_to_patches": True, "min_patches": self.fewest, "max_patches": self.most}
+
     def cuts(self, width: int, height: int) -> list[Cut]:
         high, wide = self.size
         cols, rows = self._grid(width, height) if self.most > 1 else (1, 1)
@@ -243,6 +259,9 @@ class Split(Tiling):
     longest: int
     side: int
 
+    def asked(self) -> dict[str, Any]:
+        return {"do_image_splitting": True, "size": {"longest_edge": self.longest}}
+
     def cuts(self, width: int, height: int) -> list[Cut]:
         first = _along(width, height, self.longest, even=True)
         if max(first) > LARGEST_OF_IDEFICS3:
@@ -270,6 +289,10 @@ class Bounded(Tiling):
     shortest: int
     longest: int
     quarters: bool
+
+    def asked(self) -> dict[str, Any]:
+        size = {"shortest_edge": self.shortest, "longest_edge": self.longest}
+        return {"size": size, "do_image_splitting": self.quarters}
 
     def cuts(self, width: int, height: int) -> list[Cut]:
         x, y = width // 2, height // 2
@@ -305,6 +328,14 @@ class PanAndScan(Tiling):
     smallest: int
     most: int
     long: float
+
+    def asked(self) -> dict[str, Any]:
+        return {
+            "do_pan_and_scan": True,
+            "pan_and_scan_min_crop_size": self.smallest,
+            "pan_and_scan_max_num_crops": self.most,
+            "pan_and_scan_min_ratio_to_activate": self.long,
+        }
 
     def cuts(self, width: int, height: int) -> list[Cut]:
         return [

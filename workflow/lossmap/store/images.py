@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from lossmap.store.format import CHUNK_BYTES
+from lossmap.store.format import CHUNK_BYTES, DIMENSIONS
 from lossmap.store.layouts import KINDS, Layout, Shape, Span, ViewShape, one_view
 
 # Of a ragged Dataset, beside pre, post, their means and size.
@@ -27,6 +27,7 @@ LAYOUT_DIMENSIONS = {
     "span_shape": ("span", "span_field"),
 }
 RAGGED = {"pre": ("patch", "feature"), "post": ("token", "feature_out")} | LAYOUT_DIMENSIONS
+RAGGED_DIMENSIONS = RAGGED | {name: DIMENSIONS[name] for name in ("pre_mean", "post_mean", "size")}  # all of a part
 GAP = 16  # images that are read in passing, at most, to reach the next one
 
 

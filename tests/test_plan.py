@@ -14,9 +14,13 @@ from small_study import ROOT, clone, small_study, snakemake
 from lossmap.__main__ import main
 from lossmap.data.counts import Count, count_dataset
 from lossmap.errors import LossmapError
+from lossmap.study.cost.extraction import plan_extraction
 from lossmap.study.cost.models import LanguageCost, VisionCost
+from lossmap.study.cost.neighbours import plan_neighbours
 from lossmap.study.cost.networks import connector_cost, network_cost
-from lossmap.study.cost.plan import Rates, plan_extraction, plan_neighbours, plan_reconstruction, plan_speech
+from lossmap.study.cost.rates import Rates
+from lossmap.study.cost.reconstruction import plan_reconstruction
+from lossmap.study.cost.speech import plan_speech
 from lossmap.study.cost.text import in_bytes
 from lossmap.study.derived import networks_of
 from lossmap.study.settings import check_study

@@ -179,7 +179,7 @@ class TrainReconstructor(Spec):
 
 
 class MeasurePatchLoss(WithBootstrap):
-    rungs: list[str]
+    decoders: list[str]
     share: int
     batch_size: int
 
@@ -187,7 +187,7 @@ class MeasurePatchLoss(WithBootstrap):
     def of(cls, study, model, **values):
         share = max(study["reconstruction"]["shares"])
         decoders, size = decoders_of(study["reconstruction"], model), images_at_once(study["reconstruction"])
-        return super().of(study, model=model, rungs=decoders, share=share, batch_size=size, **values)
+        return super().of(study, model=model, decoders=decoders, share=share, batch_size=size, **values)
 
 
 class MeasureLadder(OfImages):

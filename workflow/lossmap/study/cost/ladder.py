@@ -18,8 +18,8 @@ class Ladder:
         """The networks of one connector."""
         return [one for (at, _), one in self.networks.items() if at == connector]
 
-    def rung_flops(self, connector: str) -> int:
-        """Operations of all rungs of one connector and share, for one image."""
+    def decoder_flops(self, connector: str) -> int:
+        """Operations of all decoders of one connector and share, for one image."""
         return self.connectors[connector].ridge_flops + sum(one.forward_flops for one in self.of(connector))
 
 

@@ -4,7 +4,7 @@ from math import prod
 
 from lossmap.data.counts import Count
 from lossmap.reconstruct.sizes import batch_size, round_steps, share_sizes, step_limit
-from lossmap.reconstruct.specs import LINEAR as LINEAR_RUNGS
+from lossmap.reconstruct.specs import LINEAR as LINEAR_DECODERS
 from lossmap.study.cost.extraction import stored_bytes
 from lossmap.study.cost.ladder import ladder_cost
 from lossmap.study.cost.models import VisionCost
@@ -16,7 +16,7 @@ from lossmap.study.definition import OWN
 def plan_reconstruction(
     config: dict, counts: dict[str, Count], name: str, model: VisionCost, rates: Rates
 ) -> list[Work]:
-    """Closed-form rungs, networks, losses; nothing where the number of images of one of the datasets is unknown."""
+    """Closed-form decoders, networks, losses; nothing where the number of images of one of the datasets is unknown."""
     how = config["reconstruction"]
     images = counts[how["train"]].images
     if images is None or any(counts[dataset].images is None for dataset in {how["ladder"], *how["evaluate"]}):
@@ -25,13 +25,13 @@ def plan_reconstruction(
     ladder, (pre, post) = ladder_cost(how, name, model, batch), stored_bytes(config, model)
     read = {at: pre + post * connector.reads_post for at, connector in ladder.connectors.items()}
     return [
-        _linear_rungs(config, counts, name, ladder, read, rates),
+        _linear_decoders(config, counts, name, ladder, read, rates),
         *_networks(config, counts, name, ladder, read, model, rates),
         _losses(config, counts, name, ladder, read, model, rates),
     ]
 
 
-def _linear_rungs(config, counts, name, ladder, read, rates):
+def _linear_decoders(config, counts, name, ladder, read, rates):
     how = config["reconstruction"]
     images, connectors = counts[how["train"]].images, ladder.connectors
     flops = images * sum(one.statistics_flops + one.linear_flops for one in connectors.values())
@@ -98,12 +98,12 @@ def _losses(config, counts, name, ladder, read, model, rates):
     shares, images = len(how["shares"]), counts[how["ladder"]].images
     flops, reads, outputs = 0, images * sum(read.values()), {}
     for at, connector in ladder.connectors.items():
-        flops += images * (connector.flops + shares * ladder.rung_flops(at))
-    # For each patch, three losses of every rung, and its norm.
-    numbers = 3 * (len(LINEAR_RUNGS) + len(ladder.of(OWN))) + 1
+        flops += images * (connector.flops + shares * ladder.decoder_flops(at))
+    # For each patch, three losses of every decoder, and its norm.
+    numbers = 3 * (len(LINEAR_DECODERS) + len(ladder.of(OWN))) + 1
     for dataset in how["evaluate"]:
         images = counts[dataset].images
-        flops, reads = flops + images * ladder.rung_flops(OWN), reads + images * read[OWN]
+        flops, reads = flops + images * ladder.decoder_flops(OWN), reads + images * read[OWN]
         path = f"results/{config['study']}/patch_loss/{dataset}/{name}.zarr"
         outputs[path] = BYTES["float32"] * images * model.pre_shape[0] * numbers
     return Work(
@@ -112,7 +112,7 @@ def _losses(config, counts, name, ladder, read, model, rates):
         jobs={"measure_ladder": 1, "measure_patch_loss": len(how["evaluate"])},
         flops=flops,
         seconds=rates.seconds(flops, "float32"),
-        memory=max(  # the rungs of a connector, all shares together
+        memory=max(  # the decoders of a connector, all shares together
             shares * (connector.linear_disk + sum(one.disk for one in ladder.of(at)))
             for at, connector in ladder.connectors.items()
         ),

@@ -6,7 +6,7 @@ BYTES = {"float16": 2, "float32": 4}
 # In the order in which they are shown.
 KINDS = (
     EXTRACTION := "extraction",
-    LINEAR := "linear rungs",
+    LINEAR := "linear decoders",
     NETWORKS := "networks",
     LOSSES := "patch losses, ladder",
     SPEECH := "captions, answers, choices",

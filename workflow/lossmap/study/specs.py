@@ -54,11 +54,15 @@ class OfImages(Spec):
     model: str
 
 
-class WithIntervals(OfImages):
+class WithConfidence(Spec):
     """The confidence of intervals."""
 
     SECTIONS: ClassVar[tuple[str, ...]] = ("statistics",)
     confidence: float
+
+
+class WithIntervals(WithConfidence, OfImages):
+    """Of one model's measurements on one dataset, with intervals."""
 
 
 class WithBootstrap(WithIntervals):

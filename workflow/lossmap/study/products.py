@@ -17,7 +17,7 @@ VERSIONS = {
     "linear": {1: "first"},
     "networks": {1: "first"},
     "patch_losses": {1: "first"},
-    "ladder": {1: "first"},
+    "ladder": {1: "first", 2: "the column rung is called decoder"},
     "captions": {1: "first"},
     "answers": {1: "first"},
     "choices": {1: "first"},

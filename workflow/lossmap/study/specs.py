@@ -56,11 +56,15 @@ class OfImages(Spec):
     model: str
 
 
-class WithIntervals(OfImages):
+class WithConfidence(Spec):
     """The confidence of intervals."""
 
     SECTIONS: ClassVar[tuple[str, ...]] = ("statistics",)
     confidence: float
+
+
+class WithIntervals(WithConfidence, OfImages):
+    """Of one model's measurements on one dataset, with intervals."""
 
 
 class WithBootstrap(WithIntervals):
@@ -194,7 +198,7 @@ class TrainReconstructor(Spec):
 
 
 class MeasurePatchLoss(WithBootstrap):
-    rungs: list[str]
+    decoders: list[str]
     share: int
     batch_size: int
 
@@ -202,7 +206,7 @@ class MeasurePatchLoss(WithBootstrap):
     def of(cls, study, model, **values):
         share = max(study["reconstruction"]["shares"])
         decoders, size = decoders_of(study["reconstruction"], model), images_at_once(study["reconstruction"])
-        return super().of(study, model=model, rungs=decoders, share=share, batch_size=size, **values)
+        return super().of(study, model=model, decoders=decoders, share=share, batch_size=size, **values)
 
 
 class MeasureLadder(OfImages):

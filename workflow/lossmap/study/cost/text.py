@@ -4,8 +4,11 @@ from itertools import groupby
 from textwrap import wrap
 
 from lossmap.data.counts import Count
+from lossmap.study.cost.extraction import stored_datasets
 from lossmap.study.cost.models import LanguageCost, VisionCost
-from lossmap.study.cost.plan import EXTRACTION, FLOAT32_SLOWER, PROMPT_TOKENS, Rates, Work, stored_datasets
+from lossmap.study.cost.rates import FLOAT32_SLOWER, Rates
+from lossmap.study.cost.speech import PROMPT_TOKENS
+from lossmap.study.cost.work import EXTRACTION, Work
 
 WIDTH = 110
 SOURCES = {  # of a number of images that may yet change: its mark, and what the mark means

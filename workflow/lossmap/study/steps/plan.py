@@ -7,8 +7,11 @@ from pathlib import Path
 
 from lossmap.data.counts import ANNOTATIONS, Count, count_dataset
 from lossmap.errors import LossmapError
+from lossmap.study.cost.extraction import stored_datasets
 from lossmap.study.cost.models import language_cost, vision_cost
-from lossmap.study.cost.plan import PROMPT_TOKENS, Rates, plan_study, speaks, stored_datasets
+from lossmap.study.cost.plan import plan_study
+from lossmap.study.cost.rates import Rates
+from lossmap.study.cost.speech import PROMPT_TOKENS, speaks
 from lossmap.study.cost.text import (
     describe_disk,
     describe_embeddings,

@@ -64,12 +64,12 @@ class VisionSide:
 
         # One plain image through the network: widths as they are, and a layout that isn't understood shows here.
         if isinstance(preprocessor, TiledPreprocessor):
-            pre, post = self._try(Image.new("RGB", (96, 64), (150, 90, 30)))
+            pre, post = self.embed_image(Image.new("RGB", (96, 64), (150, 90, 30)))
         else:
             rows, cols = self.pre_grid = preprocessor.grid
             merge = family.merge(config) if family.merge else None
             self.post_grid = (rows // merge, cols // merge) if merge else None
-            pre, post = self._try(Image.new("RGB", (cols, rows), (150, 90, 30)))
+            pre, post = self.embed_image(Image.new("RGB", (cols, rows), (150, 90, 30)))
             self.post_tokens = post.shape[1]
             if merge and self.post_tokens != (rows // merge) * (cols // merge) + family.newline:
                 raise LossmapError(
@@ -79,7 +79,8 @@ class VisionSide:
         self.pre_dim: int = pre.shape[2]
         self.post_dim: int = post.shape[2]
 
-    def _try(self, image: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:
+    def embed_image(self, image: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:
+        """`embed` of one image, RGB and upright: pre (1, patches, pre_dim), post (1, tokens, post_dim)."""
         made = self.preprocessor
         shape = made.layout(*image.size).shape if isinstance(made, TiledPreprocessor) else None
         return self.embed(made.normalise(made.prepare([image]), self.device, self.dtype), shape)

@@ -52,10 +52,26 @@ class Batches(Dataset[Batch]):
         try:
             images = [self._load(row) for row in rows]
             sizes = [image.size for image in images]
+            self._check(rows, sizes)
             groups = [group for alike in self.preprocessor.alike(sizes) for group in self._passes(alike, sizes)]
             return [(group, self.preprocessor.prepare([images[i] for i in group])) for group in groups], sizes
         except LossmapError as error:
             return error
+
+    def _check(self, rows: range, sizes: list[tuple[int, int]]) -> None:
+        """Raise LossmapError naming the first image of a shape that the model's views don't take."""
+        if isinstance(self.preprocessor, TiledPreprocessor):
+            for row, size in zip(rows, sizes, strict=True):
+                try:
+                    self.preprocessor.layout(*size)
+                except LossmapError as error:
+                    raise LossmapError(f"{self._name(row)}: {error}") from None
+
+    def _name(self, row: int) -> str:
+        given = self.images[row]
+        if isinstance(given, str | os.PathLike):
+            return os.fspath(given)
+        return self.names[row] if self.names is not None else f"image {row}"
 
     def _passes(self, alike: list[int], sizes: list[tuple[int, int]]) -> list[list[int]]:
         """Images that are alike, as many at once as have the patches of a batch of usual ones."""
@@ -68,7 +84,7 @@ class Batches(Dataset[Batch]):
     def _load(self, row: int) -> Image.Image:
         if self.sha256 is not None:
             return load_image(cast("str | Path", self.images[row]), self.sha256[row])
-        return as_image(self.images[row], self.names[row] if self.names is not None else f"image {row}")
+        return as_image(self.images[row], self._name(row))
 
 
 def embed(
@@ -108,8 +124,14 @@ def embed(
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise LossmapError(f"image_ids: {twice} occurs twice. Give each image a name of its own.")
     batches = Batches(model.preprocessor, images, batch_size, names=[f"image {name}" for name in names])
-    made = {"checkpoint": model.checkpoint, "batch_size": batch_size, "dtype": dtype, "store_post": True}
+    made: dict[str, Any] = {
+        "checkpoint": model.checkpoint,
+        "batch_size": batch_size,
+        "dtype": dtype,
+        "store_post": True,
+    }
     made |= {"image_size": _side(model)}
+    made |= {"view": model.view} if isinstance(model.preprocessor, TiledPreprocessor) else {}
     made |= {"compute_dtype": str(model.dtype).removeprefix("torch.")}
     about = describe(model, made)
     embedded = embed_images(model, batches, getattr(torch, dtype), threads or torch.get_num_threads())

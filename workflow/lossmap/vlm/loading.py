@@ -34,7 +34,8 @@ class VisionSide:
 
     model_type, family, config: what the checkpoint is; config is the checkpoint's own, unchanged.
     checkpoint, revision: where it comes from, None where that isn't known.
-    preprocessor: makes its pixel inputs.  dtype, device: of the vision tower's weights.
+    view: how it sees images, see `view_limits`.  preprocessor: makes its pixel inputs.
+    dtype, device: of the vision tower's weights.
     pre_dim: width of a patch before the connector; post_dim: of a token after it.
     pre_grid: (rows, cols) of patches; post_grid: of tokens, None where they have no place in the image; post_tokens:
         how many the language model receives (LLaVA-NeXT and -OneVision end with one `image_newline` after the grid).
@@ -50,10 +51,12 @@ class VisionSide:
         preprocessor: Preprocessor | TiledPreprocessor,
         revision: str | None,
         checkpoint: str | Path | None = None,
+        view: View = SQUARE,
     ):
         self.model_type, self.family, self.config, self.model = model_type, family, config, model
         self.preprocessor, self.revision = preprocessor, revision
         self.checkpoint = None if checkpoint is None else str(checkpoint)
+        self.view = view
         first = next(values for name, values in model.named_parameters() if is_vision_key(family, name))
         self.dtype: torch.dtype = first.dtype
         self.device: torch.device = first.device
@@ -184,7 +187,7 @@ def load_vision_side(
     for part in TEXT_PARTS:
         if hasattr(model, part):
             setattr(model, part, None)
-    return VisionSide(model_type, family, config, placed(model, device), preprocessor, revision, checkpoint)
+    return VisionSide(model_type, family, config, placed(model, device), preprocessor, revision, checkpoint, view)
 
 
 def placed(model: PreTrainedModel, device: str) -> PreTrainedModel:

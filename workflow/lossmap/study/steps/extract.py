@@ -18,8 +18,9 @@ from lossmap.vlm.tiled import TiledPreprocessor
 def run(*, images: Path, part: Path, first: int, stop: int, spec: Extract, threads: int = 1) -> None:
     """Embed images `first` to `stop` (exclusive) of a manifest, before and after a model's connector.
 
-    spec: checkpoint, revision, image_size, view, batch_size, dtype (stored), compute_dtype, store_post (false: of post only
-    the means). Runs on the GPU where there is one (CUDA_VISIBLE_DEVICES= hides it). The language model is never loaded.
+    spec: checkpoint, revision, image_size, view, batch_size, dtype (stored), compute_dtype, store_post (false: of post
+    only the means). Runs on the GPU where there is one (CUDA_VISIBLE_DEVICES= hides it). The language model is never
+    loaded.
     """
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -17,11 +17,13 @@ from lossmap.study.derived import (
 )
 from lossmap.vlm.view_limits import SQUARE
 
+View = Literal["processor", "square"] | dict[str, int]
+
 
 class Spec(BaseModel):
     """Settings of one step or exhibit: all that its result depends on beside its inputs.
 
-    Fields are found by their names: `models` and `checkpoints` (model -> checkpoint) are those of the whole study,
+    Fields are found by their names: `models`, `checkpoints` and `views` (of each model) are those of the whole study,
     others stand in its SECTIONS ("overlap", "reconstruction.training").
     """
 
@@ -35,7 +37,8 @@ class Spec(BaseModel):
         Raises: pydantic's ValidationError if a field is found nowhere, or is of another type.
         """
         checkpoints = {name: model["checkpoint"] for name, model in study["models"].items()}
-        found: dict = {"models": list(checkpoints), "checkpoints": checkpoints}
+        views = {name: view_of(model) for name, model in study["models"].items()}
+        found: dict = {"models": list(checkpoints), "checkpoints": checkpoints, "views": views}
         for name in cls.SECTIONS:
             section = study
             for key in name.split("."):
@@ -81,7 +84,7 @@ class OfModel(Spec):
     revision: str | None
     image_size: int | None
     # Left out where it is square, as keys of embeddings were before there were others.
-    view: Literal["processor", "square"] | dict[str, int] = Field("square", exclude_if=lambda view: view == SQUARE)
+    view: View = Field("square", exclude_if=lambda view: view == SQUARE)
 
     @classmethod
     def of(cls, study, **values):
@@ -393,12 +396,13 @@ class CompareModels(Spec):
 
 
 class MakeExhibit(Spec):
-    """How figures look; the rest is each exhibit's own."""
+    """How figures look, and how each model sees images; the rest is each exhibit's own."""
 
     SECTIONS = ("figures",)
     scale: float
     palette: str
     names: dict[str, str]
+    views: dict[str, View]
 
 
 class ShownExhibit(Spec):
@@ -416,6 +420,7 @@ class ShownExhibit(Spec):
 class MakeSummary(Spec):
     study: str
     models: list[str]
+    views: dict[str, View]
     exhibits: list[ShownExhibit]
     browser: bool
 

@@ -9,10 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from lossmap.errors import LossmapError
 from lossmap.store.format import DIMENSIONS
+from lossmap.store.ragged import ragged_from_arrays
 from lossmap.store.writer import check_finite
 
 HERE = "embeddings in memory"  # what messages call them
-Embeddings: TypeAlias = xr.Dataset | tuple[ArrayLike, ArrayLike]  # the pair: pre and post
+Embeddings: TypeAlias = xr.Dataset | tuple[ArrayLike, ArrayLike]  # the pair: pre and post, or lists of arrays
 
 
 def in_memory(embedded: Iterable[dict[str, np.ndarray]], image_ids: list[str], attributes: dict) -> xr.Dataset:
@@ -48,9 +49,15 @@ def from_arrays(
         (n, tokens, d2); item i is the same in both. pre_grid (rows, columns) of the patches, in raster order, and
         post_grid of the tokens, where they have a place; by default one row of patches, and the same of as many tokens.
         image_ids: names, by default numbers.
+        Where images differ in how many patches or tokens they have, pre and post are lists of arrays, one for each
+        image, (patches, d) or, where patches form a grid, (rows, columns, d); post likewise. Grids are then taken from
+        the arrays: tokens in a grid stand for squares of patches, as many tokens as patches for one each; others have
+        no place.
     Returns: a Dataset with pre, post and their means, as of `embed`, without boxes and sizes.
     Raises: LossmapError if shapes don't fit each other or a grid, or a value is not finite (the item is named).
     """
+    if _differ(pre) or _differ(post):
+        return _ragged(pre, post, pre_grid, post_grid, image_ids)
     pre, post = (_three_axes(values, name) for values, name in ((pre, "pre"), (post, "post")))
     ids = [str(name) for name in (range(len(pre)) if image_ids is None else image_ids)]
     if not len(pre) == len(post) == len(ids):
@@ -92,6 +99,43 @@ def as_embeddings(embeddings: Embeddings) -> xr.Dataset:
         f"Embeddings are given as a {type(embeddings).__name__}; wanted a Dataset of embed or open_embeddings, or a"
         " pair of arrays, (pre, post)."
     )
+
+
+def _differ(values: object) -> bool:
+    """Whether these are arrays of several images that don't fit into one."""
+    return isinstance(values, list | tuple) and len({np.shape(one) for one in values if hasattr(one, "shape")}) > 1
+
+
+def _ragged(pre: Any, post: Any, pre_grid: Any, post_grid: Any, image_ids: Iterable[object] | None) -> xr.Dataset:
+    if pre_grid is not None or post_grid is not None:
+        raise LossmapError(
+            "Images differ in how many patches or tokens they have, and one grid is given for all. Give each image's"
+            " as an array (rows, columns, features)."
+        )
+    ids = [str(name) for name in (range(len(pre)) if image_ids is None else image_ids)]
+    if not len(pre) == len(post) == len(ids):
+        raise LossmapError(
+            f"pre has {len(pre)} items, post {len(post)} and image_ids {len(ids)}; wanted as many in each."
+        )
+    sides = []
+    for name, arrays in (("pre", pre), ("post", post)):
+        sides.append([_of_one_image(values, name, image) for image, values in zip(ids, arrays, strict=True)])
+        for image, values in zip(ids, sides[-1], strict=True):
+            check_finite("these embeddings", name, values.reshape(1, -1, values.shape[-1]), None, [image])
+    # Told where a store would tell its shape; tokens are of any number.
+    about: dict[str, Any] = {"pre_grid": None, "post_grid": None, "key": {}}
+    about["post"] = {"shape": [None, sides[1][0].shape[-1]], "dtype": str(sides[1][0].dtype), "stored": True}
+    return ragged_from_arrays(sides[0], sides[1], ids, about)
+
+
+def _of_one_image(values: Any, name: str, image: str) -> NDArray[Any]:
+    values = values.detach().cpu().float().numpy() if hasattr(values, "detach") else np.asarray(values)
+    if values.dtype.kind not in "fiub" or values.ndim not in (2, 3) or not values.size:
+        raise LossmapError(
+            f"{name} of image {image}: is an array of {values.dtype}, shape {values.shape}; wanted real numbers,"
+            " (vectors, features) or (rows, columns, features), none empty."
+        )
+    return values if values.dtype in (np.float16, np.float32) else values.astype(np.float32)
 
 
 def _ids(image_ids: list[str]) -> dict:

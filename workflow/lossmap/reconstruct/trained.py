@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,15 @@ from lossmap.reconstruct.learning import TrainingSettings
 from lossmap.reconstruct.measuring import measure_statistics
 from lossmap.reconstruct.networks import BeyondRidge
 from lossmap.reconstruct.pairs import pairs_of
+from lossmap.reconstruct.places import places
 from lossmap.reconstruct.saving import file_digest, save_reconstructor
 from lossmap.reconstruct.specs import LINEAR, NETWORKS
 from lossmap.reconstruct.statistics import Statistics, embeddings_digest
 from lossmap.store import as_embeddings
+from lossmap.store.images import is_ragged
 from lossmap.store.memory import Embeddings
-from lossmap.store.patch_losses import losses_in_memory
+from lossmap.store.patch_losses import LOSSES, losses_in_memory
+from lossmap.store.ragged import ragged_losses
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,10 +47,37 @@ class Trained:
     history: pd.DataFrame | None = None
     rungs: tuple[Rung, ...] = ()
 
-    @torch.inference_mode()
-    def reconstruct(self, post: ArrayLike) -> NDArray[np.float32]:
+    def reconstruct(self, post: "ArrayLike | xr.Dataset") -> NDArray[np.float32] | list[NDArray[np.float32]]:
         """What it makes of post (n, tokens, d2) or (n, d2), as of the model: pre (n, patches, d), float32, in the unit
-        of the embeddings."""
+        of the embeddings.
+
+        Of images that differ in layout give a Dataset of embeddings, which says where their tokens lie: an array
+        (patches, d) for each image, NaN where no token stands for a patch.
+        """
+        if not hasattr(post, "data_vars"):
+            return self._reconstruct(cast("ArrayLike", post))
+        embeddings = cast("xr.Dataset", post)
+        if is_ragged(embeddings):
+            return self._reconstruct_ragged(embeddings)
+        return self._reconstruct(embeddings["post"].values)
+
+    @torch.inference_mode()
+    def _reconstruct_ragged(self, embeddings: "xr.Dataset") -> list[NDArray[np.float32]]:
+        device, found = self.statistics.pre_mean.device, []
+        pairs = pairs_of(embeddings, self.statistics, device)
+        for first in range(0, len(pairs), AT_ONCE):
+            images = np.arange(first, min(first + AT_ONCE, len(pairs)))
+            predicted = self.reconstructor.module(pairs.read(images)[0])
+            rows = predicted.rows * self.statistics.pre_std + self.statistics.pre_mean
+            for image, some in zip(images.tolist(), rows.split(predicted.counts.tolist()), strict=True):
+                shape = pairs.images.shape(image)
+                values = np.full((shape.patches, some.shape[1]), np.nan, dtype=np.float32)
+                values[places(shape).targets] = some.cpu().numpy()
+                found.append(values)
+        return found
+
+    @torch.inference_mode()
+    def _reconstruct(self, post: ArrayLike) -> NDArray[np.float32]:
         post = torch.as_tensor(np.asarray(post)) if not torch.is_tensor(post) else post
         post = (post[:, None] if post.ndim == 2 else post).to(self.statistics.pre_mean.device)
         found = []
@@ -141,7 +171,9 @@ def patch_losses(
     Returns: a Dataset of squared_error (mean over standardised features; 1 is what predicting the mean scores, on
         average), norm_difference (L2 norm of the patch less that of its reconstruction), cosine_error (in [0, 2]) and
         pre_norm, each (image, row, col), patches where they lie in the model's input; and patch_box (image, row, col,
-        edge), where they lie on the original image in pixels, where that is known. Attributes: fvu, the fraction of
+        edge), where they lie on the original image in pixels, where that is known. Of images that differ in layout,
+        (patch,), the rows of pre of one image after another, NaN where no token stands for a patch, with patch_offset
+        and what else embeddings say of layouts. Attributes: fvu, the fraction of
         variance unexplained, with fvu_low and fvu_high; reconstructor, its name.
     Raises: LossmapError if the embeddings are another model's, or a reconstruction is not finite.
     """
@@ -154,6 +186,8 @@ def patch_losses(
     fvu, low, high = unexplained(errors[0], variance, resamples, confidence, seed)
     about = {"reconstructor": reconstructor.reconstructor.rung, "n": len(variance)}
     about |= {"fvu": float(fvu), "fvu_low": float(low), "fvu_high": float(high)}
+    if pairs.ragged:
+        return ragged_losses(batches, embeddings, LOSSES, about)
     return losses_in_memory(batches, embeddings, about)
 
 

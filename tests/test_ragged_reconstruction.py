@@ -49,7 +49,7 @@ MLP = {"kind": "mlp", "widths": [16], "dropout": 0.0}
 TRANSFORMER = {"kind": "transformer", "width": 16, "layers": 1, "heads": 2, "dropout": 0.0}
 NATIVE, PLACELESS = mixed([WIDE, HIGH], 160), mixed([LATENTS, TILED_LATENTS], 160)
 TILES = mixed([TILED, EACH], 90)
-SETTINGS = TrainingSettings(batch=8, epochs=4)
+SETTINGS = TrainingSettings(batch=8, epochs=4, learning_rate=0.01)  # a trial of rates takes longer than the rest
 
 
 def pairs_for(store, spec=None, seed=0):
@@ -256,7 +256,8 @@ def test_a_network_begins_as_ridge_and_learns(architecture, shapes):
     pairs = pairs_for(latents(shapes) if shapes is PLACELESS else lossy(shapes))
     ridge, told = fitted(pairs)["ridge"]
     split = split_images(len(pairs), 0.2, [100], 0)
-    learned = train_network(pairs, split, 100, architecture, ridge, 0, SETTINGS, Accelerator(cpu=True))
+    how = TrainingSettings(batch=8, epochs=4) if architecture is MLP else SETTINGS
+    learned = train_network(pairs, split, 100, architecture, ridge, 0, how, Accelerator(cpu=True))
     done = learned.training
     if not done.alone:
         assert done.history[0]["held_out_loss"] == pytest.approx(told["held_out_error"], rel=1e-4)
@@ -623,6 +624,28 @@ def test_pairs_of_lists():
     assert Images(merged).shape(0) == one_view((4, 6), (2, 3))
     queries = from_arrays(flat, [np.ones((5, 3))] * 120)
     assert Images(queries).shape(1) == one_view((1, 16), None, tokens=5)
+
+
+def test_a_reconstructor_of_another_view_setting_is_refused():
+    alike, differing = both(40)[0], lossy(NATIVE)
+    square, native = (lossmap.train_reconstructor(store, "ridge", device="cpu") for store in (alike, differing))
+    with pytest.raises(
+        LossmapError, match=r"ridge on 100% .*: reconstructs embeddings whose images are all alike, and"
+    ):
+        lossmap.patch_losses(square, differing)
+    with pytest.raises(LossmapError, match="reconstructs embeddings whose images differ in layout, and these are"):
+        lossmap.patch_losses(native, alike)
+    with pytest.raises(LossmapError, match="whose images differ in layout, and these are embeddings whose images are"):
+        native.reconstruct(np.ones((3, 4, 8)))
+    assert np.array_equal(square.reconstruct(alike), square.reconstruct(alike["post"].values))
+
+
+def test_a_reconstruction_that_is_not_finite_is_named():
+    store = lossy(TILES)
+    trained = lossmap.train_reconstructor(store, "ridge", device="cpu")
+    trained.reconstructor.module.weight.fill_(3e38)
+    with pytest.raises(LossmapError, match="its reconstruction of image image-0 is not finite"):
+        lossmap.patch_losses(trained, store)
 
 
 def test_lists_that_are_no_embeddings_are_named():

@@ -16,6 +16,7 @@ from lossmap.reconstruct.networks import parameters
 from lossmap.reconstruct.pairs import Pairs
 from lossmap.reconstruct.places import places
 from lossmap.reconstruct.ragged import Ragged, stacked
+from lossmap.reconstruct.ragged_networks import OfRagged
 from lossmap.reconstruct.saving import file_digest, load_reconstructor
 from lossmap.reconstruct.statistics import Statistics
 from lossmap.store.patch_losses import LOSSES
@@ -91,8 +92,11 @@ def evaluate(
 
     Yields: which images, and the losses, (images, patches) each, of every reconstructor; of ragged embeddings each is a
     `Ragged` of the targets, (patches,). The batch size changes nothing but the rounding of float32 products.
-    Raises: LossmapError if a reconstruction is not finite (file and image are named).
+    Raises: LossmapError if a reconstruction is not finite (file and image are named), or a reconstructor is of images
+        that are all alike and these differ, or the other way round.
     """
+    for reconstructor in reconstructors:
+        check_layout(reconstructor.module, pairs.ragged, reconstructor.place)
     first = 0
     with torch.inference_mode():
         for post, pre in pairs.blocks(range(len(pairs)), batch_size):
@@ -109,6 +113,17 @@ def evaluate(
                 losses.append(_losses(pre, predicted))
             yield slice(first, first + len(pre)), losses
             first += len(pre)
+
+
+def check_layout(module: nn.Module, ragged: bool, place: str) -> None:
+    """Raises: LossmapError unless a module takes what these embeddings are."""
+    if isinstance(getattr(module, "network", module), OfRagged) != ragged:
+        differ, alike = "whose images differ in layout", "whose images are all alike"
+        found, wanted = (differ, alike) if ragged else (alike, differ)
+        raise LossmapError(
+            f"{place}: reconstructs embeddings {wanted}, and these are embeddings {found}: another view setting. Give"
+            " embeddings of the view that it was trained on, or train one on these."
+        )
 
 
 def _finite(predicted: torch.Tensor | Ragged) -> torch.Tensor:

@@ -39,7 +39,7 @@ class Places(NamedTuple):
     tokens: Centres
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def places(shape: Shape) -> Places:
     kind, view = np.full(shape.patches, -1), np.full(shape.patches, -1)
     y, x = np.full(shape.patches, np.nan), np.full(shape.patches, np.nan)
@@ -88,19 +88,19 @@ def _between(position: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, 
     return first, np.minimum(first + 1, count - 1), at - first
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def target_cells(shape: Shape, grid: Grid) -> np.ndarray:
     return cells(places(shape).centres, grid)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def target_corners(shape: Shape, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Of each target among the cells of its view's own grid: views one after another, not kinds."""
     found = places(shape)
     return corners(found.centres._replace(kind=found.view), grid)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def token_corners(shape: Shape, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Of all tokens (tokens, 4); those without a place have the whole weight of one more cell, after all others."""
     cell = np.zeros((shape.tokens, 4), dtype=np.int64)

@@ -84,8 +84,11 @@ class Ragged:
 
     def alike(self) -> Iterator[tuple[np.ndarray, Shape]]:
         """Which images are of one shape, for each shape."""
-        for shape in dict.fromkeys(self.shapes):
-            yield np.array([i for i, one in enumerate(self.shapes) if one == shape]), shape
+        found: dict[Shape, list[int]] = {}
+        for image, shape in enumerate(self.shapes):
+            found.setdefault(shape, []).append(image)
+        for shape, images in found.items():
+            yield np.array(images), shape
 
 
 def stacked(numbers: Sequence[np.ndarray], lengths: Iterable[int], device: Any = "cpu") -> Tensor:
@@ -100,8 +103,8 @@ def stacked(numbers: Sequence[np.ndarray], lengths: Iterable[int], device: Any =
 
 
 def flat(values: Any) -> Tensor:
-    """All numbers of a batch of either kind."""
-    return values.rows if isinstance(values, Ragged) else values
+    """All numbers of a batch of either kind. Ragged ones in full precision, which accelerate gives tensors alone."""
+    return values.rows.float() if isinstance(values, Ragged) else values
 
 
 def squared(values: Any) -> Any:

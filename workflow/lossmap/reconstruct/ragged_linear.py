@@ -20,7 +20,7 @@ from lossmap.reconstruct.linear import NormalEquations, fit_ridge
 from lossmap.reconstruct.pairs import Pairs
 from lossmap.reconstruct.places import places, resampling, target_cells
 from lossmap.reconstruct.ragged import Ragged, Sizes, stacked
-from lossmap.reconstruct.ragged_networks import by_view, from_cells, placed_rows, to_targets
+from lossmap.reconstruct.ragged_networks import OfRagged, by_view, from_cells, placed_rows, to_targets
 from lossmap.reconstruct.specs import LINEAR
 from lossmap.store.layouts import KINDS
 
@@ -33,7 +33,7 @@ def build_ragged_linear(architecture: dict, sizes: Sizes) -> nn.Module:
     return {"mean": RaggedMean, "position_mean": RaggedPositionMean, "ridge": RaggedRidge}[kind](sizes)
 
 
-class RaggedMean(nn.Module):
+class RaggedMean(OfRagged):
     """Predicts the mean of the training set, which is 0 in standardised embeddings."""
 
     def __init__(self, sizes: Sizes):
@@ -45,7 +45,7 @@ class RaggedMean(nn.Module):
         return post.targets(post.rows.new_zeros(targets, self.features))
 
 
-class RaggedPositionMean(nn.Module):
+class RaggedPositionMean(OfRagged):
     """Predicts the mean over the training images of the patches whose centre falls in the same cell of the reference
     grid, by kind of view; of a cell without any, the mean of its kind of view."""
 
@@ -59,7 +59,7 @@ class RaggedPositionMean(nn.Module):
         return post.targets(self.mean[_cells(post, self.sizes)])
 
 
-class RaggedRidge(nn.Module):
+class RaggedRidge(OfRagged):
     """A linear map with intercept, see the top of this file."""
 
     def __init__(self, sizes: Sizes):

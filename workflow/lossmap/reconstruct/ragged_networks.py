@@ -42,7 +42,11 @@ def build_ragged_network(architecture: Mapping[str, Any], sizes: Sizes) -> nn.Mo
         raise LossmapError(f"network: {architecture} can't be built ({error}). Correct its settings.") from None
 
 
-class PlacedMLP(nn.Module):
+class OfRagged(nn.Module):
+    """A reconstructor that takes `Ragged` post, and gives `Ragged` targets."""
+
+
+class PlacedMLP(OfRagged):
     """`networks.TokenMLP` on every token that has a place; others (line ends) are not read."""
 
     def __init__(self, sizes: Sizes, widths: list[int], dropout: float = 0.1):
@@ -61,7 +65,7 @@ class PlacedMLP(nn.Module):
         return to_targets(post, self.rest(self.first(placed_rows(post))), self.sizes.features)
 
 
-class PlacedTransformer(nn.Module):
+class PlacedTransformer(OfRagged):
     """All tokens of an image to the patches of each: `networks.SequenceTransformer` without its map over the sequence.
 
     With H = width: D -> 2H -> H, learned positions, `layers` encoder layers, then H -> 2H -> the features of the
@@ -102,7 +106,7 @@ class PlacedTransformer(nn.Module):
         return to_targets(post, self.write(rows), self.sizes.features)
 
 
-class ViewMLP(nn.Module):
+class ViewMLP(OfRagged):
     """`networks.TokenMLP` of tokens without a place, view by view, on the cells of the reference grid.
 
     A learned linear map over the tokens of a view, tokens -> cells; the first layer, to whose output each cell adds a
@@ -130,7 +134,7 @@ class ViewMLP(nn.Module):
         return post.targets(self.rest(from_cells(hidden, post, self.sizes.reference)))
 
 
-class ViewTransformer(nn.Module):
+class ViewTransformer(OfRagged):
     """`networks.SequenceTransformer` of tokens without a place, view by view: its map over the sequence gives the cells
     of the reference grid, between which patches are interpolated before H -> 2H -> features."""
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from lossmap.errors import LossmapError
 from lossmap.measures.unexplained import unexplained
 from lossmap.reconstruct.climbing import Rung, climb
-from lossmap.reconstruct.evaluation import Reconstructor, image_means, load_rungs, measure_losses
+from lossmap.reconstruct.evaluation import Reconstructor, check_layout, image_means, load_rungs, measure_losses
 from lossmap.reconstruct.learning import TrainingSettings
 from lossmap.reconstruct.measuring import measure_statistics
 from lossmap.reconstruct.networks import BeyondRidge
@@ -54,10 +54,12 @@ class Trained:
         Of images that differ in layout give a Dataset of embeddings, which says where their tokens lie: an array
         (patches, d) for each image, NaN where no token stands for a patch.
         """
+        ragged = hasattr(post, "data_vars") and is_ragged(cast("xr.Dataset", post))
+        check_layout(self.reconstructor.module, ragged, self.reconstructor.place)
         if not hasattr(post, "data_vars"):
             return self._reconstruct(cast("ArrayLike", post))
         embeddings = cast("xr.Dataset", post)
-        if is_ragged(embeddings):
+        if ragged:
             return self._reconstruct_ragged(embeddings)
         return self._reconstruct(embeddings["post"].values)
 

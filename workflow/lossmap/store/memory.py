@@ -102,8 +102,9 @@ def as_embeddings(embeddings: Embeddings) -> xr.Dataset:
 
 
 def _differ(values: object) -> bool:
-    """Whether these are arrays of several images that don't fit into one."""
-    return isinstance(values, list | tuple) and len({np.shape(one) for one in values if hasattr(one, "shape")}) > 1
+    """Whether these are arrays of several images that don't fit into one, or grids of vectors."""
+    shapes = {np.shape(one) for one in values if hasattr(one, "shape")} if isinstance(values, list | tuple) else set()
+    return len(shapes) > 1 or any(len(shape) == 3 for shape in shapes)
 
 
 def _ragged(pre: Any, post: Any, pre_grid: Any, post_grid: Any, image_ids: Iterable[object] | None) -> xr.Dataset:

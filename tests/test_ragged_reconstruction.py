@@ -1,5 +1,11 @@
 """Reconstruction where images differ in layout: known answers, agreement with rectangular embeddings, every error."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -415,6 +421,21 @@ def test_a_run_that_was_killed_ends_in_the_same_bits(tmp_path, monkeypatch):
     assert found.training.history == wanted.training.history
     state, other = wanted.module.state_dict(), found.module.state_dict()
     assert all(torch.equal(state[name], other[name]) for name in state)
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(tmp_path):
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    worker, found = Path(__file__).with_name("ragged_worker.py"), []
+    for name, how in (("one", []), ("two", launch)):
+        command = [sys.executable, *how, str(worker), str(tmp_path / name)]
+        path = os.pathsep.join([str(Path(__file__).parents[1] / "workflow"), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads((tmp_path / name).read_text()))
+    for one, two in zip(*found, strict=True):
+        assert one == pytest.approx(two, abs=1e-5)
 
 
 # Controls

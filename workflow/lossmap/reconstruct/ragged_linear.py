@@ -119,18 +119,18 @@ class RaggedSums:
         rows, cols = self.sizes.reference
         outputs = self.sizes.features * (self.sizes.patches_per_token or rows * cols)
         self.equations = NormalEquations(self.sizes.features_out, outputs, pairs.device)
-        how: dict[str, Any] = {"dtype": torch.float64, "device": pairs.device}
-        self.pre = torch.zeros(len(KINDS) * rows * cols, self.sizes.features, **how)
-        self.count, self.squares = torch.zeros(len(self.pre), **how), torch.zeros((), **how)
+        # Sums by cell on the CPU: a GPU adds the rows of a cell up in any order, and two runs would give other bits.
+        self.pre = torch.zeros(len(KINDS) * rows * cols, self.sizes.features, dtype=torch.float64)
+        self.count, self.squares = torch.zeros(len(self.pre), dtype=torch.float64), 0.0
         self.images = np.empty(0, dtype=np.int64)
 
     def add(self, pairs: Pairs, images: np.ndarray, progress: Any) -> None:
         for post, pre in pairs.blocks(images):
             self.equations.update(ragged_inputs(post, self.sizes), ragged_outputs(pre, self.sizes))
-            index = _cells(pre, self.sizes)
-            self.pre.index_add_(0, index, pre.rows.double())
+            index = _cells(pre, self.sizes).cpu()
+            self.pre.index_add_(0, index, pre.rows.cpu().double())
             self.count += torch.bincount(index, minlength=len(self.count))
-            self.squares += pre.rows.square().sum(dtype=torch.float64)
+            self.squares += float(pre.rows.square().sum(dtype=torch.float64))
             progress.update(len(pre))
         self.images = np.concatenate([self.images, images])
 
@@ -144,8 +144,8 @@ class RaggedSums:
 
     def error_of(self, predicted: Tensor) -> float:
         """Mean squared error of predicting (kinds * cells, D') for each of these images."""
-        squares = self.squares - 2 * (predicted * self.pre).sum() + (self.count @ predicted.square()).sum()
-        return float(squares) / float(self.count.sum() * self.sizes.features)
+        about = (self.count @ predicted.square()).sum() - 2 * (predicted * self.pre).sum()
+        return (self.squares + float(about)) / float(self.count.sum() * self.sizes.features)
 
 
 def fit_ragged(train: RaggedSums, held_out: RaggedSums, pairs: Pairs) -> Iterator[tuple[nn.Module, dict]]:

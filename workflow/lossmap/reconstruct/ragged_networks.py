@@ -97,12 +97,12 @@ class PlacedTransformer(OfRagged):
             index = torch.from_numpy(post.starts[images]).to(post.device)[:, None]
             index = index + torch.arange(shape.tokens, device=post.device)
             position = between(self.position, *token_corners(shape, self.sizes.reference))
-            encoded = self.encoder(tokens[index] + position)
+            sequences = tokens.index_select(0, index.flatten()).unflatten(0, index.shape)
             placed = torch.from_numpy(shape.blocks.tokens).to(post.device)
-            found.append(encoded[:, placed].flatten(0, 1))
+            found.append(self.encoder(sequences + position).index_select(1, placed).flatten(0, 1))
             order.append(of_each.flatten())
         # Back in the order of the rows of post.
-        rows = torch.cat(found)[torch.cat(order).argsort()]
+        rows = torch.cat(found).index_select(0, torch.cat(order).argsort())
         return to_targets(post, self.write(rows), self.sizes.features)
 
 
@@ -163,14 +163,14 @@ class ViewTransformer(OfRagged):
 
 def placed_rows(post: Ragged) -> Tensor:
     """The tokens that have a place, of all images."""
-    return post.rows[post.index(lambda shape: shape.blocks.tokens)]
+    return post.rows.index_select(0, post.index(lambda shape: shape.blocks.tokens))
 
 
 def to_targets(post: Ragged, blocks: Tensor, features: int) -> Ragged:
     """What the tokens of `placed_rows` give, (tokens, patches of each * features) -> the targets of the same images."""
     orders = [places(shape).order for shape in post.shapes]
     order = stacked(orders, [len(one) for one in orders], post.device)
-    return post.targets(blocks.reshape(-1, features)[order])
+    return post.targets(blocks.reshape(-1, features).index_select(0, order))
 
 
 def by_view(post: Ragged, sizes: Sizes) -> Tensor:
@@ -200,7 +200,11 @@ def between(table: Tensor, cell: Any, weight: Any) -> Tensor:
 
 
 def _weighted(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Sum of four rows of a table by their weights; corner by corner, so that no more than one of them is held."""
+    """Sum of four rows of a table by their weights, corner by corner.
+
+    Rows are taken by indexing, whose gradient adds up in a fixed order on a GPU; that of index_select does not where a
+    row is taken twice.
+    """
     found = table[index[:, 0]] * weight[:, :1]
     for corner in range(1, index.shape[1]):
         found = found + table[index[:, corner]] * weight[:, corner, None]

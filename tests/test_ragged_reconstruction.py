@@ -122,6 +122,13 @@ def test_rows_are_those_of_the_images_in_any_order():
     assert pre.counts.tolist() == [len(places(TILES[i]).targets) for i in asked]
 
 
+def test_blocks_are_as_large_as_memory_allows(monkeypatch):
+    pairs = pairs_for(lossy(TILES))
+    assert [len(post) for post, _ in pairs.blocks(range(90))] == [90]
+    monkeypatch.setattr("lossmap.reconstruct.pairs.BLOCK_BYTES", 20 * 4 * sum(pairs.numbers))
+    assert [len(post) for post, _ in pairs.blocks(range(90))] == [20, 20, 20, 20, 10]
+
+
 @pytest.mark.parametrize("memory", [0, 10**9])
 def test_batches_have_about_as_many_patches_and_can_be_taken_up(memory, monkeypatch):
     monkeypatch.setattr(batches_module, "RANGE", 32)
@@ -584,7 +591,7 @@ def test_a_trained_network_comes_back_with_its_ridge(tmp_path):
     assert one.attrs["fvu"] < 1e-3
     assert one["squared_error"].dims == ("patch",)
     assert one["patch_offset"].values.tolist() == store["patch_offset"].values.tolist()
-    found = read.reconstruct(store)
+    found = read.reconstruct_each(store)
     assert [len(values) for values in found] == [shape.patches for shape in TILES]
     i = TILES.index(TILED)
     first = store["patch_offset"].values[i]
@@ -658,7 +665,7 @@ def test_a_reconstructor_of_another_view_setting_is_refused():
         lossmap.patch_losses(native, alike)
     with pytest.raises(LossmapError, match="whose images differ in layout, and these are embeddings whose images are"):
         native.reconstruct(np.ones((3, 4, 8)))
-    assert np.array_equal(square.reconstruct(alike), square.reconstruct(alike["post"].values))
+    assert np.array_equal(square.reconstruct_each(alike), square.reconstruct(alike["post"].values))
 
 
 def test_a_reconstruction_that_is_not_finite_is_named():

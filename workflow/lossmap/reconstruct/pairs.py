@@ -73,7 +73,7 @@ class Pairs:
         counts = [len(places(self.connector.shape(shape)).targets) for shape in self.images.shapes]
         return np.array(counts)[self.images.kinds]
 
-    @property
+    @cached_property
     def numbers(self) -> tuple[int, int]:
         """How many numbers an image has in pre and in post; where images differ, on average."""
         if not self.ragged:
@@ -122,7 +122,11 @@ class Pairs:
     def blocks(self, images, size: int | None = None) -> Iterator[Any]:
         """What `read` gives, for at most `size` images at a time, in order; by default some 256 MB, at most 1,024."""
         images = np.asarray(images)
-        size = size or (block_size(self.numbers) if self.ragged else block_size(self.pre_shape, self.post_shape))
+        size = size or (
+            block_size(*((each,) for each in self.numbers))
+            if self.ragged
+            else block_size(self.pre_shape, self.post_shape)
+        )
         for start in range(0, len(images), size):
             yield self.read(images[start : start + size])
 

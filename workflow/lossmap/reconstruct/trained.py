@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,6 @@ from lossmap.reconstruct.saving import file_digest, save_reconstructor
 from lossmap.reconstruct.specs import LINEAR, NETWORKS
 from lossmap.reconstruct.statistics import Statistics, embeddings_digest
 from lossmap.store import as_embeddings
-from lossmap.store.images import is_ragged
 from lossmap.store.memory import Embeddings
 from lossmap.store.patch_losses import LOSSES, losses_in_memory
 from lossmap.store.ragged import ragged_losses
@@ -47,39 +46,11 @@ class Trained:
     history: pd.DataFrame | None = None
     rungs: tuple[Rung, ...] = ()
 
-    def reconstruct(self, post: "ArrayLike | xr.Dataset") -> NDArray[np.float32] | list[NDArray[np.float32]]:
+    @torch.inference_mode()
+    def reconstruct(self, post: ArrayLike) -> NDArray[np.float32]:
         """What it makes of post (n, tokens, d2) or (n, d2), as of the model: pre (n, patches, d), float32, in the unit
-        of the embeddings.
-
-        Of images that differ in layout give a Dataset of embeddings, which says where their tokens lie: an array
-        (patches, d) for each image, NaN where no token stands for a patch.
-        """
-        ragged = hasattr(post, "data_vars") and is_ragged(cast("xr.Dataset", post))
-        check_layout(self.reconstructor.module, ragged, self.reconstructor.place)
-        if not hasattr(post, "data_vars"):
-            return self._reconstruct(cast("ArrayLike", post))
-        embeddings = cast("xr.Dataset", post)
-        if ragged:
-            return self._reconstruct_ragged(embeddings)
-        return self._reconstruct(embeddings["post"].values)
-
-    @torch.inference_mode()
-    def _reconstruct_ragged(self, embeddings: "xr.Dataset") -> list[NDArray[np.float32]]:
-        device, found = self.statistics.pre_mean.device, []
-        pairs = pairs_of(embeddings, self.statistics, device)
-        for first in range(0, len(pairs), AT_ONCE):
-            images = np.arange(first, min(first + AT_ONCE, len(pairs)))
-            predicted = self.reconstructor.module(pairs.read(images)[0])
-            rows = predicted.rows * self.statistics.pre_std + self.statistics.pre_mean
-            for image, some in zip(images.tolist(), rows.split(predicted.counts.tolist()), strict=True):
-                shape = pairs.images.shape(image)
-                values = np.full((shape.patches, some.shape[1]), np.nan, dtype=np.float32)
-                values[places(shape).targets] = some.cpu().numpy()
-                found.append(values)
-        return found
-
-    @torch.inference_mode()
-    def _reconstruct(self, post: ArrayLike) -> NDArray[np.float32]:
+        of the embeddings. Where images differ in layout, see `reconstruct_each`."""
+        check_layout(self.reconstructor.module, False, self.reconstructor.place)
         post = torch.as_tensor(np.asarray(post)) if not torch.is_tensor(post) else post
         post = (post[:, None] if post.ndim == 2 else post).to(self.statistics.pre_mean.device)
         found = []
@@ -87,6 +58,27 @@ class Trained:
             standard = self.reconstructor.module(self.statistics.standardise_post(some))
             found.append((standard * self.statistics.pre_std + self.statistics.pre_mean).cpu().numpy())
         return np.concatenate(found)
+
+    @torch.inference_mode()
+    def reconstruct_each(self, embeddings: Embeddings) -> list[NDArray[np.float32]]:
+        """The same of embeddings that say where each image's tokens lie, as where images differ in layout: (patches, d)
+        for each image, NaN for patches that no token stands for."""
+        embeddings = as_embeddings(embeddings)
+        pairs = pairs_of(embeddings, self.statistics, self.statistics.pre_mean.device)
+        check_layout(self.reconstructor.module, pairs.ragged, self.reconstructor.place)
+        if not pairs.ragged:
+            return list(self.reconstruct(embeddings["post"].values))
+        found = []
+        for first in range(0, len(pairs), AT_ONCE):
+            images = range(first, min(first + AT_ONCE, len(pairs)))
+            predicted = self.reconstructor.module(pairs.read(images)[0])
+            rows = predicted.rows * self.statistics.pre_std + self.statistics.pre_mean
+            for image, some in zip(images, rows.split(predicted.counts.tolist()), strict=True):
+                shape = pairs.images.shape(image)
+                values = np.full((shape.patches, some.shape[1]), np.nan, dtype=np.float32)
+                values[places(shape).targets] = some.cpu().numpy()
+                found.append(values)
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Write it to a folder, as the workflow does, for `open_reconstructor`."""

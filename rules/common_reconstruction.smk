@@ -16,8 +16,8 @@ def reconstructor_files(model, connector, shares=None):
     return [
         f"{folder}/statistics.safetensors",
         *expand(
-            f"{folder}/{{rung}}-{{share}}.safetensors",
-            rung=decoders_of(RECONSTRUCTION, model, connector),
+            f"{folder}/{{decoder}}-{{share}}.safetensors",
+            decoder=decoders_of(RECONSTRUCTION, model, connector),
             share=shares or RECONSTRUCTION["shares"],
         ),
     ]

@@ -7,7 +7,7 @@ include: "common_reconstruction.smk"
 wildcard_constraints:
     connector="|".join(map(re.escape, [OWN, *RECONSTRUCTION["controls"]])),
     network="|".join(map(re.escape, RECONSTRUCTION["networks"])),
-    rung="|".join(map(re.escape, [*LINEAR, *RECONSTRUCTION["networks"]])),
+    decoder="|".join(map(re.escape, [*LINEAR, *RECONSTRUCTION["networks"]])),
     share="[0-9]+",
 
 
@@ -63,15 +63,15 @@ rule measure_statistics:
 
 
 rule fit_linear:
-    """The rungs in closed form: mean, mean of each patch position, ridge."""
+    """The decoders in closed form: mean, mean of each patch position, ridge."""
     input:
         embeddings=TRAINING_STORE,
         statistics=rules.measure_statistics.output.statistics,
     output:
         reconstructors=expand(
-            "results/{{study}}/reconstructors/{{model}}/{connector}/{rung}-{share}.safetensors",
+            "results/{{study}}/reconstructors/{{model}}/{connector}/{decoder}-{share}.safetensors",
             connector=connectors_of(RECONSTRUCTION),
-            rung=LINEAR,
+            decoder=LINEAR,
             share=RECONSTRUCTION["shares"],
         ),
     log:
@@ -145,7 +145,7 @@ rule measure_patch_loss:
 
 
 rule measure_ladder:
-    """What every rung leaves of every image, through the model's connector and each control."""
+    """What every decoder leaves of every image, through the model's connector and each control."""
     input:
         embeddings=f"results/{{study}}/embeddings/{RECONSTRUCTION['ladder']}/{{model}}.json",
         reconstructors=ladder_files,

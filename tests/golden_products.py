@@ -238,10 +238,10 @@ def decoders(folder: Path) -> tuple[Path, list[str]]:
 
 
 def patch_losses(folder: Path) -> dict[str, np.ndarray]:
-    index, rungs = decoders(folder)
+    index, names = decoders(folder)
     copies = pd.DataFrame({"dataset": ["toy"], "image_id": ["image-3"]})
     copies.to_parquet(folder / "copies.parquet")
-    spec = {"dataset": "toy", "model": "toy", "rungs": rungs, "share": 100, "batch_size": 5, **RESAMPLING}
+    spec = {"dataset": "toy", "model": "toy", "decoders": names, "share": 100, "batch_size": 5, **RESAMPLING}
     files = {name: folder / name for name in ("losses", "images", "summary")}
     measure_patch_loss.run(
         embeddings=index,
@@ -258,8 +258,8 @@ def patch_losses(folder: Path) -> dict[str, np.ndarray]:
 
 
 def ladder(folder: Path) -> dict[str, np.ndarray]:
-    index, rungs = decoders(folder)
-    spec = {"dataset": "toy", "model": "toy", "connectors": {"own": rungs}, "shares": [100], "batch_size": 5}
+    index, names = decoders(folder)
+    spec = {"dataset": "toy", "model": "toy", "connectors": {"own": names}, "shares": [100], "batch_size": 5}
     measure_ladder.run(
         embeddings=index, reconstructors=folder / "toy", ladder=folder / "ladder", spec=checked("measure_ladder", spec)
     )

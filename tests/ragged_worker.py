@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from ragged_data import EACH, LATENTS, TILED, TILED_LATENTS, latents, lossy, mixed
 
 from lossmap.reconstruct.learning import TrainingSettings, train_network
-from lossmap.reconstruct.linear import fit_linear_rungs
+from lossmap.reconstruct.linear import fit_linear_decoders
 from lossmap.reconstruct.measuring import measure_statistics
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.split import split_images
@@ -27,7 +27,7 @@ if __name__ == "__main__":
     for store in (lossy(mixed([TILED, EACH], 90)), latents(mixed([LATENTS, TILED_LATENTS], 90))):
         (statistics,) = measure_statistics(store, {"it": {"kind": "own"}}, 0, "digest").values()
         pairs = pairs_of(store, statistics)
-        ridge = next(module for _, module, told in fit_linear_rungs(pairs, split) if told["kind"] == "ridge")
+        ridge = next(module for _, module, told in fit_linear_decoders(pairs, split) if told["kind"] == "ridge")
         for network in NETWORKS:
             done = train_network(pairs, split, 100, network, ridge, 0, SETTINGS, accelerator).training
             errors.append([row["held_out_loss"] for row in done.history])

@@ -76,6 +76,61 @@ def test_a_bug_keeps_its_traceback(step):
         call({"fault": "bug"})
 
 
+def without_reader(code, **streams):
+    """A program of these lines, of whose output nobody reads anything."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
+    environment.pop("PYTHONUNBUFFERED", None)
+    given = {"stdout": writing, "stderr": subprocess.PIPE, "env": environment, "text": True} | streams
+    done = subprocess.run([sys.executable, "-c", code], check=False, **given)
+    os.close(writing)
+    return done
+
+
+MAIN = "import sys; from lossmap.__main__ import main; sys.exit(main({}))"
+STEP = """
+import sys, types
+from lossmap import __main__ as command_line
+def run(*, lines: int = 1) -> None:
+    "Print."
+    {}
+sys.modules["lossmap.study.steps.try_it"] = types.SimpleNamespace(run=run)
+command_line.step_names = lambda: ["try_it"]
+sys.exit(command_line.main(["try_it"]))
+"""
+
+
+@pytest.mark.parametrize("joined", [False, True], ids=["out", "out and err"])
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (MAIN.format("['--help']"), 141),
+        (MAIN.format("['plan', '--help']"), 141),
+        (STEP.format("print('much')"), 141),  # fits in the buffer: the fault shows as it is emptied
+        (STEP.format("print('much ' * 100_000)"), 141),
+        (STEP.format("print('much'); raise command_line.LossmapError('wrong')"), 141),
+    ],
+)
+def test_a_reader_who_has_left_ends_a_command_quietly(code, status, joined):
+    done = without_reader("import os; os.dup2(1, 2)\n" * joined + code)
+    assert done.returncode == status
+    assert done.stderr in ("", "error: wrong\n")
+
+
+def test_a_reader_who_leaves_errors_alone_ends_a_command_quietly():
+    code = STEP.format("print('much', file=sys.stderr, flush=True)")
+    done = without_reader("import os; os.dup2(1, 2)\n" + code)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_another_pipe_that_breaks_is_a_fault():
+    code = STEP.format("raise BrokenPipeError(32, 'a process of ours has ended')")
+    done = without_reader(code, stdout=subprocess.PIPE)
+    assert done.returncode == 1
+    assert "BrokenPipeError: [Errno 32] a process of ours has ended" in done.stderr
+
+
 def test_the_overview_takes_no_time():
     code = "import sys; from lossmap.__main__ import main\ntry: main([])\nexcept SystemExit: print(*sys.modules)"
     done = subprocess.run(

@@ -58,8 +58,8 @@ def judged(tmp_path_factory):
                 history=out / connector / f"{name}-100.history.csv",
                 spec=checked("train_reconstructor", how),
             )
-    rungs = {name: [*LINEAR, *TRAINED[name]] for name in CONNECTORS}
-    how = {"dataset": "test", "model": "toy", "connectors": rungs, "shares": [100], "batch_size": 64}
+    decoders = {name: [*LINEAR, *TRAINED[name]] for name in CONNECTORS}
+    how = {"dataset": "test", "model": "toy", "connectors": decoders, "shares": [100], "batch_size": 64}
     how = checked("measure_ladder", how)
     measure_ladder.run(embeddings=test, reconstructors=out, ladder=folder / "ladder.parquet", spec=how)
     pd.DataFrame({"dataset": [], "image_id": []}, dtype="str").to_parquet(folder / "near_copies")
@@ -91,15 +91,15 @@ def test_the_ladder_falls_toward_zero_on_an_invertible_network_and_the_verdict_s
     assert verdict["summary"].endswith("; not tested whether settled")
 
 
-def test_another_image_tells_positions_and_no_rung_finds_more(judged):
+def test_another_image_tells_positions_and_no_decoder_finds_more(judged):
     control = judged[0]["other-image"]
     assert (control > control["position_mean"] - 0.02).all()
 
 
-def test_another_image_and_patch_tell_nothing_to_any_rung(judged):
+def test_another_image_and_patch_tell_nothing_to_any_decoder(judged):
     assert (judged[0]["other-image-and-patch"] >= 0.98).all()
 
 
-def test_the_best_rung_beats_the_mean_and_ridge(judged):
+def test_the_best_decoder_beats_the_mean_and_ridge(judged):
     own = judged[0]["own"]
     assert own.min() <= own["ridge"] < own["mean"] == pytest.approx(1, abs=0.05)

@@ -141,7 +141,7 @@ def test_faulty_curves_are_named():
         growth([2, 2], [0.1, 0.2])
 
 
-RUNGS, SHARES, GRID = ["mean", "position_mean", "ridge", "mlp-small"], [50, 100], (2, 2)
+DECODERS, SHARES, GRID = ["mean", "position_mean", "ridge", "mlp-small"], [50, 100], (2, 2)
 CONNECTORS = {name: {"kind": name} for name in ("own", "identity", "rotation", "other_image")}
 NETWORK = {"kind": "mlp", "widths": [8], "dropout": 0.0}
 FIT = {"connectors": CONNECTORS, "shares": SHARES, "held_out": 0.2, "seed": 0}
@@ -191,11 +191,11 @@ def trained(tmp_path_factory):
     return models, evaluation
 
 
-def measure(trained, folder, batch_size=7, rungs=RUNGS, index=None, near_copies=()):
+def measure(trained, folder, batch_size=7, decoders=DECODERS, index=None, near_copies=()):
     """Runs measure_patch_loss. Returns the store, the table of images and the summary."""
     models, evaluation = trained
     out = {"losses": folder / "toy.zarr", "images": folder / "toy.parquet", "summary": folder / "summary.parquet"}
-    spec = {"dataset": "test", "model": "toy", "rungs": rungs, "share": 100, "batch_size": batch_size}
+    spec = {"dataset": "test", "model": "toy", "decoders": decoders, "share": 100, "batch_size": batch_size}
     spec |= {"confidence": 0.95, "resamples": 200, "seed": 0}
     copies = folder / "near_copies.parquet"
     near_copies = pd.DataFrame({"dataset": "test", "image_id": near_copies}, dtype="str")
@@ -207,7 +207,7 @@ def measure(trained, folder, batch_size=7, rungs=RUNGS, index=None, near_copies=
 
 def measured_ladder(trained, folder, batch_size=7):
     models, evaluation = trained
-    connectors = {name: RUNGS if name == "own" else RUNGS[:3] for name in CONNECTORS}
+    connectors = {name: DECODERS if name == "own" else DECODERS[:3] for name in CONNECTORS}
     spec = {"dataset": "test", "model": "toy", "connectors": connectors, "shares": SHARES}
     spec = checked("measure_ladder", spec | {"batch_size": batch_size})
     ladder = folder / "ladder.parquet"
@@ -242,32 +242,32 @@ def test_patch_losses_are_those_of_each_reconstruction(trained, tmp_path):
     models, evaluation = trained
     statistics = Statistics.load(models / "own/statistics.safetensors")
     post, pre = pairs_of(open_store(evaluation), statistics).read(range(23))
-    for rung in RUNGS:
-        module, _ = load_reconstructor(models / f"own/{rung}-100.safetensors", statistics.digest)
+    for decoder in DECODERS:
+        module, _ = load_reconstructor(models / f"own/{decoder}-100.safetensors", statistics.digest)
         with torch.no_grad():
             difference = (pre - module(post)).numpy()
             longer = (pre.norm(dim=2) - module(post).norm(dim=2)).numpy()
-        found = store.sel(reconstructor=rung)
+        found = store.sel(reconstructor=decoder)
         np.testing.assert_allclose(found["squared_error"].values.reshape(23, 4), (difference**2).mean(2), rtol=1e-5)
         np.testing.assert_allclose(found["norm_difference"].values.reshape(23, 4), longer, atol=1e-5)
     np.testing.assert_allclose(store["pre_norm"].values.reshape(23, 4), pre.norm(dim=2), rtol=1e-6)
-    assert store["reconstructor"].values.tolist() == RUNGS
+    assert store["reconstructor"].values.tolist() == DECODERS
     assert store.attrs["best"] == "ridge"
     assert store.attrs["pre_grid"] == [2, 2]
 
 
 def test_images_are_means_over_their_patches_and_the_summary_over_images(trained, tmp_path):
     store, images, summary = measure(trained, tmp_path)
-    assert len(images) == 23 * len(RUNGS)
+    assert len(images) == 23 * len(DECODERS)
     over = ("row", "col")
-    for rung, rows in images.groupby("reconstructor"):
-        maps = store.sel(reconstructor=rung)
+    for decoder, rows in images.groupby("reconstructor"):
+        maps = store.sel(reconstructor=decoder)
         for name in ("squared_error", "norm_difference", "cosine_error"):
             np.testing.assert_allclose(rows[name], maps[name].mean(over), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(rows["absolute_norm_difference"], abs(maps["norm_difference"]).mean(over), rtol=1e-5)
         np.testing.assert_allclose(rows["variance"], (maps["pre_norm"] ** 2).mean(over) / 6, rtol=1e-5)
-        assert rows["best"].eq(rung == "ridge").all()
-        row = summary.set_index("reconstructor").loc[rung]
+        assert rows["best"].eq(decoder == "ridge").all()
+        row = summary.set_index("reconstructor").loc[decoder]
         assert row["loss"] == pytest.approx(rows["squared_error"].mean())
         assert row["loss_std"] == pytest.approx(rows["squared_error"].std(ddof=0))
         assert row["fvu"] == pytest.approx(fvu(rows))
@@ -297,11 +297,11 @@ def test_neither_batch_nor_part_size_shows(trained, tmp_path):
         pd.testing.assert_frame_equal(images, found[0][1], rtol=0, atol=1e-6)
 
 
-def test_the_ladder_has_a_row_for_each_connector_rung_share_and_image(trained, tmp_path):
+def test_the_ladder_has_a_row_for_each_connector_decoder_share_and_image(trained, tmp_path):
     ladder = measured_ladder(trained, tmp_path)
-    groups = ladder.groupby(["connector", "rung", "share"], sort=False)
-    rungs = [(c, r) for c in CONNECTORS for r in RUNGS if c == "own" or r != "mlp-small"]
-    assert list(groups.groups) == [(*which, share) for which in rungs for share in SHARES]
+    groups = ladder.groupby(["connector", "decoder", "share"], sort=False)
+    decoders = [(c, r) for c in CONNECTORS for r in DECODERS if c == "own" or r != "mlp-small"]
+    assert list(groups.groups) == [(*which, share) for which in decoders for share in SHARES]
     assert groups.size().unique().tolist() == [23]
     assert ladder.notna().drop(columns=["known_fvu", "halfway_error", "passes", "learning_rate"]).all(axis=None)
     flat = ladder.groupby("connector").first()
@@ -311,12 +311,12 @@ def test_the_ladder_has_a_row_for_each_connector_rung_share_and_image(trained, t
     assert (flat.loc["own", "pre_numbers"], flat.loc["own", "post_numbers"]) == (24, 20)
     assert flat.loc["rotation", "post_numbers"] == 24
     assert (flat["kind"] == flat.index).all()
-    assert ladder.groupby("rung")["architecture"].first()["mlp-small"] == "mlp"
+    assert ladder.groupby("decoder")["architecture"].first()["mlp-small"] == "mlp"
 
 
 def test_the_ladder_finds_what_is_known(trained, tmp_path):
     ladder = measured_ladder(trained, tmp_path)
-    scores = ladder.groupby(["connector", "rung", "share"]).apply(fvu, include_groups=False)
+    scores = ladder.groupby(["connector", "decoder", "share"]).apply(fvu, include_groups=False)
     assert scores["identity", "ridge", 100] < 1e-3
     assert scores["rotation", "ridge", 100] < 1e-3
     assert scores["own", "ridge", 100] > 0.02  # 6 features do not fit into 5
@@ -375,18 +375,18 @@ def test_damaged_and_foreign_reconstructors_are_named(trained, tmp_path):
         measure((copy, evaluation), tmp_path)
 
 
-def ladder_of(rungs):
-    """A ladder of one connector. rungs: (rung, architecture, share, parameters, fvu, converged)."""
+def ladder_of(decoders):
+    """A ladder of one connector. decoders: (decoder, architecture, share, parameters, fvu, converged)."""
     frames = [
         pd.DataFrame(
             {
                 **{"image_id": ["a", "b"], "squared_error": fvu, "cosine_error": 0.1, "variance": 1.0},
                 **{"dataset": "d", "model": "m", "connector": "own", "kind": "own", "lossless": False},
-                **{"rung": rung, "architecture": architecture, "share": share, "parameters": parameters},
+                **{"decoder": decoder, "architecture": architecture, "share": share, "parameters": parameters},
                 **{"held_out_error": fvu, "converged": converged, "post_numbers": 8, "pre_numbers": 8},
             }
         )
-        for rung, architecture, share, parameters, fvu, converged in rungs
+        for decoder, architecture, share, parameters, fvu, converged in decoders
     ]
     return Ladder(pd.concat(frames, ignore_index=True), "here", 100, 0.95, 0)
 

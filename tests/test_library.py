@@ -378,7 +378,7 @@ def test_losses_in_memory_are_the_workflows(toy, tmp_path):
     copies = tmp_path / "copies.parquet"
     pd.DataFrame({"dataset": ["none"], "image_id": ["0"]}).to_parquet(copies)
     out = {name: tmp_path / name for name in ("losses", "images", "summary")}
-    spec = {"dataset": "test", "model": "toy", "rungs": ["ridge", "network"], "share": 100, "batch_size": 16}
+    spec = {"dataset": "test", "model": "toy", "decoders": ["ridge", "network"], "share": 100, "batch_size": 16}
     spec |= {"confidence": 0.95, "resamples": 200, "seed": 0}
     measure_patch_loss.run(
         embeddings=index, near_copies=copies, reconstructors=folder, **out, spec=checked("measure_patch_loss", spec)
@@ -427,7 +427,7 @@ def test_a_lossless_connector_is_told_from_one_that_loses():
     assert half.verdict().difference.low > 0.3
     assert "of the variance is lost at the connector" in str(half.verdict())
     table = half.table
-    assert set(table["rung"]) == {"mean", "position_mean", "ridge"}
+    assert set(table["decoder"]) == {"mean", "position_mean", "ridge"}
     assert set(table["n"]) == {60}
 
 

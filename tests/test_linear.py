@@ -1,4 +1,4 @@
-"""The linear rungs: agreement with scikit-learn and brute force, and what they leave on every control."""
+"""The linear decoders: agreement with scikit-learn and brute force, and what they leave on every control."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from lossmap.reconstruct.linear import (
     NormalEquations,
     Ridge,
     build_linear,
-    fit_linear_rungs,
+    fit_linear_decoders,
     fit_ridge,
 )
 from lossmap.reconstruct.pairs import pairs_of
@@ -43,7 +43,7 @@ def pairs_for(index, connector):
 def fitted(pairs, shares=(100,)):
     return {
         (told["kind"], share): (module, told)
-        for share, module, told in fit_linear_rungs(pairs, split_images(len(pairs), 0.2, list(shares), 0))
+        for share, module, told in fit_linear_decoders(pairs, split_images(len(pairs), 0.2, list(shares), 0))
     }
 
 
@@ -58,8 +58,8 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def rungs(store):
-    """All linear rungs of all connectors."""
+def decoders(store):
+    """All linear decoders of all connectors."""
     return {name: fitted(pairs_for(store, name)) for name in CONTROLS}
 
 
@@ -121,22 +121,22 @@ def test_one_row_or_constant_inputs_give_the_mean():
         np.testing.assert_allclose(fit.weight, 0, atol=1e-6)
 
 
-def test_the_mean_leaves_everything_and_positions_what_they_do_not_tell(store, rungs):
+def test_the_mean_leaves_everything_and_positions_what_they_do_not_tell(store, decoders):
     pairs = pairs_for(store, "own")
     _, pre = pairs.read(range(len(pairs)))
-    assert unexplained(rungs["own"]["mean", 100][0], pairs) == 1
-    module = rungs["own"]["position_mean", 100][0]
+    assert unexplained(decoders["own"]["mean", 100][0], pairs) == 1
+    module = decoders["own"]["position_mean", 100][0]
     images = split_images(len(pairs), 0.2, [100], 0).train[100]
     torch.testing.assert_close(module(torch.zeros(1, 4, 8))[0], pre[images].mean(0), rtol=0, atol=1e-5)
     assert 0.4 < unexplained(module, pairs) < 0.7
 
 
 @pytest.mark.parametrize("control", ["identity", "rotation"])
-def test_what_loses_nothing_is_recovered(store, rungs, control):
-    assert unexplained(rungs[control]["ridge", 100][0], pairs_for(store, control)) < 1e-3
+def test_what_loses_nothing_is_recovered(store, decoders, control):
+    assert unexplained(decoders[control]["ridge", 100][0], pairs_for(store, control)) < 1e-3
 
 
-def test_pca_leaves_the_discarded_eigenvalues(store, rungs):
+def test_pca_leaves_the_discarded_eigenvalues(store, decoders):
     pairs = pairs_for(store, "pca")
     extra = pairs.statistics.extra
     assert pairs.post_shape == (4, 8)
@@ -144,36 +144,41 @@ def test_pca_leaves_the_discarded_eigenvalues(store, rungs):
     assert pairs.connector.known_fvu == pytest.approx(discarded, rel=1e-4)
     assert 0.05 < discarded < 0.5
     images = split_images(len(pairs), 0.2, [100], 0).train[100]
-    assert unexplained(rungs["pca"]["ridge", 100][0], pairs, images) == pytest.approx(discarded, rel=0.01)
-    assert unexplained(rungs["pca"]["ridge", 100][0], pairs) == pytest.approx(discarded, rel=0.01)
+    assert unexplained(decoders["pca"]["ridge", 100][0], pairs, images) == pytest.approx(discarded, rel=0.01)
+    assert unexplained(decoders["pca"]["ridge", 100][0], pairs) == pytest.approx(discarded, rel=0.01)
 
 
-def test_an_invertible_mlp_is_too_much_for_ridge(store, rungs):
+def test_an_invertible_mlp_is_too_much_for_ridge(store, decoders):
     pairs = pairs_for(store, "invertible_mlp")
     assert pairs.connector.lossless
-    assert unexplained(rungs["invertible_mlp"]["ridge", 100][0], pairs) > 0.1
+    assert unexplained(decoders["invertible_mlp"]["ridge", 100][0], pairs) > 0.1
 
 
-def test_another_image_tells_the_position_and_no_more(store, rungs):
+def test_another_image_tells_the_position_and_no_more(store, decoders):
     for module, pairs in (
-        (rungs["other_image"][rung, 100][0], pairs_for(store, "other_image")) for rung in ("mean", "ridge")
+        (decoders["other_image"][decoder, 100][0], pairs_for(store, "other_image")) for decoder in ("mean", "ridge")
     ):
-        position_mean = unexplained(rungs["other_image"]["position_mean", 100][0], pairs)
+        position_mean = unexplained(decoders["other_image"]["position_mean", 100][0], pairs)
         assert unexplained(module, pairs) > position_mean - 0.02
 
 
-@pytest.mark.parametrize("rung", ["mean", "position_mean", "ridge"])
-def test_another_image_and_patch_tell_nothing(store, rungs, rung):
-    assert unexplained(rungs["other_image_and_patch"][rung, 100][0], pairs_for(store, "other_image_and_patch")) > 0.98
+@pytest.mark.parametrize("decoder", ["mean", "position_mean", "ridge"])
+def test_another_image_and_patch_tell_nothing(store, decoders, decoder):
+    assert (
+        unexplained(decoders["other_image_and_patch"][decoder, 100][0], pairs_for(store, "other_image_and_patch"))
+        > 0.98
+    )
 
 
-def test_ridge_beats_the_mean_and_says_by_how_much(store, rungs):
+def test_ridge_beats_the_mean_and_says_by_how_much(store, decoders):
     pairs = pairs_for(store, "own")
     held_out = split_images(len(pairs), 0.2, [100], 0).held_out
     post, pre = pairs.read(held_out)
-    told = {rung: rungs["own"][rung, 100][1]["held_out_error"] for rung in ("mean", "position_mean", "ridge")}
-    for rung, error in told.items():
-        module = rungs["own"][rung, 100][0]
+    told = {
+        decoder: decoders["own"][decoder, 100][1]["held_out_error"] for decoder in ("mean", "position_mean", "ridge")
+    }
+    for decoder, error in told.items():
+        module = decoders["own"][decoder, 100][0]
         assert error == pytest.approx((module(post) - pre).square().mean().item(), rel=1e-5)
     assert told["ridge"] < told["position_mean"] < told["mean"]
 
@@ -182,29 +187,29 @@ def test_a_share_is_fitted_as_if_it_were_alone(store):
     pairs = pairs_for(store, "own")
     together, alone = fitted(pairs, (100, 25)), fitted(pairs, (25,))
     post, _ = pairs.read([0, 1])
-    for rung in ("mean", "position_mean", "ridge"):
-        torch.testing.assert_close(together[rung, 25][0](post), alone[rung, 25][0](post), rtol=0, atol=1e-6)
+    for decoder in ("mean", "position_mean", "ridge"):
+        torch.testing.assert_close(together[decoder, 25][0](post), alone[decoder, 25][0](post), rtol=0, atol=1e-6)
     assert together["ridge", 25][1]["held_out_error"] > together["ridge", 100][1]["held_out_error"]
 
 
-def test_parts_and_blocks_play_no_role(store, rungs, tmp_path, monkeypatch):
+def test_parts_and_blocks_play_no_role(store, decoders, tmp_path, monkeypatch):
     monkeypatch.setattr(pairs_module, "BLOCK_BYTES", 30_000)
     cut = measured(tmp_path, ["own", "pca"], parts=[13, 14, 300])
     for name in ("own", "pca"):
         one, other = pairs_for(store, name), pairs_for(cut, name)
         module, told = fitted(other)["ridge", 100]
-        assert unexplained(module, other) == pytest.approx(unexplained(rungs[name]["ridge", 100][0], one), abs=1e-6)
-        assert told["held_out_error"] == pytest.approx(rungs[name]["ridge", 100][1]["held_out_error"], abs=1e-6)
+        assert unexplained(module, other) == pytest.approx(unexplained(decoders[name]["ridge", 100][0], one), abs=1e-6)
+        assert told["held_out_error"] == pytest.approx(decoders[name]["ridge", 100][1]["held_out_error"], abs=1e-6)
 
 
-def test_the_number_of_threads_plays_no_role(store, rungs):
+def test_the_number_of_threads_plays_no_role(store, decoders):
     pairs = pairs_for(store, "own")
     torch.set_num_threads(2)
     try:
         module = fitted(pairs)["ridge", 100][0]
     finally:
         torch.set_num_threads(1)
-    assert unexplained(module, pairs) == pytest.approx(unexplained(rungs["own"]["ridge", 100][0], pairs), abs=1e-6)
+    assert unexplained(module, pairs) == pytest.approx(unexplained(decoders["own"]["ridge", 100][0], pairs), abs=1e-6)
 
 
 def test_tokens_without_a_place_predict_all_patches_from_their_mean(tmp_path):

@@ -12,18 +12,18 @@ from test_store_faults import failing
 from lossmap.store import StoreError, patch_losses
 from lossmap.store.patch_losses import LOSSES, PatchLossWriter, open_patch_losses
 
-RUNGS, GRID, N = ["ridge", "mlp-small"], (2, 3), 7
+DECODERS, GRID, N = ["ridge", "mlp-small"], (2, 3), 7
 
 
 def losses(n=N):
     rng = np.random.default_rng(0)
-    given = {name: rng.normal(size=(len(RUNGS), n, 6)) for name in LOSSES}
+    given = {name: rng.normal(size=(len(DECODERS), n, 6)) for name in LOSSES}
     return given | {"pre_norm": rng.normal(size=(n, 6))}
 
 
 def write(path, given, batch=3):
     ids = [f"image-{i}" for i in range(N)]
-    writer = PatchLossWriter(path, RUNGS, ids, GRID, {"best": "ridge", "provenance": {"seed": 0}})
+    writer = PatchLossWriter(path, DECODERS, ids, GRID, {"best": "ridge", "provenance": {"seed": 0}})
     for start in range(0, given["pre_norm"].shape[0], batch):
         writer.append(**{name: values[..., start : start + batch, :] for name, values in given.items()})
     writer.close()
@@ -145,7 +145,7 @@ def test_a_changed_description_is_found(store):
 def test_what_is_no_finished_store_is_refused(tmp_path, store):
     with pytest.raises(StoreError, match="none.zarr: this is no finished store of patch losses"):
         open_patch_losses(tmp_path / "none.zarr")
-    PatchLossWriter(tmp_path / "begun.zarr", RUNGS, ["a"], GRID, {})
+    PatchLossWriter(tmp_path / "begun.zarr", DECODERS, ["a"], GRID, {})
     assert not (tmp_path / "begun.zarr").exists()
     with pytest.raises(StoreError, match="this is no finished store of patch losses"):
         open_patch_losses(tmp_path / ".begun.zarr.partial")
@@ -178,6 +178,6 @@ def test_missing_images_and_arrays_are_an_error(tmp_path):
     given = losses(5)
     with pytest.raises(StoreError, match="5 images were measured, 7 were expected"):
         write(tmp_path / "short.zarr", given)
-    writer = PatchLossWriter(tmp_path / "short.zarr", RUNGS, ["a"], GRID, {})
+    writer = PatchLossWriter(tmp_path / "short.zarr", DECODERS, ["a"], GRID, {})
     with pytest.raises(ValueError, match="append wants .* of the same images"):
         writer.append(pre_norm=given["pre_norm"])

@@ -14,9 +14,13 @@ from small_study import ROOT, clone, small_study, snakemake
 from lossmap.__main__ import main
 from lossmap.data.counts import Count, count_dataset
 from lossmap.errors import LossmapError
+from lossmap.study.cost.extraction import plan_extraction
 from lossmap.study.cost.models import LanguageCost, VisionCost
+from lossmap.study.cost.neighbours import plan_neighbours
 from lossmap.study.cost.networks import connector_cost, network_cost
-from lossmap.study.cost.plan import Rates, plan_extraction, plan_neighbours, plan_reconstruction, plan_speech
+from lossmap.study.cost.rates import Rates
+from lossmap.study.cost.reconstruction import plan_reconstruction
+from lossmap.study.cost.speech import plan_speech
 from lossmap.study.cost.text import in_bytes
 from lossmap.study.derived import networks_of
 from lossmap.study.settings import check_study
@@ -24,7 +28,7 @@ from lossmap.study.steps import plan
 
 PAPER = ROOT / "workflow/studies/paper.yaml"
 PHOTOS = {"format": "image_folder", "images": "/nowhere/photos"}
-MODEL = VisionCost("llava", (64, 64), (8, 8), (8, 8), (64, 96), (64, 48), 1000, 2000, 10**9, 5_000)
+MODEL = VisionCost("llava", "64 x 64", 64, (8, 8), (8, 8), (64, 96), (64, 48), 1000, 2000, 10**9, 5_000)
 
 
 def free(monkeypatch, gigabytes):
@@ -99,7 +103,7 @@ def test_the_papers_sums(paper):
         images * (5.89824 + 1.851392 + 2.506752) / 1e3, abs=0.1
     )
     assert embeddings[1] == "99"  # parts
-    # 99 extractions; each model: statistics, linear rungs, ladder, 5 losses, 5 times speech, 4 searches, 1 index, 1
+    # 99 extractions; each model: statistics, linear decoders, ladder, 5 losses, 5 times speech, 4 searches, 1 index, 1
     # probe; networks: 3 of LLaVA's and 2 of the others', on two connectors and two shares.
     searched = 4
     assert work[1] == str(99 + 3 * (2 + 6 + 5 + searched + 2) + 2 * 2 * (3 + 2 + 2))
@@ -215,6 +219,7 @@ def test_a_model_that_the_study_lacks_a_size_for_is_an_error_after_the_plan(tmp_
     path.write_text(json.dumps(content))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *given, **how: "model")
     model = {"checkpoint": "owner/model", "revision": "0" * 40} if hub else {"checkpoint": "model"}
+    model |= {"view": "square"}
     status, out, notes, error = printed(capsys, write(tmp_path, small(models={"far": model})))
     assert status == 1
     assert cells(out, "photos")[0][2:4] == ["far", "?"]
@@ -223,6 +228,9 @@ def test_a_model_that_the_study_lacks_a_size_for_is_an_error_after_the_plan(tmp_
         r"models: far: (owner/)?model \(qwen2_5_vl\): takes images of any size. Set the model's image_size", error
     )
     assert printed(capsys, write(tmp_path, small(models={"far": model | {"image_size": 64}})))[0] == 0
+    status, out, *_ = printed(capsys, write(tmp_path, small(models={"far": model | {"view": "processor"}})))
+    assert status == 0
+    assert "far: 1,200 tokens of an image of 640 x 480 in 1 view; in one square view 441." in out
 
 
 def test_a_folder_without_weights_and_a_control_that_is_impossible(tmp_path, monkeypatch, capsys):
@@ -318,8 +326,8 @@ def test_reconstruction_by_hand(memory):
     assert networks.outputs["results/mine/reconstructors/mini/bent/mlp-50.safetensors"] == nets[1].disk
     assert networks.memory == max(one.memory for one in nets)
 
-    rungs = [one.ridge_flops + net.forward_flops for one, net in zip((own, bent), nets, strict=True)]
-    assert losses.flops == 7 * (2 * sum(rungs) + bent.flops) + (7 + 11) * rungs[0]
+    decoders = [one.ridge_flops + net.forward_flops for one, net in zip((own, bent), nets, strict=True)]
+    assert losses.flops == 7 * (2 * sum(decoders) + bent.flops) + (7 + 11) * decoders[0]
     assert losses.outputs == {
         f"results/mine/patch_loss/{name}/mini.zarr": 4 * images * 64 * (3 * 4 + 1)
         for name, images in (("b", 7), ("c", 11))

@@ -40,10 +40,12 @@ def done(tmp_path_factory):
 
 
 def test_each_connector_gets_its_files(done):
-    rungs = {f"{rung}-{share}.safetensors" for rung in ("mean", "position_mean", "ridge") for share in (50, 100)}
+    decoders = {
+        f"{decoder}-{share}.safetensors" for decoder in ("mean", "position_mean", "ridge") for share in (50, 100)
+    }
     assert {path.name for path in (done / "out").iterdir()} == set(CONNECTORS)
     for name in CONNECTORS:
-        assert {path.name for path in (done / "out" / name).iterdir()} == rungs | {"statistics.safetensors"}
+        assert {path.name for path in (done / "out" / name).iterdir()} == decoders | {"statistics.safetensors"}
 
 
 def test_statistics_are_numpys(done):
@@ -72,12 +74,12 @@ def test_a_reconstructor_read_from_its_file_beats_the_mean(done, name):
     pairs = pairs_of(open_store(done / "toy.json"), statistics)
     post, pre = pairs.read(range(120))
     errors = {}
-    for rung in ("mean", "position_mean", "ridge"):
-        module, architecture = load_reconstructor(done / f"out/{name}/{rung}-100.safetensors", statistics.digest)
+    for decoder in ("mean", "position_mean", "ridge"):
+        module, architecture = load_reconstructor(done / f"out/{name}/{decoder}-100.safetensors", statistics.digest)
         assert not module.training
-        assert architecture["kind"] == rung
+        assert architecture["kind"] == decoder
         assert 0 <= architecture["held_out_error"] < 1.5
-        errors[rung] = (module(post) - pre).square().mean().item()
+        errors[decoder] = (module(post) - pre).square().mean().item()
     assert errors["mean"] == pytest.approx(1, rel=1e-4)
     assert max(errors["ridge"], errors["position_mean"]) < errors["mean"]
     assert name == "other" or errors["ridge"] < errors["position_mean"]

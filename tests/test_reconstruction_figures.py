@@ -29,22 +29,22 @@ def style():
 def ladder_table(model="toy"):
     rows = []
     connectors = (("own", False, 1, 3), ("rotation", True, 0.1, 3), ("identity", True, 0, 2), ("pooling", False, 2, 2))
-    for connector, lossless, factor, rungs in connectors:
-        for rung, fvu in (("mean", 0.4), ("ridge", 0.2), ("mlp", 0.1))[:rungs]:
+    for connector, lossless, factor, decoders in connectors:
+        for decoder, fvu in (("mean", 0.4), ("ridge", 0.2), ("mlp", 0.1))[:decoders]:
             for share in (50, 100):
                 value = factor * fvu * (1.2 if share == 50 else 1)
                 row = {"model": model, "n": 9, "connector": connector, "connector_kind": connector}
                 row["lossless"] = lossless
-                row |= {"converged": not (connector == "own" and rung == "mlp" and share == 50)}
-                row |= {"parameters": {"mlp": 12_300}.get(rung, 0)}
+                row |= {"converged": not (connector == "own" and decoder == "mlp" and share == 50)}
+                row |= {"parameters": {"mlp": 12_300}.get(decoder, 0)}
                 row |= {
-                    "decoder": rung,
+                    "decoder": decoder,
                     "training_share": share / 100,
                     "fvu": value,
                     "fvu_low": value - 0.01,
                     "fvu_high": value + 0.01,
                 }
-                best = rung == ("mlp" if rungs == 3 else "ridge") and share == 100
+                best = decoder == ("mlp" if decoders == 3 else "ridge") and share == 100
                 rows.append(row | {"best": best, "known_fvu": 0 if lossless else np.nan})
     return pd.DataFrame(rows)
 
@@ -54,7 +54,7 @@ def drawn(axes, label):
     return next(container for container in axes.containers if container.get_label() == label)
 
 
-def test_the_ladder_is_a_line_for_the_connector_and_each_lossless_control_with_all_its_rungs():
+def test_the_ladder_is_a_line_for_the_connector_and_each_lossless_control_with_all_its_decoders():
     _, axes = plt.subplots()
     ladder_by_decoder(axes, ladder_table(), LINEAR)
     assert [container.get_label() for container in axes.containers] == ["model's connector", "rotation (lossless)"]

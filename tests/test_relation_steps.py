@@ -13,7 +13,7 @@ from lossmap.study.columns import column
 from lossmap.study.steps import make_exhibit, relate_answers, relate_captions
 from lossmap.study.tables import interval
 
-RUNGS, GRID, N = ["mean", "mlp"], (3, 4), 60
+DECODERS, GRID, N = ["mean", "mlp"], (3, 4), 60
 STATISTICS = {"confidence": 0.95, "resamples": 100, "permutations": 199, "seed": 0}
 IDS = [f"image-{i:02d}" for i in range(N)]
 
@@ -30,14 +30,14 @@ def made_up(seed=0):
 
 def save_losses(folder, maps, ids=IDS):
     """patch_loss/<dataset>/<model>.zarr and .parquet. Returns both paths."""
-    writer = PatchLossWriter(folder / "model.zarr", RUNGS, ids, GRID, {"best": "mlp", "provenance": {}})
+    writer = PatchLossWriter(folder / "model.zarr", DECODERS, ids, GRID, {"best": "mlp", "provenance": {}})
     writer.append(**maps)
     writer.close()
     tables = []
-    for i, rung in enumerate(RUNGS):
+    for i, decoder in enumerate(DECODERS):
         means = {name: maps[name][i].mean(1) for name in ("squared_error", "norm_difference", "cosine_error")}
         means["absolute_norm_difference"] = np.abs(maps["norm_difference"][i]).mean(1)
-        tables.append(pd.DataFrame({"image_id": ids, "reconstructor": rung, **means, "best": rung == "mlp"}))
+        tables.append(pd.DataFrame({"image_id": ids, "reconstructor": decoder, **means, "best": decoder == "mlp"}))
     pd.concat(tables).to_parquet(folder / "model.parquet")
     return folder / "model.zarr", folder / "model.parquet"
 

@@ -18,7 +18,7 @@ from toy_store import embeddings, write_store
 
 from lossmap.errors import LossmapError
 from lossmap.reconstruct import training
-from lossmap.reconstruct.evaluation import load_rungs
+from lossmap.reconstruct.evaluation import load_decoders
 from lossmap.reconstruct.networks import parameters
 from lossmap.reconstruct.saving import load_reconstructor, load_tensors
 from lossmap.reconstruct.sizes import batch_size, round_steps, step_limit
@@ -117,10 +117,10 @@ def test_networks_share_the_ridge_that_they_begin_from(toy, tmp_path):
     for name in ("one", "two"):
         paths["reconstructor"] = tmp_path / f"{name}-100.safetensors"
         train_reconstructor.run(**paths, spec=checked("train_reconstructor", spec_of(PLAIN, epochs=1)))
-    rungs = load_rungs(tmp_path, ["ridge", "one", "two"], [100], Statistics.load(paths["statistics"]))
-    assert rungs[0].module is rungs[1].module.ridge is rungs[2].module.ridge
-    assert [rung.converged for rung in rungs] == [True, False, False]
-    assert rungs[1].parameters == parameters(rungs[1].module.network)
+    decoders = load_decoders(tmp_path, ["ridge", "one", "two"], [100], Statistics.load(paths["statistics"]))
+    assert decoders[0].module is decoders[1].module.ridge is decoders[2].module.ridge
+    assert [decoder.converged for decoder in decoders] == [True, False, False]
+    assert decoders[1].parameters == parameters(decoders[1].module.network)
 
 
 def test_another_ridge_than_it_was_trained_from_is_an_error(toy, tmp_path):

@@ -24,7 +24,7 @@ from lossmap.study.exhibits import ladder as exhibit
 from lossmap.study.steps import judge_connector, make_exhibit
 from lossmap.study.tables import interval
 
-RUNGS = {"ridge": ("ridge", 10), "mlp-small": ("mlp", 100), "mlp-large": ("mlp", 1000)}
+DECODERS = {"ridge": ("ridge", 10), "mlp-small": ("mlp", 100), "mlp-large": ("mlp", 1000)}
 SETTLED = {"ridge": (0.12, 0.12), "mlp-small": (0.085, 0.082), "mlp-large": (0.083, 0.08)}  # at 50%, at 100%
 FINISHED = {"converged": True, "halfway_error": np.nan, "passes": 20.0, "learning_rate": 0.01}
 UNFINISHED = {"converged": False, "halfway_error": 0.16, "passes": 30.0, "learning_rate": 0.0001}
@@ -32,27 +32,27 @@ LADDER = exhibit.Settings(confidence=0.95)
 SPEC = {"settled_within": 0.01, "confidence": 0.95, "resamples": 300, "seed": 0}
 
 
-def scaled(factor, rungs=SETTLED):
-    return {name: tuple(factor * value for value in values) for name, values in rungs.items()}
+def scaled(factor, decoders=SETTLED):
+    return {name: tuple(factor * value for value in values) for name, values in decoders.items()}
 
 
 def ladder_rows(connectors, model="toy", n=80, noise=0.1, held_out=None, unfinished=()):
-    """connectors: name -> (kind, numbers that an image's post has, rung -> FVU at 50% and 100%); 600 numbers enter."""
+    """connectors: name -> (kind, numbers that an image's post has, decoder -> FVU at 50% and 100%); 600 enter."""
     hard = np.random.default_rng(1).uniform(1 - noise, 1 + noise, size=n)  # what makes an image hard for all
     variance = np.random.default_rng(2).uniform(0.8, 1.2, size=n)
     hard /= (hard * variance).sum() / variance.sum()
     frames = []
-    for name, (kind, numbers, rungs) in connectors.items():
+    for name, (kind, numbers, decoders) in connectors.items():
         own = np.random.default_rng(len(frames)).normal(0, 0.02, size=n) * noise
-        for rung, values in rungs.items():
-            architecture, parameters = RUNGS[rung]
+        for decoder, values in decoders.items():
+            architecture, parameters = DECODERS[decoder]
             for share, fvu in zip((50, 100)[-len(values) :], values, strict=True):
                 error = fvu * variance * (hard + own - (own * variance).sum() / variance.sum())
-                about = {"dataset": "photos", "model": model, "connector": name, "kind": kind, "rung": rung}
+                about = {"dataset": "photos", "model": model, "connector": name, "kind": kind, "decoder": decoder}
                 about |= {"lossless": kind in ("identity", "rotation", "invertible_mlp"), "known_fvu": np.nan}
                 about |= {"architecture": architecture, "share": share, "parameters": parameters, "pre_numbers": 600}
-                about |= {"post_numbers": numbers, "held_out_error": (held_out or {}).get((name, rung), fvu)}
-                about |= UNFINISHED if (name, rung) in unfinished else FINISHED
+                about |= {"post_numbers": numbers, "held_out_error": (held_out or {}).get((name, decoder), fvu)}
+                about |= UNFINISHED if (name, decoder) in unfinished else FINISHED
                 values = {"squared_error": error, "cosine_error": error / 2, "variance": variance}
                 frames.append(pd.DataFrame({**about, "image_id": [f"i{i}" for i in range(n)], **values}))
     return pd.concat(frames, ignore_index=True)
@@ -371,7 +371,7 @@ def test_the_share_is_given_without_near_copies_of_training_images_too(tmp_path)
     assert row["model_connector_fvu"] == without["model_connector_fvu"]
     rest = rows[~rows["image_id"].isin(ids)]
     best = rest[
-        (rest["connector"] == "own") & (rest["rung"] == row["model_connector_decoder"]) & (rest["share"] == 100)
+        (rest["connector"] == "own") & (rest["decoder"] == row["model_connector_decoder"]) & (rest["share"] == 100)
     ]
     share = best["squared_error"].sum() / best["variance"].sum()
     assert row["model_connector_fvu_without_near_copies"] == pytest.approx(share, rel=1e-4)

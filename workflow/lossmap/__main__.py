@@ -5,7 +5,10 @@ import errno
 import importlib
 import inspect
 import json
+import os
 import pkgutil
+import select
+import signal
 import sys
 import textwrap
 import types
@@ -117,8 +120,46 @@ def read_options(step: str, run, arguments: list[str]) -> tuple[list, dict]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one step. Returns the exit status: 0, or 1 for a fault that the user can mend (printed without traceback)."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run one step.
+
+    Returns: the exit status: 0; 1 for a fault that the user can mend (printed without traceback); 141 where the reader
+        of what is printed has left, as `head` does: what a shell reports of a program that SIGPIPE ends.
+    """
+    try:
+        try:
+            return _main(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            _flush()  # as the interpreter ends, it would be too late to see that the reader has left
+    except BrokenPipeError:
+        left = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+        if not left:  # another pipe broke, such as one to a process of ours
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in left:  # what is still in their buffers goes nowhere, without a second complaint
+            os.dup2(nowhere, stream.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:  # a full disk: a step has told so, or the interpreter will as it ends
+        pass
+
+
+def _has_no_reader(stream: typing.TextIO) -> bool:
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):  # not a file of the operating system
+        return False
+    poll = select.poll()
+    poll.register(number, 0)  # errors are reported unasked
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _main(arguments: list[str]) -> int:
     top = argparse.ArgumentParser(
         prog="lossmap",
         description="What a vision-language model loses at its connector.",
@@ -131,6 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
     unnamed, options = read_options(step, run, arguments[1:])
     try:
         run(*unnamed, **options)
+        sys.stdout.flush()  # so that a full disk is named
     except LossmapError as error:
         return _tell(str(error))
     except OSError as error:
@@ -146,6 +188,8 @@ def _tell(fault: str) -> int:
     """Print a fault to stderr, which is the job's log; on a disk that takes no log either, to stdout."""
     try:
         print(f"error: {fault}", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
     except OSError:
         print(f"error: {fault}", flush=True)
     return 1

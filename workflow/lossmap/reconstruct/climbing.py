@@ -1,4 +1,4 @@
-"""A ladder of reconstructors in memory: every rung, on every share of the training images, of one connector."""
+"""A ladder of reconstructors in memory: every decoder, on every share of the training images, of one connector."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -8,13 +8,13 @@ from accelerate import Accelerator
 
 from lossmap.reconstruct.evaluation import Reconstructor, reconstructor_of
 from lossmap.reconstruct.learning import TrainingSettings, train_network
-from lossmap.reconstruct.linear import fit_linear_rungs
+from lossmap.reconstruct.linear import fit_linear_decoders
 from lossmap.reconstruct.pairs import Pairs
 from lossmap.reconstruct.split import split_images
 
 
-class Rung(NamedTuple):
-    """A rung with its weights. architecture: see `save_reconstructor`. history: see `Training`; of a network."""
+class TrainedDecoder(NamedTuple):
+    """A decoder with its weights. architecture: see `save_reconstructor`. history: see `Training`; of a network."""
 
     reconstructor: Reconstructor
     architecture: dict
@@ -28,18 +28,18 @@ def climb(
     held_out: float,
     seed: int,
     settings: TrainingSettings,
-) -> Iterator[Rung]:
+) -> Iterator[TrainedDecoder]:
     """mean, position_mean and ridge, then the networks, each begun as ridge; smallest share first.
 
     Parameters: networks, name -> what `build_network` takes; shares and held_out, see `split_images`. It runs on the
         device of the pairs; torch's random state is what it was afterwards.
-    Raises: LossmapError as `split_images`, `fit_linear_rungs` and `train_network`.
+    Raises: LossmapError as `split_images`, `fit_linear_decoders` and `train_network`.
     """
     split = split_images(len(pairs), held_out, shares, seed)
-    for share, module, architecture in fit_linear_rungs(pairs, split):
+    for share, module, architecture in fit_linear_decoders(pairs, split):
         kind = architecture["kind"]
         place = f"{kind} on {share}% of the images"
-        yield Rung(reconstructor_of(place, kind, share, module.to(pairs.device), architecture), architecture)
+        yield TrainedDecoder(reconstructor_of(place, kind, share, module.to(pairs.device), architecture), architecture)
         if kind != "ridge" or not networks:
             continue
         gpu = pairs.device.type != "cpu"
@@ -49,4 +49,4 @@ def climb(
                 learned = train_network(pairs, split, share, network, module, seed, settings, accelerator)
             place = f"{name} on {share}% of the images"
             reconstructor = reconstructor_of(place, name, share, learned.module, learned.architecture)
-            yield Rung(reconstructor, learned.architecture, learned.training.history)
+            yield TrainedDecoder(reconstructor, learned.architecture, learned.training.history)

@@ -24,7 +24,7 @@ from lossmap.store.patch_losses import LOSSES
 
 @dataclass(frozen=True)
 class Reconstructor:
-    """A rung of the ladder, trained on one share of the images. place: its file, or what else messages call it.
+    """A decoder of the ladder, trained on one share of the images. place: its file, or what else messages call it.
 
     parameters: of a network, its own; ridge, to which it adds, has more. held_out_error: mean squared error,
     standardised. converged and the rest: see `training.Training`; what is solved in closed form has converged, and
@@ -32,7 +32,7 @@ class Reconstructor:
     """
 
     place: str
-    rung: str
+    name: str
     share: int
     kind: str
     parameters: int
@@ -44,45 +44,45 @@ class Reconstructor:
     module: nn.Module
 
 
-def load_rungs(
-    folder: Path, rungs: list[str], shares: list[int], statistics: Statistics, device: str = "cpu"
+def load_decoders(
+    folder: Path, decoders: list[str], shares: list[int], statistics: Statistics, device: str = "cpu"
 ) -> list[Reconstructor]:
-    """All reconstructors <folder>/<rung>-<share>.safetensors of one connector, rung by rung.
+    """All reconstructors <folder>/<decoder>-<share>.safetensors of one connector, decoder by decoder.
 
     Raises: LossmapError if a file can't be read, belongs to other statistics, or doesn't say its held-out error.
     """
     found: list[Reconstructor] = []
     ridges: dict[str, nn.Module] = {}
-    for rung in rungs:
+    for decoder in decoders:
         for share in shares:
-            path = folder / f"{rung}-{share}.safetensors"
+            path = folder / f"{decoder}-{share}.safetensors"
             module, architecture = load_reconstructor(path, statistics.digest, ridges)
             if architecture["kind"] == "ridge":
                 ridges[file_digest(path)] = module  # networks that begin from it share it: it can take gigabytes
             if "held_out_error" not in architecture:
                 raise LossmapError(f"{path}: doesn't say its held-out error. Delete it and run again.")
-            found.append(reconstructor_of(str(path), rung, share, module.to(device), architecture))
+            found.append(reconstructor_of(str(path), decoder, share, module.to(device), architecture))
     return found
 
 
-def reconstructor_of(place: str, rung: str, share: int, module: nn.Module, architecture: dict) -> Reconstructor:
+def reconstructor_of(place: str, name: str, share: int, module: nn.Module, architecture: dict) -> Reconstructor:
     """A module with what its architecture says of its training (see `save_reconstructor`)."""
     return Reconstructor(
         place=place,
-        rung=rung,
+        name=name,
         share=share,
         kind=architecture["kind"],
         parameters=parameters(getattr(module, "network", module)),
         held_out_error=architecture["held_out_error"],
         converged=architecture.get("converged", True),
-        **{name: architecture.get(name, math.nan) for name in ("halfway_error", "passes", "learning_rate")},
+        **{key: architecture.get(key, math.nan) for key in ("halfway_error", "passes", "learning_rate")},
         module=module.eval(),
     )
 
 
-def best_of(rungs: list[Reconstructor]) -> Reconstructor:
+def best_of(decoders: list[Reconstructor]) -> Reconstructor:
     """The one of the lowest held-out error, of those that converged: the others are no evidence."""
-    return min((rung for rung in rungs if rung.converged), key=lambda rung: rung.held_out_error)
+    return min((one for one in decoders if one.converged), key=lambda one: one.held_out_error)
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""One model's ladder in numbers: what each rung leaves of each connector, where it still falls, and the verdict."""
+"""One model's ladder in numbers: what each decoder leaves of each connector, where it still falls, and the verdict."""
 
 import math
 from pathlib import Path
@@ -18,10 +18,10 @@ PER_IMAGE = ["image_id", "squared_error", "cosine_error", "variance"]
 
 
 class Ladder:
-    """What every rung, trained on every share, leaves of every connector.
+    """What every decoder, trained on every share, leaves of every connector.
 
     table: a row for each of them, as measure_ladder names them, with n, the number of images, and mse, fvu and
-    cosine_error with their intervals (<name>_low, <name>_high); best: whether it is its connector's rung with the
+    cosine_error with their intervals (<name>_low, <name>_high); best: whether it is its connector's decoder with the
     lowest held-out error at the largest share, of those that converged: others are no evidence. dataset, model: names.
     errors and variances: (images, rows of table).
 
@@ -30,13 +30,13 @@ class Ladder:
     """
 
     def __init__(self, rows: pd.DataFrame, path: Path | str, resamples: int, confidence: float, seed: int):
-        groups = [group for _, group in rows.groupby(["connector", "rung", "share"], sort=False)]
+        groups = [group for _, group in rows.groupby(["connector", "decoder", "share"], sort=False)]
         ids = groups[0]["image_id"].tolist()
         for group in groups:
             if group["image_id"].tolist() != ids:
                 first = group.iloc[0]
                 raise LossmapError(
-                    f"{path}: {first['connector']}, {first['rung']}-{first['share']} is not on the images of the "
+                    f"{path}: {first['connector']}, {first['decoder']}-{first['share']} is not on the images of the "
                     f"others. Delete {path} and run again."
                 )
         values = {name: np.column_stack([group[name] for group in groups]) for name in PER_IMAGE[1:]}
@@ -66,7 +66,9 @@ class Ladder:
         """A row of the table, as the verdict takes it."""
         at = self.table.loc[row]
         fvu = Interval(*(float(at[name]) for name in ("fvu", "fvu_low", "fvu_high")))
-        return Reached(at["connector"], at["rung"], fvu, int(at["post_numbers"]), self.reach(at["connector"], FURTHER))
+        return Reached(
+            at["connector"], at["decoder"], fvu, int(at["post_numbers"]), self.reach(at["connector"], FURTHER)
+        )
 
     def difference(self, row: int, other: int) -> Interval:
         """FVU of one row less that of another, with its interval, paired over images."""
@@ -74,7 +76,7 @@ class Ladder:
         return Interval(*(float(value) for value in found))
 
     def falls(self, connector: str, tolerance: float) -> list[Fall]:
-        """Curves that may yet end below the best: each architecture over its sizes, each rung over its shares.
+        """Curves that may yet end below the best: each architecture over its sizes, each decoder over its shares.
 
         Of several that fall in one of these ways, the one that ends lowest stands for them.
         """
@@ -85,9 +87,9 @@ class Ladder:
             if falling:
                 curve = min(falling, key=lambda curve: curve["fvu"].iloc[-1])
                 before, after = curve.iloc[-2:].to_dict("records")
-                start, end = before["rung"], after["rung"]
+                start, end = before["decoder"], after["decoder"]
                 if by == "data":
-                    start, end = (f"{row['rung']} at {row['share']}% of the images" for row in (before, after))
+                    start, end = (f"{row['decoder']} at {row['share']}% of the images" for row in (before, after))
                 grown = _growth(curve, by)
                 needed = grown.needed(tolerance)
                 found.append(Fall(connector, by, start, end, before["fvu"], after["fvu"], needed, grown.at(needed)))
@@ -103,8 +105,8 @@ class Ladder:
         """How far the best network ends below ridge at the largest share, in FVU; nan without networks."""
         rows = self.evidence(connector)
         last = rows[rows["share"] == rows["share"].max()]
-        networks = last[~last["rung"].isin(LINEAR)]
-        return float(last.loc[last["rung"] == "ridge", "fvu"].min() - networks["fvu"].min())
+        networks = last[~last["decoder"].isin(LINEAR)]
+        return float(last.loc[last["decoder"] == "ridge", "fvu"].min() - networks["fvu"].min())
 
     def reach(self, connector: str, factor: float) -> float:
         """FVU that the best would leave with `factor` times the parameters and images, if its curves went on.
@@ -119,7 +121,7 @@ class Ladder:
             return 0.0
         for by, curves in (("capacity", _capacities(rows)), ("data", _shares(rows))):
             alike = [curve for curve in curves if curve["architecture"].iloc[0] == best["architecture"]]
-            own = [curve for curve in alike if by == "data" and curve["rung"].iloc[0] == best["rung"]]
+            own = [curve for curve in alike if by == "data" and curve["decoder"].iloc[0] == best["decoder"]]
             mine = own or alike or (curves if by == "capacity" else [])
             if not mine:
                 return 0.0
@@ -133,7 +135,7 @@ class Ladder:
         rows = self.evidence(connector)
         ways = (("capacity", _capacities), ("data", _shares))
         lacks = [Untested(connector, by) for by, curves in ways if not curves(rows)]
-        if not rows["rung"].isin(LINEAR).all() and not self.learned(connector):
+        if not rows["decoder"].isin(LINEAR).all() and not self.learned(connector):
             lacks.append(Untested(connector, "learning"))
         return lacks
 
@@ -141,7 +143,9 @@ class Ladder:
         """The networks of a connector that have not converged."""
         rows = self.table[(self.table["connector"] == connector) & ~self.table["converged"]]
         return [
-            Unfinished(connector, f"{row.rung} at {row.share}% of the images", row.passes, self._passes(row, tolerance))
+            Unfinished(
+                connector, f"{row.decoder} at {row.share}% of the images", row.passes, self._passes(row, tolerance)
+            )
             for row in rows.itertuples()
         ]
 
@@ -151,7 +155,7 @@ class Ladder:
         return max(curve.needed(tolerance), 2.0) if curve.exponent else math.nan
 
     def verdict(self, tolerance: float = 0.01) -> Verdict:
-        """The model's connector against its controls, each by its best rung; print it to read it in words.
+        """The model's connector against its controls, each by its best decoder; print it to read it in words.
 
         tolerance: a fall of FVU, by twice the network or twice the images, that still counts."""
         best = self.table[self.table["best"]]
@@ -188,8 +192,8 @@ def _capacities(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _shares(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """Each rung on growing shares of the training images, where there are several."""
-    curves = [curve.sort_values("share") for _, curve in rows.groupby("rung", sort=False)]
+    """Each decoder on growing shares of the training images, where there are several."""
+    curves = [curve.sort_values("share") for _, curve in rows.groupby("decoder", sort=False)]
     return [curve for curve in curves if len(curve) > 1]
 
 

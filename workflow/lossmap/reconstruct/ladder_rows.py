@@ -1,4 +1,4 @@
-"""What every rung of a ladder leaves of every image: the rows that `ladder.Ladder` is made of."""
+"""What every decoder of a ladder leaves of every image: the rows that `ladder.Ladder` is made of."""
 
 import json
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.ragged import image_means, squared
 from lossmap.reconstruct.statistics import Statistics
 
-TRAINED = ["held_out_error", "converged", "halfway_error", "passes", "learning_rate"]  # how a rung came to be
+TRAINED = ["held_out_error", "converged", "halfway_error", "passes", "learning_rate"]  # how a decoder came to be
 
 
 def measure_ladder(
@@ -25,19 +25,19 @@ def measure_ladder(
     batch_size: int,
     device="cpu",
 ) -> pd.DataFrame:
-    """A row per connector, rung, share of the training images, and image. Embeddings are read once per connector.
+    """A row per connector, decoder, share of the training images, and image. Embeddings are read once per connector.
 
     Parameters: store, a Dataset of embeddings that trained nothing; climbed, of each connector its name, statistics and
-        rungs, which are let go before the next are taken; dataset and model, names for the rows; batch_size, images
+        decoders, which are let go before the next are taken; dataset and model, names for the rows; batch_size, images
         reconstructed at once.
     Raises: LossmapError if a reconstruction is not finite.
     """
     frames, image_ids = [], store["image_id"].values
-    for connector, statistics, rungs in climbed:
+    for connector, statistics, decoders in climbed:
         pairs = pairs_of(store, statistics, device)
         blocks = []
         with tqdm(total=len(pairs), unit="image", desc=connector) as progress:
-            for rows, found in evaluate(pairs, rungs, batch_size):
+            for rows, found in evaluate(pairs, decoders, batch_size):
                 variance = image_means(squared(found[0].norm)) / pairs.pre_shape[1]
                 means = [(image_means(loss.squared_error), image_means(loss.cosine_error), variance) for loss in found]
                 blocks.append(torch.stack([torch.stack(values) for values in means]).cpu().numpy())
@@ -46,11 +46,11 @@ def measure_ladder(
         about["kind"] = json.loads(statistics.connector)["kind"]
         about |= {"lossless": pairs.connector.lossless, "known_fvu": pairs.connector.known_fvu}
         about |= dict(zip(("pre_numbers", "post_numbers"), pairs.numbers, strict=True))
-        for rung, values in zip(rungs, np.concatenate(blocks, axis=2), strict=True):
-            which = {"rung": rung.rung, "architecture": rung.kind, "share": rung.share, "parameters": rung.parameters}
+        for one, values in zip(decoders, np.concatenate(blocks, axis=2), strict=True):
+            which = {"decoder": one.name, "architecture": one.kind, "share": one.share, "parameters": one.parameters}
             losses = dict(zip(("squared_error", "cosine_error", "variance"), values, strict=True))
-            how = {name: getattr(rung, name) for name in TRAINED}
+            how = {name: getattr(one, name) for name in TRAINED}
             columns = {**about, **which, **how, "image_id": image_ids, **losses}
             frames.append(pd.DataFrame(columns).astype({"known_fvu": "float64"}))
-        del rungs, rung
+        del decoders, one
     return pd.concat(frames)

@@ -1,4 +1,4 @@
-"""The linear rungs of the ladder, in closed form from one pass over the training images: mean, position_mean, ridge."""
+"""The ladder's linear decoders, in closed form from one pass over the training images: mean, position_mean, ridge."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -93,7 +93,7 @@ def outputs_of(pre_shape, blocks):
 
 
 def build_linear(architecture: dict, pre_shape, post_shape, blocks=None) -> nn.Module:
-    """A linear rung before its fit.
+    """A linear decoder before its fit.
 
     Parameters: architecture, "kind": mean, position_mean or ridge; other entries are not looked at. pre_shape (patches,
         features), post_shape (tokens, width), blocks: as for `Ridge`.
@@ -188,8 +188,8 @@ def fit_ridge(train: NormalEquations, held_out: NormalEquations) -> RidgeFit:
     return RidgeFit(weight, bias, float(regularisers[best]), error)
 
 
-class FittedRung(NamedTuple):
-    """One rung, trained on one share of the images.
+class FittedDecoder(NamedTuple):
+    """One decoder, trained on one share of the images.
 
     architecture: what `build_linear` takes, pre_shape, post_shape and blocks included; held_out_error, the mean squared
     error on the held-out images in standardised embeddings; and for ridge the regulariser chosen on them.
@@ -200,7 +200,7 @@ class FittedRung(NamedTuple):
     architecture: dict
 
 
-def fit_linear_rungs(pairs: Pairs, split: Split) -> Iterator[FittedRung]:
+def fit_linear_decoders(pairs: Pairs, split: Split) -> Iterator[FittedDecoder]:
     """Fit mean, position_mean and ridge on each share, smallest first. Each image is read once.
 
     Memory: normal equations for the held-out and for the training images, each 8 (D + outputs) D bytes, where outputs
@@ -213,17 +213,18 @@ def fit_linear_rungs(pairs: Pairs, split: Split) -> Iterator[FittedRung]:
     fit: Any = fit_ragged if pairs.ragged else _fit
     held_out, train = sums(pairs), sums(pairs)
     shares, seen = sorted(split.train), np.empty(0, dtype=np.int64)
-    with tqdm(total=len(split.held_out) + len(split.train[shares[-1]]), unit="image", desc="linear rungs") as progress:
+    images = len(split.held_out) + len(split.train[shares[-1]])
+    with tqdm(total=images, unit="image", desc="linear decoders") as progress:
         held_out.add(pairs, split.held_out, progress)
         for share in shares:
             train.add(pairs, np.setdiff1d(split.train[share], seen), progress)
             seen = split.train[share]
             for module, told in fit(train, held_out, pairs):
-                yield FittedRung(share, module, told)
+                yield FittedDecoder(share, module, told)
 
 
 class _Sums:
-    """Over some images: what all linear rungs are made of."""
+    """Over some images: what all linear decoders are made of."""
 
     def __init__(self, pairs):
         self.blocks = pairs.connector.blocks

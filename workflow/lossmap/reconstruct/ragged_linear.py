@@ -1,4 +1,4 @@
-"""The linear rungs where images differ in layout: mean, position_mean and ridge, in closed form.
+"""The linear decoders where images differ in layout: mean, position_mean and ridge, in closed form.
 
 Ridge is one linear map of every token that has a place to the patches of its block, wherever the token lies. Where
 tokens have no place, it is one linear map of the mean token of a view to the cells of the reference grid: it is fitted
@@ -26,7 +26,7 @@ from lossmap.store.layouts import KINDS
 
 
 def build_ragged_linear(architecture: dict, sizes: Sizes) -> nn.Module:
-    """A linear rung before its fit. Raises: LossmapError if the kind is unknown."""
+    """A linear decoder before its fit. Raises: LossmapError if the kind is unknown."""
     kind = architecture.get("kind")
     if kind not in LINEAR:
         raise LossmapError(f"reconstructor: kind is {kind!r}. Linear ones are {', '.join(LINEAR)}.")
@@ -112,7 +112,7 @@ def input_rows_of(pairs: Pairs, images: np.ndarray) -> int:
 
 
 class RaggedSums:
-    """Over some images: what all linear rungs are made of."""
+    """Over some images: what all linear decoders are made of."""
 
     def __init__(self, pairs: Pairs):
         self.sizes = cast(Sizes, pairs.sizes)
@@ -149,7 +149,7 @@ class RaggedSums:
 
 
 def fit_ragged(train: RaggedSums, held_out: RaggedSums, pairs: Pairs) -> Iterator[tuple[nn.Module, dict]]:
-    """The linear rungs of `linear.fit_linear_rungs` from sums over training and held-out images."""
+    """The linear decoders of `linear.fit_linear_decoders` from sums over training and held-out images."""
     sizes = train.sizes
     position_mean = train.position_mean()
     fit = fit_ridge(train.equations, held_out.equations)

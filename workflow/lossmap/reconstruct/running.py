@@ -52,11 +52,11 @@ def run_ladder(
     Parameters: train, a Dataset of embeddings, or a pair of arrays (pre, post), see `train_reconstructor`. test: the
         same of other images; by default a fifth of train, drawn by the seed, is kept for it. networks: name -> what
         `build_network` takes, see `NETWORKS`. controls: name -> {"kind", settings, networks: names or "all"}, see
-        `CONTROLS` and `make_connector`; networks, those that are trained on it beside the linear rungs. shares: percent
-        of the training images, nested. held_out: part of them that says when to stop. training: see
+        `CONTROLS` and `make_connector`; networks, those that are trained on it beside the linear decoders. shares:
+        percent of the training images, nested. held_out: part of them that says when to stop. training: see
         `TrainingSettings`. resamples and confidence: of bootstrap intervals over the test images. model: what sentences
         call it.
-    Returns: Ladder: table, a row per connector, rung and share with its FVU and interval; verdict(tolerance).
+    Returns: Ladder: table, a row per connector, decoder and share with its FVU and interval; verdict(tolerance).
     Raises: LossmapError if images are in train and in test (equal means of pre), a control doesn't fit the model, or
         there are too few images.
     """
@@ -73,9 +73,9 @@ def run_ladder(
             chosen = "all" if name == "own" else controls[name].get("networks", [])
             mine = {key: value for key, value in networks.items() if chosen == "all" or key in chosen}
             pairs = pairs_of(train, measured, device)
-            rungs = [rung.reconstructor for rung in climb(pairs, mine, list(shares), held_out, seed, settings)]
-            order = list(dict.fromkeys(rung.rung for rung in rungs))
-            yield name, measured, sorted(rungs, key=lambda rung: order.index(rung.rung))
+            decoders = [one.reconstructor for one in climb(pairs, mine, list(shares), held_out, seed, settings)]
+            order = list(dict.fromkeys(one.name for one in decoders))
+            yield name, measured, sorted(decoders, key=lambda one: order.index(one.name))
 
     rows = measure_ladder(test, climbed(), "the test images", model, AT_ONCE, device)
     return Ladder(rows, "the ladder", resamples, confidence, seed_for(seed, "run_ladder"))

@@ -58,12 +58,12 @@ def save_reconstructor(
 ) -> None:
     """Write a reconstructor: its weights, how to build it, and which statistics its embeddings were standardised with.
 
-    Parameters: architecture, JSON: what `build_network` or, for a linear rung, `build_linear` takes, and "pre_shape",
-        "post_shape", "blocks" (lists; None where tokens have no place), or of ragged embeddings what `Sizes.plain`
-        gives ("ragged": true, ...), "held_out_error", its mean squared error on the
-        held-out images, and of a `BeyondRidge` "ridge", {"file": name in the same folder, "sha256": of its content};
-        statistics_digest, `Statistics.digest`; made, JSON for readers: its key and provenance. Of a `BeyondRidge` the
-        network alone is written: ridge has its own file.
+    Parameters: architecture, JSON: what `build_network` or, for a linear decoder, `build_linear` takes, and
+        "pre_shape", "post_shape", "blocks" (lists; None where tokens have no place), or of ragged embeddings what
+        `Sizes.plain` gives ("ragged": true, ...), "held_out_error", its mean squared error on the held-out images, and
+        of a `BeyondRidge` "ridge", {"file": name in the same folder, "sha256": of its content}; statistics_digest,
+        `Statistics.digest`; made, JSON for readers: its key and provenance. Of a `BeyondRidge` the network alone is
+        written: ridge has its own file.
     """
     description = {"format": FORMAT, "architecture": architecture, "statistics": statistics_digest, **(made or {})}
     learned = module.network if isinstance(module, BeyondRidge) else module

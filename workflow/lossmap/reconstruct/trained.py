@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from lossmap.errors import LossmapError
 from lossmap.measures.unexplained import unexplained
-from lossmap.reconstruct.climbing import Rung, climb
-from lossmap.reconstruct.evaluation import Reconstructor, check_layout, image_means, load_rungs, measure_losses
+from lossmap.reconstruct.climbing import TrainedDecoder, climb
+from lossmap.reconstruct.evaluation import Reconstructor, check_layout, image_means, load_decoders, measure_losses
 from lossmap.reconstruct.learning import TrainingSettings
 from lossmap.reconstruct.measuring import measure_statistics
 from lossmap.reconstruct.networks import BeyondRidge
@@ -37,14 +37,14 @@ AT_ONCE = 16  # images that are reconstructed at once
 class Trained:
     """A reconstructor of pre from post, with the statistics that it standardises both with.
 
-    reconstructor: name (rung), held-out error, whether it converged, parameters, module. history: of its training, a
-    row for each look at the held-out images; None of a linear one, or one that was read. rungs: what `save` writes.
+    reconstructor: name, held-out error, whether it converged, parameters, module. history: of its training, a
+    row for each look at the held-out images; None of a linear one, or one that was read. decoders: what `save` writes.
     """
 
     reconstructor: Reconstructor
     statistics: Statistics
     history: pd.DataFrame | None = None
-    rungs: tuple[Rung, ...] = ()
+    decoders: tuple[TrainedDecoder, ...] = ()
 
     @torch.inference_mode()
     def reconstruct(self, post: ArrayLike) -> NDArray[np.float32]:
@@ -82,23 +82,23 @@ class Trained:
 
     def save(self, folder: str | Path) -> None:
         """Write it to a folder, as the workflow does, for `open_reconstructor`."""
-        if not self.rungs:
+        if not self.decoders:
             raise LossmapError("This reconstructor was read from a folder. Copy the folder.")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.statistics.save(folder / "statistics.safetensors")
-        for rung in self.rungs:
-            one, architecture = rung.reconstructor, rung.architecture
+        for decoder in self.decoders:
+            one, architecture = decoder.reconstructor, decoder.architecture
             ridge = folder / f"ridge-{one.share}.safetensors"
             if isinstance(one.module, BeyondRidge) and not one.module.alone:
                 architecture = {**architecture, "ridge": {"file": ridge.name, "sha256": file_digest(ridge)}}
-            path = folder / f"{one.rung}-{one.share}.safetensors"
+            path = folder / f"{one.name}-{one.share}.safetensors"
             save_reconstructor(one.module, architecture, self.statistics.digest, path)
 
     def __repr__(self) -> str:
         one = self.reconstructor
         rest = "" if one.converged else ", NOT CONVERGED"
-        return f"{one.rung}: held-out error {one.held_out_error:.4g}, {one.parameters:,} parameters{rest}"
+        return f"{one.name}: held-out error {one.held_out_error:.4g}, {one.parameters:,} parameters{rest}"
 
 
 def train_reconstructor(
@@ -130,23 +130,23 @@ def train_reconstructor(
     pairs = pairs_of(given, statistics, device)
     networks = {} if name in LINEAR else {name: NETWORKS[network] if isinstance(network, str) else network}
     climbed = climb(pairs, networks, [100], held_out, seed, TrainingSettings.of(training))
-    rungs = {rung.reconstructor.rung: rung for rung in climbed}
-    rung = rungs[name]
-    history = None if rung.history is None else pd.DataFrame(rung.history)
-    kept = (rung,) if name in LINEAR else (rungs["ridge"], rung)
-    return Trained(rung.reconstructor, statistics.to(device), history, kept)
+    decoders = {decoder.reconstructor.name: decoder for decoder in climbed}
+    decoder = decoders[name]
+    history = None if decoder.history is None else pd.DataFrame(decoder.history)
+    kept = (decoder,) if name in LINEAR else (decoders["ridge"], decoder)
+    return Trained(decoder.reconstructor, statistics.to(device), history, kept)
 
 
 def open_reconstructor(folder: str | Path, name: str, share: int = 100, device: str | None = None) -> Trained:
     """A reconstructor that `Trained.save` or a study wrote.
 
-    Parameters: folder, of a study results/<study>/reconstructors/<model>/own; name, of the rung, such as "ridge" or
+    Parameters: folder, of a study results/<study>/reconstructors/<model>/own; name, of the decoder, such as "ridge" or
         "mlp-large"; share, percent of the training images that it was trained on.
     Raises: LossmapError if a file is missing or damaged.
     """
     folder, device = Path(folder), usual_device(device)
     statistics = Statistics.load(folder / "statistics.safetensors")
-    (reconstructor,) = load_rungs(folder, [name], [share], statistics, device)
+    (reconstructor,) = load_decoders(folder, [name], [share], statistics, device)
     return Trained(reconstructor, statistics.to(device))
 
 
@@ -178,7 +178,7 @@ def patch_losses(
     means = [image_means(batch, pairs.pre_shape[1]) for batch in batches]
     errors, variance = (np.concatenate([one[name] for one in means], axis=-1) for name in ("squared_error", "variance"))
     fvu, low, high = unexplained(errors[0], variance, resamples, confidence, seed)
-    about = {"reconstructor": reconstructor.reconstructor.rung, "n": len(variance)}
+    about = {"reconstructor": reconstructor.reconstructor.name, "n": len(variance)}
     about |= {"fvu": float(fvu), "fvu_low": float(low), "fvu_high": float(high)}
     if pairs.ragged:
         return ragged_losses(batches, embeddings, LOSSES, about)

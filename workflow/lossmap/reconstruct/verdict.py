@@ -22,14 +22,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Reached:
-    """The best that the ladder reaches on a connector: by which rung, its FVU, and how many numbers a post has.
+    """The best that the ladder reaches on a connector: by which decoder, its FVU, and how many numbers a post has.
 
     further: the FVU that ten times the parameters and images would leave, if the ladder's curves went on as they fell;
     0 where it has no such curves.
     """
 
     connector: str
-    rung: str
+    decoder: str
     fvu: Interval
     numbers: int
     further: float = 0.0
@@ -203,12 +203,12 @@ def _bound(verdict: Verdict) -> str:
     own, where = verdict.own, f"on {verdict.dataset} (n = {verdict.images:,})"
     if own.fvu.value >= 1:
         return (
-            f"no bound, for the best decoder, {own.rung}, leaves {percent_within(own.fvu)} of the variance "
+            f"no bound, for the best decoder, {own.decoder}, leaves {percent_within(own.fvu)} of the variance "
             f"unexplained {where}: no better than predicting the mean."
         )
     text = (
         f"at most {percent_within(own.fvu)} of the variance is lost at the connector, {where}: so much the best "
-        f"decoder, {own.rung}, leaves unexplained."
+        f"decoder, {own.decoder}, leaves unexplained."
     )
     if verdict.position is None:
         return text
@@ -254,8 +254,8 @@ def _shape(verdict: Verdict) -> str:
         how = "less than" if gap.high < 0 else "more than" if gap.low > 0 else "about as much as"
         parts.append(
             f"Principal components of each block of patches, {linear.numbers:,} dimensions in all, leave "
-            f"{percent_within(linear.fvu)} ({linear.rung}): the connector seems to lose {how} this linear compression "
-            f"(a difference of {points_within(gap)})."
+            f"{percent_within(linear.fvu)} ({linear.decoder}): the connector seems to lose {how} this linear "
+            f"compression (a difference of {points_within(gap)})."
         )
     return " ".join(parts)
 

@@ -3,8 +3,8 @@
 Images that are all seen alike make a Dataset with pre (image, patch, feature) and post (image, token, feature_out).
 Others make a ragged one: pre (patch, feature) and post (token, feature_out), the images one after another, and where
 each one's rows begin: patch_offset, token_offset, view_offset and span_offset (bound), one more than there are images,
-as in CSR. view_shape (view, view_field), view_box (view, edge) and span (span, span_field) are the fields of
-`layouts.ViewShape`, its box, and the fields of `layouts.Span`, as numbers.
+as in CSR. view_shape (view, view_field), view_box (view, edge) and span_shape (span, span_field) are the fields
+of `layouts.ViewShape`, its box, and the fields of `layouts.Span`, as numbers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from lossmap.store.format import CHUNK_BYTES
+from lossmap.store.format import CHUNK_BYTES, DIMENSIONS
 from lossmap.store.layouts import KINDS, Layout, Shape, Span, ViewShape, one_view
 
 # Of a ragged Dataset, beside pre, post, their means and size.
@@ -24,9 +24,10 @@ LAYOUT_DIMENSIONS = {
     "span_offset": ("bound",),
     "view_shape": ("view", "view_field"),
     "view_box": ("view", "edge"),
-    "span": ("span", "span_field"),
+    "span_shape": ("span", "span_field"),
 }
 RAGGED = {"pre": ("patch", "feature"), "post": ("token", "feature_out")} | LAYOUT_DIMENSIONS
+RAGGED_DIMENSIONS = RAGGED | {name: DIMENSIONS[name] for name in ("pre_mean", "post_mean", "size")}  # all of a part
 GAP = 16  # images that are read in passing, at most, to reach the next one
 
 
@@ -52,7 +53,7 @@ class Images:
             self.kinds = np.zeros(self.n, dtype=np.int64)
             return
         self.offsets = {name: dataset[name].values for name in LAYOUT_DIMENSIONS if name.endswith("_offset")}
-        self._views, self._spans = dataset["view_shape"].values, dataset["span"].values
+        self._views, self._spans = dataset["view_shape"].values, dataset["span_shape"].values
         self.shapes, self.kinds = self._distinct()
 
     def __len__(self) -> int:
@@ -169,7 +170,7 @@ def layout_arrays(layouts: Iterable[Layout]) -> dict[str, np.ndarray]:
     return offsets | {
         "view_shape": np.array(shapes, dtype=np.int32).reshape(-1, 4),
         "view_box": np.array([box for layout in layouts for box in layout.boxes], dtype=np.float32).reshape(-1, 4),
-        "span": np.array(fields, dtype=np.int32).reshape(-1, 9),
+        "span_shape": np.array(fields, dtype=np.int32).reshape(-1, 9),
         "size": np.array([(layout.width, layout.height) for layout in layouts], dtype=np.int32).reshape(-1, 2),
     }
 

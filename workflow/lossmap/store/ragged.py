@@ -1,4 +1,4 @@
-"""Ragged embeddings in memory: some images of a Dataset, those of any tool's arrays, and patch losses of them."""
+"""Ragged embeddings in memory: some images of a Dataset, layouts of any tool's arrays, and patch losses of them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +7,8 @@ import numpy as np
 import xarray as xr
 
 from lossmap.errors import LossmapError
-from lossmap.store.images import LAYOUT_DIMENSIONS, RAGGED, is_ragged, spread
-from lossmap.store.layouts import Shape, Span, ViewShape
+from lossmap.store.images import LAYOUT_DIMENSIONS, is_ragged, spread
+from lossmap.store.layouts import Layout, Shape, Span, ViewShape
 
 ROWS = ("patch", "token", "view", "span")  # axes along which a ragged Dataset holds its images one after another
 
@@ -25,66 +25,45 @@ def select_images(dataset: xr.Dataset, images: Sequence[int] | np.ndarray) -> xr
         lengths = bounds[images + 1] - bounds[images]
         chosen[axis] = spread(bounds[images], lengths)
         offsets[f"{axis}_offset"] = "bound", np.concatenate([[0], np.cumsum(lengths)])
-    return dataset.drop_vars(list(offsets)).isel(chosen).assign(offsets)
+    found = dataset.drop_vars(list(offsets)).isel(chosen).assign(offsets)
+    found.encoding = dataset.encoding  # assign drops where it came from
+    return found
 
 
-def ragged_from_arrays(
-    pre: Sequence[np.ndarray], post: Sequence[np.ndarray], image_ids: Sequence[str], about: dict[str, Any]
-) -> xr.Dataset:
-    """Embeddings of images that differ in how many patches and tokens they have; see `memory.from_arrays`.
+def layouts_of(pre: Any, post: Any) -> list[Layout] | None:
+    """Layouts of images given as lists of arrays, one for each image, (rows, d) or (row, col, d): a grid of them.
 
-    Parameters: pre and post, an array for each image, (rows, d) or (row, col, d): a grid of them. Where every image has
-        as many tokens as patches, a token stands for the patch at its place; where all tokens come as grids, for the
-        block of patches; else tokens have no place.
-    Raises: LossmapError if a grid of tokens doesn't divide that of the patches into squares, or a width differs.
+    Where all tokens come as grids, each stands for a square of patches; where every image has as many tokens as
+    patches, for one each. Of an image itself nothing is known: it is as large as its grid, a pixel for a patch.
+    Returns: None where these are no such lists, as where all images are alike, or nothing says which patches a token
+        stands for.
+    Raises: LossmapError if a grid of patches can't be cut into a square for each token.
     """
-    grids = [_grid(values) for values in pre]
-    high, wide = zip(*grids, strict=True)
-    tokens: list[tuple[int, int] | None]
-    if all(values.ndim == 3 for values in post):
-        tokens = [_grid(values) for values in post]
-    elif all(
-        len(a.reshape(-1, a.shape[-1])) == len(b.reshape(-1, b.shape[-1])) for a, b in zip(pre, post, strict=True)
-    ):
-        tokens = list(grids)
+    if not (isinstance(pre, list | tuple) and isinstance(post, list | tuple) and len(pre) == len(post)):
+        return None
+    shapes = [[np.shape(one) for one in side if hasattr(one, "shape")] for side in (pre, post)]
+    if any(len(side) != len(pre) or {len(shape) for shape in side} - {2, 3} for side in shapes):
+        return None
+    if not any(len(set(side)) > 1 or len(side[0]) == 3 for side in shapes if side):
+        return None
+    grids = [shape[:2] if len(shape) == 3 else (1, shape[0]) for shape in shapes[0]]
+    if all(len(shape) == 3 for shape in shapes[1]):
+        tokens = [shape[:2] for shape in shapes[1]]
+    elif all(int(np.prod(a[:-1])) == int(np.prod(b[:-1])) for a, b in zip(*shapes, strict=True)):
+        tokens = grids
     else:
-        tokens = [None] * len(grids)
-    spans = []
-    for name, grid, cut, values in zip(image_ids, grids, tokens, post, strict=True):
-        if cut is None:
-            spans.append(Span(len(values.reshape(-1, values.shape[-1])), 0))
-            continue
-        merge = grid[0] // cut[0]
+        return None
+    layouts = []
+    for number, (grid, cut) in enumerate(zip(grids, tokens, strict=True)):
+        merge = grid[0] // cut[0] if cut[0] else 0
         if merge < 1 or (cut[0] * merge, cut[1] * merge) != grid:
             raise LossmapError(
-                f"image {name}: {grid[0]} x {grid[1]} patches can't be cut into squares, one for each of"
-                f" {cut[0]} x {cut[1]} tokens. Give its tokens as (tokens, d): without a place."
+                f"item {number}: {grid[0]} x {grid[1]} patches can't be cut into squares, one for each of"
+                f" {cut[0]} x {cut[1]} tokens. Give layouts=, which say what each token stands for."
             )
-        spans.append(Span(*cut, merge=merge))
-    shapes = [Shape((ViewShape(*grid),), (span,)) for grid, span in zip(grids, spans, strict=True)]
-    flat = {}
-    for name, arrays in (("pre", pre), ("post", post)):
-        if len(widths := sorted({values.shape[-1] for values in arrays})) != 1:
-            raise LossmapError(f"{name}: images have {' and '.join(map(str, widths))} features; wanted one number.")
-        flat[name] = [values.reshape(-1, widths[0]) for values in arrays]
-    variables: dict[str, Any] = {}
-    for name, arrays in flat.items():
-        variables[name] = RAGGED[name], np.concatenate(arrays)
-        means = np.stack([values.mean(axis=0, dtype=np.float32) for values in arrays])
-        variables[f"{name}_mean"] = ("image", {"pre": "feature", "post": "feature_out"}[name]), means
-    count = np.arange(len(shapes) + 1)
-    layouts = {
-        "patch_offset": np.cumsum([0, *(shape.patches for shape in shapes)]),
-        "token_offset": np.cumsum([0, *(shape.tokens for shape in shapes)]),
-        "view_offset": count,
-        "span_offset": count,
-        "view_shape": np.array([(rows, cols, 0, 0) for rows, cols in zip(high, wide, strict=True)], dtype=np.int32),
-        "span": np.array([(s.rows, s.cols, 0, 1, 1, s.merge, 0, 0, 0) for s in spans], dtype=np.int32),
-        # Nothing is known of the image: boxes are those of one as large as its grid, a pixel for a patch.
-        "view_box": np.array([(0, 0, cols, rows) for rows, cols in zip(high, wide, strict=True)], dtype=np.float32),
-    }
-    variables |= {name: (LAYOUT_DIMENSIONS[name], values) for name, values in layouts.items()}
-    return xr.Dataset(variables, {"image_id": ("image", np.array(image_ids, dtype=str))}, about)
+        shape = Shape((ViewShape(*grid),), (Span(*cut, merge=merge),))
+        layouts.append(Layout(grid[1], grid[0], shape, ((0.0, 0.0, float(grid[1]), float(grid[0])),)))
+    return layouts
 
 
 def ragged_losses(
@@ -100,11 +79,7 @@ def ragged_losses(
     for name in (*losses, "pre_norm"):
         values = np.concatenate([batch[name][0] if name in losses else batch[name] for batch in batches])
         variables[name] = ("patch",), values.astype(np.float32)
-    for name in (*LAYOUT_DIMENSIONS, "size"):
+    for name in (*LAYOUT_DIMENSIONS, "size", "patch_box"):
         if name in embeddings:
             variables[name] = embeddings[name].dims, embeddings[name].values
     return xr.Dataset(variables, {"image_id": ("image", embeddings["image_id"].values)}, about)
-
-
-def _grid(values: np.ndarray) -> tuple[int, int]:
-    return (1, len(values)) if values.ndim == 2 else (values.shape[0], values.shape[1])

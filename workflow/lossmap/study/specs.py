@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from lossmap.study.definition import Dataset, Precision
 from lossmap.study.derived import (
@@ -13,7 +13,9 @@ from lossmap.study.derived import (
     examples_of,
     images_at_once,
     most_neighbours,
+    view_of,
 )
+from lossmap.vlm.view_limits import SQUARE
 
 
 class Spec(BaseModel):
@@ -54,11 +56,15 @@ class OfImages(Spec):
     model: str
 
 
-class WithIntervals(OfImages):
+class WithConfidence(Spec):
     """The confidence of intervals."""
 
     SECTIONS: ClassVar[tuple[str, ...]] = ("statistics",)
     confidence: float
+
+
+class WithIntervals(WithConfidence, OfImages):
+    """Of one model's measurements on one dataset, with intervals."""
 
 
 class WithBootstrap(WithIntervals):
@@ -74,11 +80,24 @@ class OfModel(Spec):
     checkpoint: str
     revision: str | None
     image_size: int | None
+    # Left out where it is square, as keys of embeddings were before there were others.
+    view: Literal["processor", "square"] | dict[str, int] = Field("square", exclude_if=lambda view: view == SQUARE)
 
     @classmethod
     def of(cls, study, **values):
         model = study["models"][values["model"]]
-        return super().of(study, **{key: model.get(key) for key in OfModel.model_fields}, **values)
+        how = {key: model.get(key) for key in OfModel.model_fields} | {"view": view_of(model)}
+        return super().of(study, **how, **values)
+
+    @property
+    def opening(self) -> dict:
+        """What opens the checkpoint: arguments of `load_vision_side`."""
+        return {
+            "checkpoint": self.checkpoint,
+            "revision": self.revision,
+            "image_size": self.image_size,
+            "view": self.view,
+        }
 
 
 class DrawMiniature(Spec):
@@ -179,7 +198,7 @@ class TrainReconstructor(Spec):
 
 
 class MeasurePatchLoss(WithBootstrap):
-    rungs: list[str]
+    decoders: list[str]
     share: int
     batch_size: int
 
@@ -187,7 +206,7 @@ class MeasurePatchLoss(WithBootstrap):
     def of(cls, study, model, **values):
         share = max(study["reconstruction"]["shares"])
         decoders, size = decoders_of(study["reconstruction"], model), images_at_once(study["reconstruction"])
-        return super().of(study, model=model, rungs=decoders, share=share, batch_size=size, **values)
+        return super().of(study, model=model, decoders=decoders, share=share, batch_size=size, **values)
 
 
 class MeasureLadder(OfImages):

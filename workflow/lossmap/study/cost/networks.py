@@ -22,9 +22,9 @@ class ConnectorCost:
 
     reads_post: whether it takes post as stored, of whatever image. flops: operations to make its post of one image's
     pre, in float32; 0 where it takes post. statistics_flops: to
-    measure its statistics, for each image. linear_flops: to fit the linear rungs, for each image, in float32.
+    measure its statistics, for each image. linear_flops: to fit the linear decoders, for each image, in float32.
     linear_memory: bytes held while they are fitted. ridge_flops: operations of ridge for one image. linear_disk: bytes
-    of all linear rungs of one share.
+    of all linear decoders of one share.
     """
 
     post_shape: tuple[int, int]

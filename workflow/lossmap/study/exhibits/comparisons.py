@@ -4,7 +4,7 @@ import pandas as pd
 
 from lossmap.study.columns import METRICS
 from lossmap.study.scoring import SCORE_NAMES
-from lossmap.study.specs import Spec
+from lossmap.study.specs import WithConfidence
 from lossmap.study.tables import cells, interval, read_all
 
 TITLE, TOPIC, PAPER = "What did fine-tuning change?", "comparisons", None
@@ -32,9 +32,8 @@ NOTE = (
 MEASURES = {"overlap": "overlap", "FVU": "FVU of patches", **SCORE_NAMES}
 
 
-class Settings(Spec):
-    SECTIONS = ("statistics",)
-    confidence: float
+class Settings(WithConfidence):
+    pass
 
 
 def needs(study):

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from lossmap.study.captions import BOOTSTRAP
-from lossmap.study.specs import Spec
+from lossmap.study.specs import WithConfidence
 from lossmap.study.tables import cells, interval, marked
 
 TITLE, TOPIC, PAPER = "What does each decoder leave unexplained?", "loss", None
@@ -36,9 +36,8 @@ NOTE = (
 )
 
 
-class Settings(Spec):
-    SECTIONS = ("statistics",)
-    confidence: float
+class Settings(WithConfidence):
+    pass
 
 
 def needs(study):

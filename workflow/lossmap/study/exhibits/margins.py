@@ -5,7 +5,7 @@ import pandas as pd
 from lossmap.study.captions import POPULATION
 from lossmap.study.exhibit import of_all
 from lossmap.study.long_tables import long_table, numbers_of_neighbours, wide
-from lossmap.study.specs import Spec
+from lossmap.study.specs import WithConfidence
 from lossmap.study.tables import about_copies, cells, interval
 
 TITLE, TOPIC, PAPER = "Were lost neighbours near-ties, or moved across a clear margin?", "neighbours", None
@@ -47,9 +47,8 @@ NOTE = (
 )
 
 
-class Settings(Spec):
-    SECTIONS = ("statistics",)
-    confidence: float
+class Settings(WithConfidence):
+    pass
 
 
 def needs(study):

@@ -5,7 +5,7 @@ import pandas as pd
 from lossmap.study.captions import BOOTSTRAP
 from lossmap.study.exhibit import of_all
 from lossmap.study.paper import beside
-from lossmap.study.specs import Spec
+from lossmap.study.specs import WithConfidence
 from lossmap.study.tables import cells, interval, marked, read_all
 
 # Images of the paper's test sets, where it or their authors say how many.
@@ -35,10 +35,8 @@ LOSSES = (
 NOTE = LOSSES.format(who="the best decoder")
 
 
-class Settings(Spec):
-    SECTIONS = ("statistics",)
+class Settings(WithConfidence):
     checkpoints: dict[str, str]
-    confidence: float
 
     @classmethod
     def of(cls, study):

@@ -6,7 +6,7 @@ from lossmap.study.captions import BOOTSTRAP
 from lossmap.study.exhibit import of_all
 from lossmap.study.paper import beside
 from lossmap.study.relation_tables import described
-from lossmap.study.specs import Spec
+from lossmap.study.specs import WithConfidence
 from lossmap.study.tables import interval, read_all
 
 # Images of the splits on which the paper reports: its numbers stand beside ours of a whole split only.
@@ -26,10 +26,8 @@ NOTE = (
 )
 
 
-class Settings(Spec):
-    SECTIONS = ("statistics",)
+class Settings(WithConfidence):
     checkpoints: dict[str, str]
-    confidence: float
 
 
 def needs(study):

@@ -5,7 +5,7 @@ import pandas as pd
 from lossmap.study.captions import BOOTSTRAP
 from lossmap.study.exhibit import of_all
 from lossmap.study.paper import beside
-from lossmap.study.specs import Spec
+from lossmap.study.specs import WithConfidence
 from lossmap.study.tables import interval, read_all
 
 SEEDBENCH = 5624  # images of SEED-Bench, on which the paper reports
@@ -47,10 +47,8 @@ NOTE = (
 )
 
 
-class Settings(Spec):
-    SECTIONS = ("statistics",)
+class Settings(WithConfidence):
     checkpoints: dict[str, str]
-    confidence: float
 
 
 def needs(study):

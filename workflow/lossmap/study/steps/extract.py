@@ -22,8 +22,7 @@ def run(*, images: Path, part: Path, first: int, stop: int, spec: Extract, threa
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = pd.read_parquet(images).iloc[first:stop]
-    model = spec.model_dump(include={*("checkpoint", "revision", "image_size")})
-    vision = load_vision_side(**model, dtype=spec.compute_dtype, device=device)
+    vision = load_vision_side(**spec.opening, dtype=spec.compute_dtype, device=device)
     batches = Batches(vision.preprocessor, rows["path"].tolist(), spec.batch_size, sha256=rows["sha256"].tolist())
     about = describe(vision, {**product_key("embeddings", vision.model_type), **spec.plain()})
     embedded = embed_images(vision, batches, getattr(torch, spec.dtype), threads=threads)

@@ -1,11 +1,11 @@
-"""Embeddings, statistics -> the linear rungs of the ladder, for a model's connector and each control."""
+"""Embeddings, statistics -> the linear decoders of the ladder, for a model's connector and each control."""
 
 from pathlib import Path
 
 import torch
 
 from lossmap.errors import LossmapError
-from lossmap.reconstruct.linear import fit_linear_rungs
+from lossmap.reconstruct.linear import fit_linear_decoders
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.saving import save_reconstructor
 from lossmap.reconstruct.specs import canonical
@@ -16,7 +16,7 @@ from lossmap.vlm.stored import open_embeddings
 
 
 def run(*, embeddings: Path, reconstructors: Path, spec: FitLinear, threads: int = 1) -> None:
-    """Fit mean, position_mean and ridge in closed form: <reconstructors>/<connector>/<rung>-<share>.safetensors.
+    """Fit mean, position_mean and ridge in closed form: <reconstructors>/<connector>/<decoder>-<share>.safetensors.
 
     embeddings: index of the training store. reconstructors: the model's folder, where measure_statistics has put
     <connector>/statistics.safetensors. spec: connectors (name: {kind, settings}), shares (percent), held_out, seed.
@@ -36,7 +36,7 @@ def run(*, embeddings: Path, reconstructors: Path, spec: FitLinear, threads: int
             )
         pairs = pairs_of(store, statistics, device)
         split = split_images(len(pairs), spec.held_out, spec.shares, spec.seed)
-        for share, module, architecture in fit_linear_rungs(pairs, split):
+        for share, module, architecture in fit_linear_decoders(pairs, split):
             path = reconstructors / name / f"{architecture['kind']}-{share}.safetensors"
             save_reconstructor(module, architecture, statistics.digest, path)
             del module  # it can take gigabytes, and so can the next

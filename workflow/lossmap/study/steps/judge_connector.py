@@ -11,7 +11,6 @@ from lossmap.reconstruct.verdict import Interval, Reached, Verdict, details, sum
 from lossmap.study.specs import JudgeConnector
 
 NAMES = {
-    "rung": "decoder",
     "share": "training_share",
     "kind": "connector_kind",
     "pre_numbers": "pre_dimensions",
@@ -68,7 +67,7 @@ def _row(verdict: Verdict) -> dict:
 
 
 def _reached(name: str, reached: Reached | None) -> dict:
-    about = {"name": "connector", "decoder": "rung", "dimensions": "numbers"}
+    about = {"name": "connector", "decoder": "decoder", "dimensions": "numbers"}
     row = {f"{name}_{key}": reached and getattr(reached, field) for key, field in about.items()}
     return row | _flat(f"{name}_fvu", None if reached is None else reached.fvu)
 

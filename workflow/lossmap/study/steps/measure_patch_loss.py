@@ -12,7 +12,7 @@ from tqdm import tqdm
 from lossmap.measures.seeds import seed_for
 from lossmap.measures.statistics import bootstrap_mean
 from lossmap.measures.unexplained import unexplained
-from lossmap.reconstruct.evaluation import best_of, image_means, load_rungs, measure_losses
+from lossmap.reconstruct.evaluation import best_of, image_means, load_decoders, measure_losses
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.statistics import Statistics
 from lossmap.store.patch_losses import PatchLossWriter
@@ -33,29 +33,29 @@ def run(
     spec: MeasurePatchLoss,
     threads: int = 1,
 ) -> None:
-    """Measure the patch losses of one data set and model, with every rung of the model's own connector.
+    """Measure the patch losses of one data set and model, with every decoder of the model's own connector.
 
     near_copies: the images that are near-copies of training images (see check_training_images): the summary gives loss
     and FVU without them too. reconstructors: the model's folder, with own/statistics.safetensors and
-    own/<rung>-<share>.safetensors. losses: a Zarr store (see lossmap.store.patch_losses); images: means over the
-    patches of each image; summary: means over images. spec: dataset, model, rungs, share, batch_size, confidence,
+    own/<decoder>-<share>.safetensors. losses: a Zarr store (see lossmap.store.patch_losses); images: means over the
+    patches of each image; summary: means over images. spec: dataset, model, decoders, share, batch_size, confidence,
     resamples, seed. Runs on the GPU where there is one.
     """
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     statistics = Statistics.load(reconstructors / "own" / "statistics.safetensors")
     pairs = pairs_of(open_embeddings(embeddings, device), statistics, device)
-    rungs = load_rungs(reconstructors / "own", spec.rungs, [spec.share], statistics, device)
-    best = best_of(rungs).rung
+    decoders = load_decoders(reconstructors / "own", spec.decoders, [spec.share], statistics, device)
+    best = best_of(decoders).name
     image_ids, about = pairs.store["image_id"].values.tolist(), pairs.store.attrs
-    how = {"rungs": spec.rungs, "share": spec.share} | {"statistics": statistics.digest}
+    how = {"decoders": spec.decoders, "share": spec.share} | {"statistics": statistics.digest}
     key = {**product_key("patch_losses"), "embeddings": about["key"], **how}
     more = {"best": best, "key": key, "provenance": provenance("measure_patch_loss", device=device)}
-    names = [rung.rung for rung in rungs]
+    names = [decoder.name for decoder in decoders]
     writer = PatchLossWriter(losses, names, image_ids, about["pre_grid"], more)
     blocks = []
     with tqdm(total=len(pairs), unit="image", desc="patch losses") as progress:
-        for batch in measure_losses(pairs, rungs, spec.batch_size):
+        for batch in measure_losses(pairs, decoders, spec.batch_size):
             writer.append(**batch)
             blocks.append(image_means(batch, pairs.pre_shape[1]))
             progress.update(len(batch["pre_norm"]))
@@ -65,22 +65,22 @@ def run(
     copies = pd.read_parquet(near_copies)
     copied = np.isin(image_ids, copies.loc[copies["dataset"] == spec.dataset, "image_id"])
     frames, means = [], []
-    for i, rung in enumerate(rungs):
+    for i, decoder in enumerate(decoders):
         values = {name: rows[i] for name, rows in per_image.items()}
-        columns = {"image_id": image_ids, "reconstructor": rung.rung, **values, "variance": variance}
-        frames.append(pd.DataFrame(columns).assign(best=rung.rung == best))
-        means.append(_summary(rung, values, variance, copied, spec) | {"best": rung.rung == best})
+        columns = {"image_id": image_ids, "reconstructor": decoder.name, **values, "variance": variance}
+        frames.append(pd.DataFrame(columns).assign(best=decoder.name == best))
+        means.append(_summary(decoder, values, variance, copied, spec) | {"best": decoder.name == best})
     pd.concat(frames).to_parquet(images, index=False)
     pd.DataFrame(means).to_parquet(summary, index=False)
 
 
-def _summary(rung, values: dict, variance: np.ndarray, copied: np.ndarray, spec: MeasurePatchLoss) -> dict:
+def _summary(decoder, values: dict, variance: np.ndarray, copied: np.ndarray, spec: MeasurePatchLoss) -> dict:
     """One reconstructor over all images: means with intervals, and the spread of the squared error; loss and FVU also
     without those images that are near-copies of training images (NaN where all are)."""
     seed = seed_for(spec.seed, "measure_patch_loss", spec.dataset, spec.model)
     how: dict[str, Any] = {"resamples": spec.resamples, "confidence": spec.confidence, "seed": seed}
-    about = dataclasses.asdict(dataclasses.replace(rung, module=None))
-    row = {"dataset": spec.dataset, "n": len(variance), "model": spec.model, "reconstructor": rung.rung}
+    about = dataclasses.asdict(dataclasses.replace(decoder, module=None))
+    row = {"dataset": spec.dataset, "n": len(variance), "model": spec.model, "reconstructor": decoder.name}
     row |= {key: about[key] for key in ("kind", "share", "parameters", "held_out_error", "converged")}
     for name, column in (("loss", "squared_error"), *((name, name) for name in values if name != "squared_error")):
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), bootstrap_mean(values[column], **how), strict=True))

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from lossmap.data.counts import ANNOTATIONS, Count, count_dataset
 from lossmap.errors import LossmapError
+from lossmap.study.cost.extraction import stored_datasets
 from lossmap.study.cost.models import language_cost, vision_cost
-from lossmap.study.cost.plan import PROMPT_TOKENS, Rates, plan_study, speaks, stored_datasets
+from lossmap.study.cost.plan import plan_study
+from lossmap.study.cost.rates import Rates
+from lossmap.study.cost.speech import PROMPT_TOKENS, speaks
 from lossmap.study.cost.text import (
     describe_disk,
     describe_embeddings,
@@ -18,6 +21,7 @@ from lossmap.study.cost.text import (
     describe_work,
     in_bytes,
 )
+from lossmap.study.derived import view_of
 from lossmap.study.reading import default_study, lines_of, read_study
 from lossmap.study.settings import check_study
 from lossmap.vlm.checkpoints import check_configuration, fetch_configuration
@@ -49,7 +53,7 @@ def run(*, configfile: Path | None = None, rate: float = 125.0, bandwidth: float
         try:
             check_configuration(folder)
             dtype = config["extraction"]["compute_dtype"]
-            vision[name] = vision_cost(folder, model.get("image_size"), dtype, model["checkpoint"])
+            vision[name] = vision_cost(folder, model.get("image_size"), dtype, model["checkpoint"], view_of(model))
         except LossmapError as error:
             faults.append(f"models: {name}: {error}")
             notes.append(f"{name}: not planned. {error}")

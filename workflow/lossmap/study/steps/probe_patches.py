@@ -47,8 +47,7 @@ def run(
     pre, others = _with_others(store, chosen)
     losses = None if patch_loss is None else _losses(patch_loss, store["image_id"].values[chosen])
     post_length = np.linalg.norm(store["post"][chosen].values.astype(np.float32), axis=(1, 2))
-    model = spec.model_dump(include={*("checkpoint", "revision", "image_size")})
-    connector = load_connector(**model, dtype="float32", device=device)
+    connector = load_connector(**spec.opening, dtype="float32", device=device)
     how = spec.model_dump(include={*("directions", "step", "batch_size")})
     response = probe_patches(connector.post, pre, others, **how, seed=seed)
 

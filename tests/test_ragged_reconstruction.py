@@ -27,6 +27,8 @@ from ragged_data import (
     patches_of,
     through,
 )
+from ragged_store import write_ragged
+from specs import checked
 
 import lossmap
 from lossmap.errors import LossmapError
@@ -42,14 +44,17 @@ from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.places import Centres, corners, places, resampling
 from lossmap.reconstruct.ragged import Sizes
 from lossmap.reconstruct.ragged_networks import build_ragged_network
-from lossmap.reconstruct.saving import load_reconstructor, save_reconstructor
+from lossmap.reconstruct.saving import load_reconstructor, load_tensors, save_reconstructor
 from lossmap.reconstruct.split import split_images
 from lossmap.reconstruct.training import Run, Workplace
+from lossmap.store import open_store
 from lossmap.store.images import Images
 from lossmap.store.layouts import Shape, Span, ViewShape, one_view
 from lossmap.store.memory import from_arrays
 from lossmap.store.patch_losses import LOSSES
 from lossmap.store.ragged import select_images
+from lossmap.study.steps import fit_linear, train_reconstructor
+from lossmap.study.steps import measure_statistics as measure_statistics_step
 
 MLP = {"kind": "mlp", "widths": [16], "dropout": 0.0}
 TRANSFORMER = {"kind": "transformer", "width": 16, "layers": 1, "heads": 2, "dropout": 0.0}
@@ -598,6 +603,34 @@ def test_a_trained_network_comes_back_with_its_ridge(tmp_path):
     targets = places(TILED).targets
     np.testing.assert_allclose(found[i][targets], store["pre"].values[first + targets], atol=0.05)
     assert np.isnan(np.delete(found[i], targets, axis=0)).all()
+
+
+def test_the_steps_of_a_study_do_what_the_library_does(tmp_path):
+    """From a store in parts, whose embeddings are read when they are due."""
+    held = lossy(TILES)
+    images = Images(held)
+    layouts = [images.layout(i) for i in range(90)]
+    sides = ([images.read(name, [i])[0] for i in range(90)] for name in ("pre", "post"))
+    index = write_ragged(tmp_path / "toy.json", layouts, *sides, parts=[31, 60], dtype="float32")
+    spec = {"connectors": {"own": {"kind": "own"}, "pca": {"kind": "pca", "rank": 3}}, "seed": 3}
+    measure_statistics_step.run(embeddings=index, reconstructors=tmp_path, spec=checked("measure_statistics", spec))
+    fit = checked("fit_linear", spec | {"shares": [100], "held_out": 0.2})
+    fit_linear.run(embeddings=index, reconstructors=tmp_path, spec=fit)
+    training = {**vars(SETTINGS), "memory": 0, "threads": 1, "processes": 1, "checkpoint_minutes": 9}
+    spec = {"network": MLP, "share": 100, "shares": [100], "held_out": 0.2, "seed": 3, "training": training}
+    own = tmp_path / "own"
+    files = {"statistics": own / "statistics.safetensors", "ridge": own / "ridge-100.safetensors"}
+    files |= {"reconstructor": own / "network-100.safetensors", "history": own / "history.csv"}
+    train_reconstructor.run(embeddings=index, **files, spec=checked("train_reconstructor", spec))
+    mine = lossmap.train_reconstructor(held, MLP, seed=3, training=vars(SETTINGS), device="cpu")
+    mine.save(tmp_path / "mine")
+    for name in ("ridge-100", "network-100"):
+        wanted, found = (load_tensors(folder / f"{name}.safetensors")[0] for folder in (own, tmp_path / "mine"))
+        assert all(torch.equal(wanted[key], found[key]) for key in wanted)
+    read = lossmap.open_reconstructor(own, "network", device="cpu")
+    one, other = (lossmap.patch_losses(read, store) for store in (held, open_store(index)))
+    np.testing.assert_array_equal(one["squared_error"].values, other["squared_error"].values)
+    assert one.attrs == other.attrs
 
 
 def test_losses_say_the_shapes_of_their_images():

@@ -61,7 +61,7 @@ def layouts_of(pre: Any, post: Any) -> list[Layout] | None:
                 f"item {number}: {grid[0]} x {grid[1]} patches can't be cut into squares, one for each of"
                 f" {cut[0]} x {cut[1]} tokens. Give layouts=, which say what each token stands for."
             )
-        shape = Shape((ViewShape(*grid),), (Span(*cut, merge=merge),))
+        shape = Shape((ViewShape(grid[0], grid[1]),), (Span(cut[0], cut[1], merge=merge),))
         layouts.append(Layout(grid[1], grid[0], shape, ((0.0, 0.0, float(grid[1]), float(grid[0])),)))
     return layouts
 

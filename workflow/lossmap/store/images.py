@@ -96,6 +96,25 @@ class Images:
             return found[0]
         return np.concatenate(found)[place]
 
+    def rows(self, name: str, images: Sequence[int] | np.ndarray) -> np.ndarray:
+        """pre or post of images of any shapes, in any order, one image after another: (rows, features), as stored.
+
+        Of ragged embeddings. Read in runs, as by `read`, whatever the shapes: in native resolution each image may have
+        a shape of its own, and a chunk holds many.
+        """
+        images = np.asarray(images, dtype=np.int64)
+        array, offsets = self.dataset[name], self.offsets[f"{RAGGED[name][0]}_offset"]
+        wanted = np.unique(images)
+        gap = min(GAP, max(1, CHUNK_BYTES // max(1, array.nbytes // self.n)))
+        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > gap) + 1)
+        found = [array[offsets[run[0]] : offsets[run[-1] + 1]].values for run in runs]
+        if len(found) == 1 and (np.diff(images) == 1).all():
+            return found[0]
+        before = np.cumsum([0, *(len(values) for values in found[:-1])])
+        starts = [offsets[run] - offsets[run[0]] + first for run, first in zip(runs, before, strict=True)]
+        lengths = offsets[images + 1] - offsets[images]
+        return np.concatenate(found)[spread(np.concatenate(starts)[np.searchsorted(wanted, images)], lengths)]
+
     def _run(self, name: str, run: np.ndarray) -> np.ndarray:
         """The same of sorted images that lie close to each other."""
         array, first, stop = self.dataset[name], run[0], run[-1] + 1
@@ -127,6 +146,11 @@ class Images:
 def is_ragged(dataset: xr.Dataset) -> bool:
     """Whether images differ in layout, so that pre and post have no axis of images."""
     return "patch_offset" in dataset
+
+
+def spread(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Numbers of the rows of runs, one run after another: starts[i], starts[i] + 1, ..., lengths[i] of them."""
+    return np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
 
 
 def layout_arrays(layouts: Iterable[Layout]) -> dict[str, np.ndarray]:

@@ -13,11 +13,12 @@ from lossmap.store.boxes import with_ragged_boxes
 from lossmap.store.format import DIMENSIONS
 from lossmap.store.images import LAYOUT_DIMENSIONS, RAGGED_DIMENSIONS, is_ragged, layout_arrays
 from lossmap.store.layouts import Layout, Shape
+from lossmap.store.ragged import layouts_of
 from lossmap.store.writer import check_finite, checked_rows
 
 HERE = "embeddings in memory"  # what messages call them
 KEPT = ("pre", "post")
-Embeddings: TypeAlias = xr.Dataset | tuple[ArrayLike, ArrayLike]  # the pair: pre and post
+Embeddings: TypeAlias = xr.Dataset | tuple[ArrayLike, ArrayLike]  # the pair: pre and post, or lists of arrays
 
 
 def in_memory(embedded: Iterable[Mapping[str, Any]], image_ids: list[str], attributes: dict) -> xr.Dataset:
@@ -68,7 +69,9 @@ def from_arrays(
         (n, tokens, d2); item i is the same in both. pre_grid (rows, columns) of the patches, in raster order, and
         post_grid of the tokens, where they have a place; by default one row of patches, and the same of as many tokens.
         image_ids: names, by default numbers. layouts: of images that differ in it, a `lossmap.store.Layout` for each:
-        pre and post are then lists of arrays, one for each image, (patches, d) and (tokens, d2).
+        pre and post are then lists of arrays, one for each image, (patches, d) and (tokens, d2). Lists need none where
+        each image has as many tokens as patches, one of each, or both are given as grids, (rows, columns, d), a token
+        for a square of patches.
     Returns: a Dataset with pre, post and their means, as of `embed`, without boxes and sizes; with layouts, a ragged
         one with both.
     Raises: LossmapError if shapes don't fit each other or a grid, or a value is not finite (the item is named).
@@ -77,6 +80,9 @@ def from_arrays(
         if pre_grid is not None or post_grid is not None:
             raise LossmapError("pre_grid, post_grid and layouts are given; layouts say where patches and tokens lie.")
         return _of_lists(list(cast(Any, pre)), list(cast(Any, post)), list(layouts), image_ids)
+    if pre_grid is None and post_grid is None and (found := layouts_of(pre, post)) is not None:
+        flat: list[Any] = [[_flat(one) for one in cast(Any, side)] for side in (pre, post)]
+        return _of_lists(flat[0], flat[1], found, image_ids)
     pre, post = (_three_axes(values, name) for values, name in ((pre, "pre"), (post, "post")))
     ids = [str(name) for name in (range(len(pre)) if image_ids is None else image_ids)]
     if not len(pre) == len(post) == len(ids):
@@ -192,6 +198,12 @@ def _check_ragged(embeddings: xr.Dataset) -> None:
             f"The Dataset holds the layouts of {embeddings.sizes['bound'] - 1} images and {embeddings.sizes['image']}"
             " names. Where images differ in layout, isel can't pick some: give all, or make a Dataset with from_arrays."
         )
+
+
+def _flat(values: Any) -> NDArray[Any]:
+    """(rows, columns, d) -> (vectors, d)."""
+    values = _plain(values)
+    return values.reshape(-1, values.shape[-1])
 
 
 def _two_axes(values: Any, what: str) -> NDArray[Any]:

@@ -101,6 +101,16 @@ def test_ties_share_their_places(k, widths):
         assert value == pytest.approx((p * q[np.ix_(old, old)]).sum() / (30 * k), abs=1e-12)
 
 
+@pytest.mark.parametrize("after", [0, 59])
+def test_shares_of_lists_without_ties_are_the_places_of_each_and_change_no_list(after):
+    ranking = plain_ranking(A.copy())
+    shares = ranking.shares(60, slice(3, 7), after=after)
+    expected = np.zeros((4, 400))
+    np.put_along_axis(expected, A[3:7, after:], 1, axis=1)
+    np.testing.assert_array_equal(shares.toarray(), expected)
+    np.testing.assert_array_equal(ranking.items, A)
+
+
 @pytest.mark.parametrize("k", [1, 10, 60])
 def test_lists_that_are_alike_overlap_without_error(k):
     found = ranking_overlap(RANKED[0], RANKED[0], k, parts=True)

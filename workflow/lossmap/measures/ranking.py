@@ -42,6 +42,12 @@ class Ranking(NamedTuple):
         Returns: sparse (rows, n); each row sums to k - after.
         """
         of = np.arange(len(self.items))[rows]
+        if self.without_ties:
+            columns = self.items[rows, after:k]
+            places = columns.flatten(), np.arange(len(of) + 1) * columns.shape[1]
+            shares = sparse.csr_array((np.ones(columns.size), *places), shape=(len(of), len(self.twin)))
+            shares.sort_indices()
+            return shares
         items, within, own = self.items[rows], self.within[rows].astype(np.int64), self.twins[rows]
         nearer = np.empty_like(within)  # how many are nearer than those that tie here
         nearer[:, :1] = own[:, None]

@@ -14,6 +14,7 @@ from lossmap.measures.overlap import (
     ranking_overlap,
 )
 from lossmap.measures.ranking import plain_ranking
+from lossmap.measures.simulation import clusters, gaussian_channel
 
 rng = np.random.default_rng(1)
 X = rng.normal(size=(400, 8))
@@ -65,6 +66,19 @@ def shares_of(x, k):
     return nearer + tied * (k - nearer.sum(1, keepdims=True)) / tied.sum(1, keepdims=True)
 
 
+def slow_parts(x, y, k):
+    """Slowly: what each item, as a neighbour, adds to each item's overlap."""
+    p, q = shares_of(x, k), shares_of(y, k)
+    width = min(k, round(1.5 * k**0.5))
+    last, window = ([side - (shares_of(z, k - w) if w < k else 0) for z, side in ((x, p), (y, q))] for w in (1, width))
+    pushed = 0
+    for side, other, end, many in zip((p, q), (q, p), last, window, strict=True):
+        hits = (many * other).sum(1)
+        shares = (hits + 2 * hits.mean() / width) / (width + 2)
+        pushed = pushed + (shares * (end * other).sum() / shares.sum() if hits.any() else hits)[:, None] * side
+    return (p * q * (1 + (last[0] * last[1]).sum() / len(p)) - pushed) / k
+
+
 @pytest.mark.parametrize("k", [1, 4, 9, 29])
 @pytest.mark.parametrize("widths", [(2, 5), (4, 1), (1, 1), (9, 9)])  # few different values: many ties and many twins
 def test_ties_share_their_places(k, widths):
@@ -72,16 +86,54 @@ def test_ties_share_their_places(k, widths):
     a, b = (rank_neighbours(side, max(k, 7)) for side in (x, y))
     p, q = shares_of(x, k), shares_of(y, k)
     np.testing.assert_allclose(a.shares(k).toarray(), p, rtol=1e-12)
+    if k > 1:
+        np.testing.assert_allclose(a.shares(k, after=k // 2).toarray(), p - shares_of(x, k // 2), atol=1e-12)
     found = ranking_overlap(a, b, k, parts=True)
     overlap = (p * q).sum(1) / k
     np.testing.assert_allclose(found.values, overlap, rtol=1e-12)
-    parts = (p * q - overlap[:, None] * (p + q) / 2) / k
+    parts = slow_parts(x, y, k)
     np.testing.assert_allclose(found.parts.toarray(), parts, atol=1e-12)
-    np.testing.assert_allclose(found.influence, overlap - overlap.mean() + parts.sum(0), atol=1e-12)
+    influence = overlap + parts.sum(0)
+    np.testing.assert_allclose(found.influence, influence - influence.mean(), atol=1e-12)
     names = np.random.default_rng(5)
     for value in permutation_null(a, b, k, 3, np.random.default_rng(5)):
         old = names.permutation(30)
         assert value == pytest.approx((p * q[np.ix_(old, old)]).sum() / (30 * k), abs=1e-12)
+
+
+@pytest.mark.parametrize("after", [0, 59])
+def test_shares_of_lists_without_ties_are_the_places_of_each_and_change_no_list(after):
+    ranking = plain_ranking(A.copy())
+    shares = ranking.shares(60, slice(3, 7), after=after)
+    expected = np.zeros((4, 400))
+    np.put_along_axis(expected, A[3:7, after:], 1, axis=1)
+    np.testing.assert_array_equal(shares.toarray(), expected)
+    np.testing.assert_array_equal(ranking.items, A)
+
+
+@pytest.mark.parametrize("k", [1, 10, 60])
+def test_lists_that_are_alike_overlap_without_error(k):
+    found = ranking_overlap(RANKED[0], RANKED[0], k, parts=True)
+    assert found.interval() == (1, 1, 1)
+    assert not found.parts.toarray().any()
+
+
+@pytest.mark.parametrize("draw", [gaussian_channel, clusters])
+def test_an_item_adds_what_leaving_it_out_takes_away(draw):
+    n, k = 300, 40
+    sample = draw(n, np.random.default_rng(1))
+    lists = [nearest_neighbours(side, k + 1) for side in (sample.before, sample.after)]
+    found = ranking_overlap(*map(plain_ranking, lists), k)
+    changes = np.empty(n)
+    for i in range(n):
+        left = [np.delete(side, i, axis=0) for side in lists]
+        left = [
+            np.take_along_axis(side, np.argsort(side == i, axis=1, kind="stable"), axis=1) for side in left
+        ]  # i last
+        changes[i] = n * (found.values.mean() - slow_overlap(*left, k).mean())
+    slope = np.polyfit(found.influence, changes, 1)[0]
+    assert slope == pytest.approx(1, abs=0.15)
+    assert np.corrcoef(found.influence, changes)[0, 1] > 0.85
 
 
 def test_a_connector_that_makes_all_alike_scores_chance_however_many_images():

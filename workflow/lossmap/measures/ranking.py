@@ -34,21 +34,34 @@ class Ranking(NamedTuple):
         """(n,): how many others have an item's embedding."""
         return np.bincount(self.twin, minlength=len(self.twin))[self.twin] - 1
 
-    def shares(self, k, rows=slice(None)):
+    def shares(self, k, rows=slice(None), after=0):
         """The probability that each item is among an item's k nearest, ties in random order.
 
-        Parameters: k, at most what the ranking was made for. rows: a slice of the items.
-        Returns: sparse (rows, n); each row sums to k.
+        Parameters: k, at most what the ranking was made for. rows: a slice of the items. after, below k: of the k
+            nearest leave out so many that are nearest.
+        Returns: sparse (rows, n); each row sums to k - after.
         """
         of = np.arange(len(self.items))[rows]
+        if self.without_ties:
+            columns = self.items[rows, after:k]
+            places = columns.flatten(), np.arange(len(of) + 1) * columns.shape[1]
+            shares = sparse.csr_array((np.ones(columns.size), *places), shape=(len(of), len(self.twin)))
+            shares.sort_indices()
+            return shares
         items, within, own = self.items[rows], self.within[rows].astype(np.int64), self.twins[rows]
-        nearer = own[:, None] + np.zeros_like(within)  # how many are nearer than those that tie here
-        for t in range(1, within.shape[1]):
-            nearer[:, t] = np.where(within[:, t] == within[:, t - 1], nearer[:, t - 1], within[:, t - 1])
-        row, place = np.nonzero((nearer < k) & (items >= 0))
+        nearer = np.empty_like(within)  # how many are nearer than those that tie here
+        nearer[:, :1] = own[:, None]
+        nearer[:, 1:] = np.where(within[:, 1:] == within[:, :-1], own[:, None], within[:, :-1])
+        np.maximum.accumulate(nearer, axis=1, out=nearer)
+        row, place = np.nonzero((nearer < k) & (within > after) & (items >= 0))
         first, last = nearer[row, place], within[row, place]
-        has = np.flatnonzero(own)
-        values = np.concatenate([np.minimum((k - first) / (last - first), 1.0), np.minimum(k / own[has], 1.0)])
+        has = np.flatnonzero(own > after)
+        values = np.concatenate(
+            [
+                (np.minimum(k, last) - np.maximum(after, first)) / (last - first),
+                (np.minimum(k, own[has]) - after) / own[has],
+            ]
+        )
         where = np.concatenate([row, has]), np.concatenate([items[row, place], self.twin[of[has]]])
         shares = sparse.csr_array((values, where), shape=items.shape[:1] + self.twin.shape)
         if not own.any() and self._distinct:

@@ -31,15 +31,15 @@ def run(
 
     table: the CSV file to write, a row per population, size, measure and k. embeddings: indexes of stores of one model,
     pooled to a population of images; other: of another model, on the same images. sizes: images of a sample (default:
-    200, 400 and 2000). samples: how many of each size (default: 200, 200 and 60). What takes half-samples, a hundred
-    times the work, is measured in samples of up to 400 images. The same seed gives the same table.
+    200, 400 and 2000). samples: how many of each size (default: 120, 120 and 39). What takes half-samples is measured
+    in samples of up to 400 images. The same seed gives the same table.
     """
     torch.set_num_threads(1)
     populations = {"gaussian": (gaussian_channel, np.inf), "clusters": (clusters, np.inf)}
     if embeddings:
         whole = _pooled(embeddings, other or embeddings)
         populations["images"] = (finite_population(*whole), len(whole[0]))
-    sizes, samples, rows = sizes or [200, 400, 2000], samples or [200, 200, 60], []
+    sizes, samples, rows = sizes or [200, 400, 2000], samples or [120, 120, 39], []
     for name, (draw, size) in populations.items():
         for n, count in zip(sizes, samples, strict=True):
             if n >= size:

@@ -55,6 +55,7 @@ from lossmap.study.derived import (
     measured_datasets,
     networks_of,
     part_ranges,
+    view_of,
 )
 from lossmap.study.settings import check_study
 from lossmap.study.specs import MakeSummary, ShownExhibit, spec_of
@@ -221,6 +222,7 @@ def summary_settings():
         for exhibit in EXHIBITS
     ]
     about = {"study": config["study"], "models": list(config["models"]), "browser": bool(EVALUATED)}
+    about["views"] = {name: view_of(model) for name, model in config["models"].items()}
     return canonical(MakeSummary(exhibits=shown, **about).model_dump())
 
 
@@ -251,7 +253,13 @@ def files_of_checkpoint(model, *names):
 
 def checkpoint_files(wildcards):
     """What the vision side of a model is made of."""
-    names = ("config.json", "adapter_config.json", "preprocessor_config.json", "processor_config.json", "*.safetensors*")
+    names = (
+        "config.json",
+        "adapter_config.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "*.safetensors*",
+    )
     return files_of_checkpoint(wildcards.model, *names)
 
 

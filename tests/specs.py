@@ -8,4 +8,4 @@ def checked(step: str, settings: dict) -> Spec:
     return spec_of(step)(**settings)
 
 
-PLAIN_FIGURES = checked("make_exhibit", {"scale": 1, "palette": "colorblind", "names": {}})
+PLAIN_FIGURES = checked("make_exhibit", {"scale": 1, "palette": "colorblind", "names": {}, "views": {"toy": "square"}})

@@ -25,7 +25,11 @@ PACKAGE = ROOT / "workflow/lossmap"
 STANDARD = set(sys.stdlib_module_names)
 LIBRARY = ("data", "figures", "measures", "reconstruct", "store", "vlm")
 LAYERS = {  # imports go down only: nothing of the library knows a study or the miniature world
-    "figures": {"numpy", "pandas", "matplotlib", "seaborn", "PIL", "lossmap.figures", "lossmap.data"},
+    # Of the store, figures take where patches lie (`Layout`) and which of them are seen.
+    "figures": {
+        *("numpy", "pandas", "matplotlib", "seaborn", "PIL"),
+        *("lossmap.figures", "lossmap.data", "lossmap.store"),
+    },
     "measures": {"numpy", "scipy", "torch", "lossmap.measures"},
     "vlm": {
         *("numpy", "torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "PIL", "tqdm", "xarray"),

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny_models import CONFIGS, SIDE, save_tiny
+from test_views import CUT, WIDER
+from tiny_models import CONFIGS, SIDE, save_config, save_tiny
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForImageTextToText
@@ -20,6 +21,7 @@ from lossmap.study.cost.networks import connector_cost, network_cost
 from lossmap.vlm.connector_size import connector_parameters
 from lossmap.vlm.families import FAMILIES
 from lossmap.vlm.loading import load_vision_side
+from lossmap.vlm.preprocessing import load_preprocessor
 
 ROOT = Path(__file__).parents[1]
 PAPER = {
@@ -101,7 +103,9 @@ def test_every_family_costs_without_weights_what_it_costs_with_them(tmp_path, mo
         pre, post = vision.embed(vision.preprocessor.normalise(batch))
     assert (cost.pre_shape, cost.post_shape) == (pre.shape[1:], post.shape[1:])
     assert (cost.pre_grid, cost.post_grid) == (vision.pre_grid, vision.post_grid)
-    assert cost.input_size == vision.preprocessor.input_size
+    height, width = vision.preprocessor.input_size
+    assert cost.seen == f"{width} x {height}"
+    assert cost.patches == cost.pre_shape[0]
     assert cost.parameters == sum(values.numel() for values in vision.model.parameters())
     assert cost.weights == 4 * cost.parameters
     assert cost.flops == counter.get_total_flops()
@@ -131,7 +135,7 @@ def test_shapes_of_the_papers_models(paper):
     assert (paper["idefics2"].pre_shape, paper["idefics2"].post_shape) == ((576, 1152), (64, 4096))
     assert (paper["qwen2_5_vl"].pre_shape, paper["qwen2_5_vl"].post_shape) == ((576, 1280), (144, 3584))
     assert paper["idefics2"].post_grid is None
-    assert all(one.pre_grid == (24, 24) and one.input_size == (336, 336) for one in paper.values())
+    assert all(one.pre_grid == (24, 24) and one.seen == "336 x 336" for one in paper.values())
 
 
 # The hub's pages say 7.06, 8.40 and 8.29 billion; connectors as in Table 1.
@@ -269,3 +273,17 @@ def test_the_papers_largest_reconstructor_by_hand(paper):
 def test_an_impossible_control_is_named():
     with pytest.raises(LossmapError, match="Control identity: 3 x 3 patches can't be cut into 4 equal blocks"):
         connector_cost({"kind": "rotation"}, (3, 3), (9, 6), POST, None)
+
+
+@pytest.mark.parametrize("model_type", CUT)
+def test_views_cost_without_weights_what_they_cost_with_them(tmp_path, model_type):
+    save_config(model_type, tmp_path, processor=WIDER.get(model_type, {}))
+    cost = vision_cost(tmp_path, None, "float32", "tiny", "processor")
+    shape = load_preprocessor(tmp_path, view="processor").layout(640, 480).shape
+    assert cost.seen == f"640 x 480 in {len(shape.views)} view{'s' * (len(shape.views) > 1)}"
+    assert (cost.patches, cost.post_shape[0]) == (shape.patches, shape.tokens)
+    assert cost.pre_grid[0] * cost.pre_grid[1] == cost.pre_shape[0] <= shape.patches
+    side = SIDE if FAMILIES[model_type].view == "any" else None
+    plain = vision_cost(tmp_path, side, "float32", "tiny")
+    assert cost.flops > plain.flops * shape.patches / plain.patches * 0.8
+    assert cost.square in (None, plain.post_shape[0]) or FAMILIES[model_type].view == "any"

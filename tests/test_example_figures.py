@@ -26,12 +26,12 @@ from lossmap.figures.patch_maps import (
     show_image,
 )
 from lossmap.figures.style import use_style
+from lossmap.store.layouts import Layout, one_view
 from lossmap.study.columns import column
 from lossmap.study.example_pictures import picture
 from lossmap.study.examples import worst_patches
 from lossmap.study.exhibits import figure1, figure7
 from lossmap.study.steps import make_exhibit
-from lossmap.vlm.geometry import ImageGeometry
 
 rng = np.random.default_rng(0)
 
@@ -56,32 +56,30 @@ def colour_at(axes, x, y):
     return pixels[pixels.shape[0] - 1 - int(row), int(column), :3].astype(int)
 
 
-GEOMETRIES = [
-    ImageGeometry(60, 40, (10, 0, 50, 40), 3, 4),  # cropped
-    ImageGeometry(40, 60, (0, 0, 40, 60), 5, 2),  # whole
-    ImageGeometry(40, 40, (-10, -5, 50, 45), 4, 4),  # padded
+LAYOUTS = [
+    Layout(60, 40, one_view((3, 4), None), ((10, 0, 50, 40),)),  # cropped
+    Layout(40, 60, one_view((5, 2), None), ((0, 0, 40, 60),)),  # whole
+    Layout(40, 40, one_view((4, 4), None), ((-10, -5, 50, 45),)),  # padded
 ]
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=["cropped", "whole", "padded"])
-def test_each_patch_has_its_colour_where_it_lies_on_the_image(geometry):
-    axes, values = canvas(), rng.normal(size=(geometry.rows, geometry.cols))
-    image = np.full((geometry.height, geometry.width, 3), 77, np.uint8)
-    show_image(axes, image, geometry.boxes())
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["cropped", "whole", "padded"])
+def test_each_patch_has_its_colour_where_it_lies_on_the_image(layout):
+    axes, values = canvas(), rng.normal(size=layout.shape.patches)
+    image = np.full((layout.height, layout.width, 3), 77, np.uint8)
+    show_image(axes, image, layout)
     norm = Normalize(-3, 3)
-    draw_map(axes, values, geometry.boxes(), SIGNED, norm)
-    for row in range(geometry.rows):
-        for col in range(geometry.cols):
-            left, top, right, bottom = geometry.patch_box(row, col)
-            wanted = np.array(plt.colormaps[SIGNED](norm(values[row, col]), bytes=True)[:3], int)
-            for share in (0.1, 0.5, 0.9):
-                seen = colour_at(axes, left + share * (right - left), top + share * (bottom - top))
-                assert abs(seen - wanted).max() <= 1
+    draw_map(axes, values, layout, SIGNED, norm)
+    for value, (left, top, right, bottom) in zip(values, layout.patch_boxes, strict=True):
+        wanted = np.array(plt.colormaps[SIGNED](norm(value), bytes=True)[:3], int)
+        for share in (0.1, 0.5, 0.9):
+            seen = colour_at(axes, left + share * (right - left), top + share * (bottom - top))
+            assert abs(seen - wanted).max() <= 1
 
 
 def test_what_the_model_did_not_see_is_pale_and_what_it_saw_is_not():
-    axes, geometry = canvas(), GEOMETRIES[0]
-    show_image(axes, np.zeros((40, 60, 3), np.uint8), geometry.boxes())
+    axes, layout = canvas(), LAYOUTS[0]
+    show_image(axes, np.zeros((40, 60, 3), np.uint8), layout)
     assert (colour_at(axes, 30, 20) == 0).all()
     assert (colour_at(axes, 11, 39) == 0).all()
     for x in (5, 55):
@@ -108,18 +106,18 @@ def test_an_outline_follows_the_masks_border():
 
 
 def test_numbers_stand_on_their_patches_in_order():
-    axes, geometry = canvas(), GEOMETRIES[0]
-    show_image(axes, np.zeros((40, 60, 3), np.uint8), geometry.boxes())
+    axes, layout = canvas(), LAYOUTS[0]
+    show_image(axes, np.zeros((40, 60, 3), np.uint8), layout)
     frames = len(axes.patches)
-    draw_numbers(axes, np.array([7, 0, 10]), geometry.boxes())
+    draw_numbers(axes, np.array([7, 0, 10]), layout)
     for number, patch in zip(axes.texts, (7, 0, 10), strict=True):
-        left, top, right, bottom = geometry.patch_box(patch // 4, patch % 4)
+        left, top, right, bottom = layout.patch_boxes[patch]
         x, y = number.get_position()
         assert left < x < right
         assert top < y < bottom
     assert [number.get_text() for number in axes.texts] == ["1", "2", "3"]
     corners = [frame.get_xy() for frame in axes.patches[frames : frames + 3] if isinstance(frame, Rectangle)]
-    assert corners == [geometry.patch_box(patch // 4, patch % 4)[:2] for patch in (7, 0, 10)]
+    assert corners == [tuple(layout.patch_boxes[patch, :2]) for patch in (7, 0, 10)]
 
 
 def test_numbers_on_small_patches_keep_off_each_other_and_off_the_patches():
@@ -156,7 +154,7 @@ def examples(n, **columns):
 def pictures(n):
     mask = np.zeros((40, 60), bool)
     mask[10:20, 15:30] = True
-    return [(np.zeros((40, 60, 3), np.uint8), mask, GEOMETRIES[0].boxes())] * n
+    return [(np.zeros((40, 60, 3), np.uint8), mask, LAYOUTS[0])] * n
 
 
 def test_answers_are_told_with_rule_numbers_and_texts_as_they_are():
@@ -233,13 +231,13 @@ def make(folder, name, paths):
     return table, (folder / f"tables/{name}.rst").read_text()
 
 
-def test_pictures_come_with_mask_and_geometry(tmp_path):
+def test_pictures_come_with_mask_and_layout(tmp_path):
     for row in pd.read_parquet(chosen_table(tmp_path)).itertuples():
-        image, mask, boxes = picture(row)
+        image, mask, layout = picture(row)
         assert image.shape == (HEIGHT, WIDTH, 3)
         np.testing.assert_array_equal(mask, answer_mask(int(row.question_id[1:])))
-        assert boxes[0, 0].tolist() == [10, 0, 20, 20]
-        assert boxes[1, 3].tolist() == [40, 20, 50, 40]
+        assert layout.patch_boxes[0].tolist() == [10, 0, 20, 20]
+        assert layout.patch_boxes[7].tolist() == [40, 20, 50, 40]
 
 
 def test_the_finding_holds_the_numbers_of_the_table(tmp_path):

@@ -16,7 +16,7 @@ from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES, is_vision_key, read_family
 from lossmap.vlm.input_size import embedding_shapes
 from lossmap.vlm.loading import load_vision_side
-from lossmap.vlm.tap import Tap
+from lossmap.vlm.tap import ONE_VIEW, Tap
 
 torch.set_num_threads(1)
 
@@ -70,7 +70,7 @@ def without_attention(vision):
     """The same vision side with the tower's attention silenced, so that no patch hears of another."""
     silent = copy.copy(vision)
     silent.model = copy.deepcopy(vision.model)
-    silent._tap = Tap(silent.model, vision.family.connector, one_view=vision.family.view == "base")
+    silent._tap = Tap(silent.model, vision.family.connector, ONE_VIEW if vision.family.view == "base" else None)
     silenced = 0
     for name, parameter in silent.model.named_parameters():
         if re.search(r"(self_attn\.out_proj|attention\.projection_layer|attn\.proj|attention\.o_proj)\.", name):

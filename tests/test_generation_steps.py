@@ -128,11 +128,11 @@ def calls(monkeypatch):
     """Counts batches, and stops a run before the batch whose number is put into it."""
     made, original = [None], LanguageSide.generate
 
-    def generate(self, prompts, post, most):
+    def generate(self, prompts, post, most, size):
         if len(made) - 1 == made[0]:
             raise Killed
         made.append(len(prompts))
-        return original(self, prompts, post, most)
+        return original(self, prompts, post, most, size)
 
     monkeypatch.setattr(LanguageSide, "generate", generate)
     monkeypatch.setattr(predictions, "CHUNK", 8)

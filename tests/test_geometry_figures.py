@@ -20,6 +20,7 @@ from lossmap.figures.procrustes import alignment_planes
 from lossmap.figures.random_projection import overlap_by_dimension
 from lossmap.figures.style import KEPT, LOST, legends_below, save, use_style
 from lossmap.measures.ranking import plain_ranking
+from lossmap.store.layouts import Layout, one_view
 from lossmap.study.exhibits import figure6, galleries, margins, probe, random_projection
 from lossmap.study.long_tables import wide
 from lossmap.study.neighbour_lists import NeighbourLists, write_lists
@@ -208,13 +209,11 @@ def test_galleries_of_a_study(tmp_path, mark, monkeypatch):
 
 
 def test_the_probes_maps_share_their_colours():
-    boxes = np.zeros((2, 2, 4))
-    boxes[..., 0], boxes[..., 1] = np.meshgrid([0, 5], [0, 4])
-    boxes[..., 2:] = boxes[..., :2] + [5, 4]
+    layout = Layout(10, 8, one_view((2, 2), None), ((0, 0, 10, 8),))
     image = picture(9)
     groups = {
-        "one": [Probed("a", image, boxes, [np.eye(2), np.ones((2, 2))]) for _ in range(3)],
-        "two": [Probed("b", image, boxes, [3 * np.eye(2), 5 * np.ones((2, 2))])],
+        "one": [Probed("a", image, layout, [np.eye(2).ravel(), np.ones(4)]) for _ in range(3)],
+        "two": [Probed("b", image, layout, [3 * np.eye(2).ravel(), 5 * np.ones(4)])],
     }
     figure = probe_maps(groups, ["random", "loss"])
     maps = [panel.images[1] for panel in figure.axes if len(panel.images) == 2]
@@ -228,13 +227,11 @@ def test_the_probes_maps_share_their_colours():
 @pytest.mark.parametrize("shape", [(8, 10), (20, 10), (6, 16)])
 def test_the_probes_words_can_be_read_in_print_and_do_not_collide(shape):
     """At 5.5 inches, with a name as long as checkpoints have: of 7 points or more, and clear of each other and maps."""
-    boxes = np.zeros((2, 2, 4))
-    (height, width), half = shape, np.array(shape) / 2
-    boxes[..., 0], boxes[..., 1] = np.meshgrid([0, half[1]], [0, half[0]])
-    boxes[..., 2:] = boxes[..., :2] + half[::-1]
+    height, width = shape
+    layout = Layout(width, height, one_view((2, 2), None), ((0, 0, width, height),))
     image = np.full((height, width, 3), 9, np.uint8)
     titles = [f"{which} uneven response: spread 0.25" for which in ("most", "least")]
-    each = [Probed(title, image, boxes, [np.eye(2)] * 3) for title in titles]
+    each = [Probed(title, image, layout, [np.eye(2).ravel()] * 3) for title in titles]
     groups = {f"Qwen/Qwen2.5-VL-7B-Instruct-of-{i}": each for i in range(3)}
     figure = probe_maps(groups, [*probe.MAPS.values()])
     assert figure.get_figwidth() == 5.5

@@ -28,7 +28,7 @@ from lossmap.study.steps import plan
 
 PAPER = ROOT / "workflow/studies/paper.yaml"
 PHOTOS = {"format": "image_folder", "images": "/nowhere/photos"}
-MODEL = VisionCost("llava", (64, 64), (8, 8), (8, 8), (64, 96), (64, 48), 1000, 2000, 10**9, 5_000)
+MODEL = VisionCost("llava", "64 x 64", 64, (8, 8), (8, 8), (64, 96), (64, 48), 1000, 2000, 10**9, 5_000)
 
 
 def free(monkeypatch, gigabytes):
@@ -219,6 +219,7 @@ def test_a_model_that_the_study_lacks_a_size_for_is_an_error_after_the_plan(tmp_
     path.write_text(json.dumps(content))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *given, **how: "model")
     model = {"checkpoint": "owner/model", "revision": "0" * 40} if hub else {"checkpoint": "model"}
+    model |= {"view": "square"}
     status, out, notes, error = printed(capsys, write(tmp_path, small(models={"far": model})))
     assert status == 1
     assert cells(out, "photos")[0][2:4] == ["far", "?"]
@@ -227,6 +228,9 @@ def test_a_model_that_the_study_lacks_a_size_for_is_an_error_after_the_plan(tmp_
         r"models: far: (owner/)?model \(qwen2_5_vl\): takes images of any size. Set the model's image_size", error
     )
     assert printed(capsys, write(tmp_path, small(models={"far": model | {"image_size": 64}})))[0] == 0
+    status, out, *_ = printed(capsys, write(tmp_path, small(models={"far": model | {"view": "processor"}})))
+    assert status == 0
+    assert "far: 1,200 tokens of an image of 640 x 480 in 1 view; in one square view 441." in out
 
 
 def test_a_folder_without_weights_and_a_control_that_is_impossible(tmp_path, monkeypatch, capsys):

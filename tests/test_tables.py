@@ -14,7 +14,7 @@ from lossmap.study.exhibits import table2
 from lossmap.study.neighbour_lists import NeighbourLists, read_lists, write_lists
 from lossmap.study.paper import MODELS, beside
 from lossmap.study.steps import make_exhibit
-from lossmap.study.tables import VIEW, about_copies, cells, p_value, p_values, write_csv, write_page
+from lossmap.study.tables import about_copies, cells, how_seen, p_value, p_values, write_csv, write_page
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,7 +27,9 @@ def test_a_csv_has_six_digits_and_reads_back(tmp_path):
 
 
 def test_a_page_shows_every_cell_and_escapes_text(tmp_path):
-    write_page(FRAME, tmp_path / "t.html", "Title & more", "<p>It says.</p>", "<p>In full.</p>", "What it means.")
+    write_page(
+        FRAME, tmp_path / "t.html", "Title & more", "<p>It says.</p>", "<p>In full.</p>", "What it means.", "Seen so."
+    )
     page = (tmp_path / "t.html").read_text()
     for part in (
         "Title &amp; more",
@@ -41,12 +43,17 @@ def test_a_page_shows_every_cell_and_escapes_text(tmp_path):
     ):
         assert part in page
     assert page.count("<tr>") == 3
-    assert f"<p>{VIEW}</p>" in page
+    assert "<p>Seen so.</p>" in page
 
 
-def test_the_reports_first_page_says_what_models_see_in_the_words_of_the_tables():
-    page = (ROOT / "workflow/report/workflow.rst").read_text()
-    assert VIEW in " ".join(page.split())
+def test_how_images_are_seen_is_told_of_each_model():
+    said = how_seen({"a": "processor", "b": "square", "c": {"tiles": 4, "longest_edge": 1456}, "d": "processor"})
+    assert said == (
+        "How images are seen. As the model's own image processor shows them, in one view of a fixed size, in the"
+        " image's own shape or in tiles: a, d. So, within limits: c (tiles 4, longest_edge 1,456). In one square view"
+        " of each image, which is not how the model is used: b."
+    )
+    assert "limits" not in how_seen({"a": "processor"})
 
 
 def test_a_header_says_unit_direction_and_meaning(tmp_path):

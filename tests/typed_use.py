@@ -29,7 +29,7 @@ def models(loaded: torch.nn.Module, processor: object) -> VisionSide:
     except lossmap.LossmapError as error:
         assert_type(error, lossmap.LossmapError)
         model = lossmap.open_model(loaded, processor)
-    assert_type(model.pre_grid, tuple[int, int])
+    assert_type(model.pre_grid, tuple[int, int] | None)
     assert_type(model.post_grid, tuple[int, int] | None)
     assert_type(model.checkpoint, str | None)
     assert_type(model.device, torch.device)

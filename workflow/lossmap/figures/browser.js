@@ -28,6 +28,13 @@ for (const example of data.examples) {
 const models = [...new Set(data.examples.map((example) => example.model))];
 
 const state = { shown: [], at: 0, loss: 0, point: null }; // point: x and y on the image
+for (const example of data.examples) {
+  example.views ??= [{ box: example.box, grid: example.grid, kind: "whole", start: 0 }];
+  for (const kind of ["whole", "tile"]) {
+    const same = example.views.filter((view) => view.kind === kind), alone = kind === "whole" && same.length === 1;
+    same.forEach((view, i) => (view.name = (kind === "whole" ? "whole image" : "tile") + (alone ? "" : ` ${i + 1}`)));
+  }
+}
 const current = () => state.shown[state.at];
 // Nothing is predicted of images that nothing was asked about.
 const predicted = (example) => example.prediction !== null;
@@ -70,17 +77,17 @@ function outlineOf({ width, height, runs, scale }) {
   return path;
 }
 
-// Raster numbers of the patches of largest absolute value; equal ones in raster order.
-function worstPatches(map) {
-  const order = Array.from(map.keys()).sort((a, b) => Math.abs(map[b]) - Math.abs(map[a]) || a - b);
-  return order.slice(0, 10);
+// Numbers of the patches of largest absolute value among those that are seen; equal ones in raster order.
+function worstPatches(example, map) {
+  return seenOf(example).sort((a, b) => Math.abs(map[b]) - Math.abs(map[a]) || a - b).slice(0, 10);
 }
 
 // The values that the ends of the colours mean: the same for all examples that are shown side by side.
 function range(examples) {
   const same = data.examples.filter((other) => examples.some((example) => example.model === other.model));
   const maps = ($("shared").checked ? same : examples).map((other) => other.maps[state.loss]);
-  const high = Math.max(...maps.map((map) => map.reduce((most, value) => Math.max(most, Math.abs(value)), 0))) || 1;
+  const highest = (map) => map.reduce((most, value) => Math.max(most, Math.abs(value) || 0), 0); // NaN: no value
+  const high = Math.max(...maps.map(highest)) || 1;
   return [data.losses[state.loss].signed ? -high : 0, high];
 }
 
@@ -90,24 +97,48 @@ function colourOf(value, [low, high]) {
 }
 
 // What is shown: the image and all that the model saw, which may reach beyond it. In pixels of the image.
-function view(example) {
-  const [left, top, right, bottom] = example.box;
-  const x = Math.min(0, left), y = Math.min(0, top);
-  return { x, y, width: Math.max(example.size[0], right) - x, height: Math.max(example.size[1], bottom) - y };
+function scene(example) {
+  const [lefts, tops, rights, bottoms] = [0, 1, 2, 3].map((edge) => example.views.map(({ box }) => box[edge]));
+  const x = Math.min(0, ...lefts), y = Math.min(0, ...tops);
+  return { x, y, width: Math.max(example.size[0], ...rights) - x, height: Math.max(example.size[1], ...bottoms) - y };
 }
 
-// The patch of an example at a point of the image, or null.
+// Views that are drawn, the finest last: the chosen one, or all. Where views lie on one another, that of the smallest
+// patches is seen; of equal ones the first. A patch without a value hides nothing.
+function layers(example) {
+  const chosen = example.views.find((view) => view.name === $("view").value);
+  const area = ({ box, grid }) => ((box[2] - box[0]) / grid[1]) * ((box[3] - box[1]) / grid[0]);
+  return chosen ? [chosen] : [...example.views].sort((a, b) => area(a) - area(b)).reverse();
+}
+
+// The numbers of the patches of a view that have a value.
+const patchesIn = (example, { start, grid: [rows, cols] }) =>
+  Array.from({ length: rows * cols }, (_, i) => start + i).filter((patch) => !Number.isNaN(example.maps[0][patch]));
+// The numbers of those whose middle is seen.
+const seenOf = (example) => layers(example).sort((a, b) => a.start - b.start)
+  .flatMap((view) => patchesIn(example, view).filter((patch) => patchAt(example, middleOf(example, patch)) === patch));
+
+// The patch of an example that is seen at a point of the image, or null.
 function patchAt(example, point) {
-  const [left, top, right, bottom] = example.box, [rows, cols] = example.grid;
-  const col = Math.floor(((point[0] - left) / (right - left)) * cols);
-  const row = Math.floor(((point[1] - top) / (bottom - top)) * rows);
-  return col >= 0 && col < cols && row >= 0 && row < rows ? row * cols + col : null;
+  for (const { box: [left, top, right, bottom], grid: [rows, cols], start } of layers(example).reverse()) {
+    const col = Math.floor(((point[0] - left) / (right - left)) * cols);
+    const row = Math.floor(((point[1] - top) / (bottom - top)) * rows);
+    const patch = start + row * cols + col;
+    if (col >= 0 && col < cols && row >= 0 && row < rows && !Number.isNaN(example.maps[0][patch])) return patch;
+  }
+  return null;
 }
 
-function middleOf(example, patch) {
-  const [left, top, right, bottom] = example.box, [rows, cols] = example.grid;
-  return [left + (((patch % cols) + 0.5) * (right - left)) / cols,
-    top + ((Math.floor(patch / cols) + 0.5) * (bottom - top)) / rows];
+// The view that a patch belongs to, and its row and column there.
+function placeOf(example, patch) {
+  const view = example.views.find(({ start, grid }) => patch >= start && patch < start + grid[0] * grid[1]);
+  return { view, row: Math.floor((patch - view.start) / view.grid[1]), col: (patch - view.start) % view.grid[1] };
+}
+
+// A point of the image in a patch: its middle, or so many patches from there.
+function middleOf(example, patch, across = 0, down = 0) {
+  const { view: { box: [left, top, right, bottom], grid: [rows, cols] }, row, col } = placeOf(example, patch);
+  return [left + ((col + 0.5 + across) * (right - left)) / cols, top + ((row + 0.5 + down) * (bottom - top)) / rows];
 }
 
 const compared = () => ($("beside").checked ? versions(current()) : [current()]);
@@ -131,7 +162,8 @@ function frames(examples) {
     canvas.tabIndex = canvas.id ? 0 : -1;
     if (!example) return;
     canvas.ariaLabel = `${data.losses[state.loss].name} of ${example.model} on image ${example.id}: ` +
-      `${example.grid.join(" by ")} patches.${canvas.id ? " Shift and the arrow keys read them." : ""}`;
+      `${example.views.map(({ grid }) => grid.join(" by ")).join(", ")} patches.` +
+      (canvas.id ? " Shift and the arrow keys read them." : "");
     figure.lastChild.replaceChildren(...(examples.length > 1 ? caption(example) : []));
   });
   if (inMaps) $("map").focus({ preventScroll: true });
@@ -158,7 +190,7 @@ function draw() {
   const widest = Math.floor((room - gap * (across - 1)) / across);
   for (const { firstChild: canvas, example } of $("maps").children) {
     if (!example) continue;
-    const seen = view(example);
+    const seen = scene(example);
     paint(canvas, example, ends, Math.min(widest, Math.max(280, 0.56 * innerHeight) * (seen.width / seen.height)));
   }
   legend(ends, examples.length > 1);
@@ -166,33 +198,52 @@ function draw() {
 
 // Draw an example on a canvas that becomes `width` pixels of the page wide.
 function paint(canvas, example, ends, width, dot = devicePixelRatio) {
-  const context = canvas.getContext("2d"), seen = view(example);
+  const context = canvas.getContext("2d"), seen = scene(example);
   canvas.style.width = `${width}px`;
   canvas.width = Math.round(width * dot);
   canvas.height = Math.round((canvas.width * seen.height) / seen.width);
   const zoom = canvas.width / seen.width;
-  const [columnAt, rowAt] = edges(example, seen, zoom);
-  const [rows, cols] = example.grid, map = example.maps[state.loss];
+  const shown = layers(example), map = example.maps[state.loss];
+  const cuts = new Map(example.views.map((view) => [view, edges(view, seen, zoom)]));
   const cell = (patch) => {
-    const x = columnAt[patch % cols], y = rowAt[Math.floor(patch / cols)];
-    return [x, y, columnAt[(patch % cols) + 1] - x, rowAt[Math.floor(patch / cols) + 1] - y];
+    const { view, row, col } = placeOf(example, patch), [columnAt, rowAt] = cuts.get(view);
+    return [columnAt[col], rowAt[row], columnAt[col + 1] - columnAt[col], rowAt[row + 1] - rowAt[row]];
+  };
+  // Of several views, what a finer one shows replaces what lies below it: they are drawn apart from the image.
+  const layered = (drawn) => {
+    if (shown.length === 1) return drawn(context, patchesIn(example, shown[0]));
+    const apart = element("canvas", { width: canvas.width, height: canvas.height }), above = apart.getContext("2d");
+    for (const view of shown) {
+      const patches = patchesIn(example, view);
+      patches.forEach((patch) => above.clearRect(...cell(patch)));
+      drawn(above, patches);
+    }
+    context.globalAlpha = 1;
+    context.drawImage(apart, 0, 0);
   };
 
   context.imageSmoothingQuality = "high";
   const place = [-seen.x * zoom, -seen.y * zoom, example.size[0] * zoom, example.size[1] * zoom];
   if (photos[example.image].complete) context.drawImage(photos[example.image], ...place);
-  context.fillStyle = "rgb(128 128 128 / .75)"; // what the model did not see
-  context.beginPath();
-  context.rect(0, 0, canvas.width, canvas.height);
-  context.rect(columnAt[0], rowAt[0], columnAt[cols] - columnAt[0], rowAt[rows] - rowAt[0]);
-  context.fill("evenodd");
+  const unseen = new Path2D(); // by the model, or in the view that is chosen
+  unseen.rect(0, 0, canvas.width, canvas.height);
+  context.save();
+  for (const view of shown) {
+    const [columnAt, rowAt] = cuts.get(view), outside = new Path2D(unseen);
+    outside.rect(columnAt[0], rowAt[0], columnAt.at(-1) - columnAt[0], rowAt.at(-1) - rowAt[0]);
+    context.clip(outside, "evenodd");
+  }
+  context.fillStyle = "rgb(128 128 128 / .75)";
+  context.fill(unseen);
+  context.restore();
   // Towards zero the colours fade, so that they don't hide the image where there is nothing to see; not at full opacity.
   const opacity = $("opacity").value / 100;
-  map.forEach((value, patch) => {
-    context.globalAlpha = opacity ** (0.5 / Math.sqrt(Math.max(1e-6, Math.min(1, Math.abs(value) / ends[1]))));
-    context.fillStyle = colourOf(value, ends);
-    context.fillRect(...cell(patch));
-  });
+  layered((on, patches) => patches.forEach((patch) => {
+    const share = Math.max(1e-6, Math.min(1, Math.abs(map[patch]) / ends[1]));
+    on.globalAlpha = opacity ** (0.5 / Math.sqrt(share));
+    on.fillStyle = colourOf(map[patch], ends);
+    on.fillRect(...cell(patch));
+  }));
   context.globalAlpha = 1;
   const twice = (stroke, inner, width) => {
     for (const [colour, wide] of [["black", width + 2], [inner, width]]) {
@@ -202,9 +253,11 @@ function paint(canvas, example, ends, width, dot = devicePixelRatio) {
     }
   };
   if ($("grid").checked) {
-    context.strokeStyle = "rgb(255 255 255 / .6)";
-    context.lineWidth = dot;
-    map.forEach((_, patch) => context.strokeRect(...cell(patch)));
+    layered((on, patches) => {
+      on.strokeStyle = "rgb(255 255 255 / .6)";
+      on.lineWidth = dot;
+      patches.forEach((patch) => on.strokeRect(...cell(patch)));
+    });
   }
   if ($("mask").checked && example.outline) {
     const outline = new Path2D();
@@ -213,9 +266,9 @@ function paint(canvas, example, ends, width, dot = devicePixelRatio) {
     twice(() => context.stroke(outline), "white", 2);
   }
   if ($("worst").checked) {
-    const worst = worstPatches(map);
+    const worst = worstPatches(example, map);
     twice(() => worst.forEach((patch) => context.strokeRect(...cell(patch))), "#ffe600", 2);
-    const size = Math.min(22 * dot, Math.max(11 * dot, 0.5 * cell(0)[3]));
+    const size = Math.min(22 * dot, Math.max(11 * dot, 0.5 * Math.min(...worst.map((patch) => cell(patch)[3]))));
     context.font = `bold ${size}px system-ui, sans-serif`;
     context.textAlign = "center";
     context.textBaseline = "middle";
@@ -234,8 +287,7 @@ function paint(canvas, example, ends, width, dot = devicePixelRatio) {
 }
 
 // Where patches begin and end on the canvas, in whole dots, so that no gaps show between them.
-function edges(example, seen, zoom) {
-  const [left, top, right, bottom] = example.box, [rows, cols] = example.grid;
+function edges({ box: [left, top, right, bottom], grid: [rows, cols] }, seen, zoom) {
   const cut = (first, last, count, start) =>
     Array.from({ length: count + 1 }, (_, i) => Math.round((first + ((last - first) * i) / count - start) * zoom));
   return [cut(left, right, cols, seen.x), cut(top, bottom, rows, seen.y)];
@@ -279,16 +331,21 @@ function tell(point) {
 }
 
 function valueOf(example, point) {
-  const patch = patchAt(example, point), cols = example.grid[1];
-  if (patch === null) return "The model did not see this part of the image.";
+  const patch = patchAt(example, point);
+  if (patch === null) {
+    const chosen = layers(example);
+    return chosen.length < example.views.length
+      ? `The ${chosen[0].name} does not show this part of the image.` : "The model did not see this part of the image.";
+  }
   const share = example.covered ? `; ${percent(example.covered[patch])} of it in the answer mask` : "";
-  const where = `row ${Math.floor(patch / cols) + 1}, column ${(patch % cols) + 1}`;
+  const { view, row, col } = placeOf(example, patch), of = example.views.length > 1 ? ` of ${view.name}` : "";
+  const where = `row ${row + 1}, column ${col + 1}${of}`;
   const loss = data.losses[state.loss].name.toLowerCase();
   return `Patch in ${where}: ${loss} ${number(example.maps[state.loss][patch])}${share}`;
 }
 
 function point(event) {
-  const { example } = event.target.parentElement, seen = view(example), shape = event.target.getBoundingClientRect();
+  const { example } = event.target.parentElement, seen = scene(example), shape = event.target.getBoundingClientRect();
   tell([seen.x + ((event.clientX - shape.left) / shape.width) * seen.width,
     seen.y + ((event.clientY - shape.top) / shape.height) * seen.height]);
 }
@@ -308,11 +365,11 @@ function facts(example) {
     row.classList.toggle("shown", i === state.loss);
     return row;
   });
-  const map = example.maps[state.loss], cols = example.grid[1];
-  const worst = worstPatches(map).map((patch, i) => {
+  const map = example.maps[state.loss], several = example.views.length > 1;
+  const worst = worstPatches(example, map).map((patch, i) => {
     const covered = example.covered ? percent(example.covered[patch]) : "–";
-    const row = element("tr", {}, ...cells(
-      [i + 1, Math.floor(patch / cols) + 1, (patch % cols) + 1, number(map[patch]), covered], "td"));
+    const at = placeOf(example, patch), of = several ? [at.view.name] : [];
+    const row = element("tr", {}, ...cells([i + 1, ...of, at.row + 1, at.col + 1, number(map[patch]), covered], "td"));
     row.dataset.patch = patch;
     row.addEventListener("pointerenter", () => tell(middleOf(example, patch)));
     row.addEventListener("pointerleave", () => tell(null));
@@ -340,7 +397,8 @@ function facts(example) {
     heading("Mean loss"),
     element("table", {}, head("patches:", "answer's", "other", "all"), element("tbody", {}, ...means)),
     heading(`Ten worst patches by ${data.losses[state.loss].name.toLowerCase()}`),
-    element("table", {}, head("", "row", "column", "value", "in mask"), element("tbody", {}, ...worst)),
+    element("table", {}, head("", ...(several ? ["view"] : []), "row", "column", "value", "in mask"),
+      element("tbody", {}, ...worst)),
   );
 }
 
@@ -369,6 +427,7 @@ function show(at, focus = false) {
   if (shape.bottom > room.bottom) list.scrollTop += shape.bottom - room.bottom;
   if (focus) option.focus({ preventScroll: true });
   $("mask").disabled = !example.outline;
+  offerViews(example);
   const held = versions(example).length;
   $("held").textContent = `(${counted(held, "model")})`;
   $("lonely").hidden = !$("beside").checked || held > 1;
@@ -376,6 +435,14 @@ function show(at, focus = false) {
   facts(example);
   tell(null);
   draw();
+}
+
+// The chooser holds the views of all examples, so that a link can name one; it offers those of this example.
+function offerViews(example) {
+  const names = ["", ...example.views.map((view) => view.name)];
+  $("views").hidden = example.views.length < 2;
+  for (const option of $("view").options) option.hidden = option.disabled = !names.includes(option.value);
+  if (!names.includes($("view").value)) $("view").value = "";
 }
 
 function card(example, at, region) {
@@ -448,7 +515,7 @@ function choose(loss) {
 
 // Links: what is not as the page opens stands behind #.
 
-const fields = () => document.querySelectorAll("#filters :is(input, select), #controls input");
+const fields = () => document.querySelectorAll(":is(#filters, #controls) :is(input, select)");
 const valueIn = (field) => (field.type === "checkbox" ? String(Number(field.checked)) : field.value);
 const openingValue = (field) =>
   field.type === "checkbox" ? String(Number(field.defaultChecked)) : field.options?.[0].value ?? field.defaultValue;
@@ -533,7 +600,7 @@ function table() {
 function picture() {
   const examples = compared(), ends = range(examples), here = current(), side = 480, dot = 2, gap = 24;
   const maps = examples.map((example) => {
-    const canvas = element("canvas"), seen = view(example);
+    const canvas = element("canvas"), seen = scene(example);
     paint(canvas, example, ends, Math.min(side, side * (seen.width / seen.height)), dot);
     return canvas;
   });
@@ -577,11 +644,16 @@ function savePicture() {
 }
 
 function moveOnMap(key) {
-  const example = current(), [rows, cols] = example.grid, here = state.point && patchAt(example, state.point);
+  const example = current(), here = state.point && patchAt(example, state.point);
   const [down, across] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[key];
-  if (here === null) return tell(middleOf(example, 0));
-  const row = Math.floor(here / cols) + down, col = (here % cols) + across;
-  if (row >= 0 && row < rows && col >= 0 && col < cols) tell(middleOf(example, row * cols + col));
+  const middle = (patch) => patch !== null && tell(middleOf(example, patch));
+  if (here === null) return middle(seenOf(example)[0] ?? null);
+  const beside = patchAt(example, middleOf(example, here, across, down));
+  if (beside === null) return;
+  const { view } = placeOf(example, here);
+  // Into another view, whose patches are of another size: the one right beyond the edge.
+  middle(placeOf(example, beside).view === view
+    ? beside : patchAt(example, middleOf(example, here, 0.51 * across, 0.51 * down)) ?? beside);
 }
 
 function press(event) {
@@ -621,6 +693,9 @@ for (const name of ["model", "dataset"]) {
   const names = [...new Set(data.examples.map((example) => example[name]))];
   $(name).append(new Option("all", ""), ...names.map((each) => new Option(each, each)));
 }
+const viewed = data.examples.filter((example) => example.views.length > 1).flatMap((example) => example.views);
+const viewNames = [...new Set(viewed.map((view) => view.name))];
+$("view").append(new Option("finest patches", ""), ...viewNames.map((name) => new Option(name, name)));
 $("losses").append(...data.losses.map((loss, i) => {
   const button = element("button", { type: "button", textContent: loss.name });
   button.addEventListener("click", () => choose(i));
@@ -637,7 +712,7 @@ $("link").addEventListener("click", copyLink);
 $("csv").addEventListener("click", () => save(new Blob([table()], { type: "text/csv" }), `${data.study}-examples.csv`));
 $("png").addEventListener("click", savePicture);
 for (const id of ["opacity", "mask", "worst", "grid", "shared"]) $(id).addEventListener("input", changed);
-$("beside").addEventListener("input", () => show(state.at));
+for (const id of ["beside", "view"]) $(id).addEventListener("input", () => show(state.at));
 document.addEventListener("keydown", press);
 addEventListener("hashchange", restore);
 const narrow = matchMedia("(max-width: 44rem)");

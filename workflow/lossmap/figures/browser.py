@@ -62,11 +62,13 @@ def browser_page(study: str, images: list[str], examples: list[dict]) -> str:
 
     images: data URIs. examples: dicts of model, dataset, task, id (of the image), question_id (or None), chosen_by (of
     `CHOSEN`), image (index into images), size (width, height of the original image), box (of what the model saw, in its
-    pixels), grid (rows, cols), question, options (list or None), prediction, references (list of text and count),
+    pixels) and grid (rows, cols), question, options (list or None), prediction, references (list of text and count),
     score, scored (name of the score), outcome ("right", "wrong" or None), rank, of, reconstructor, means (per loss: in
     the answer's patches, in the others, in all; None where there are none), maps (per loss, of `LOSSES`, from
     `packed`), covered (percent of each patch that the mask covers, from `packed`, or None), mask (from `packed_mask`,
     or None). Where nothing was asked, question, prediction, score and scored are None, and there are no references.
+    Where there are several views, or patches without a place, views stands instead of box and grid: dicts of box, grid,
+    kind ("whole" or "tile") and start, the number of the view's first patch; maps hold NaN for patches without a loss.
     """
     about = [
         {

@@ -1,7 +1,8 @@
 """Figures 1, 7 and 12, loss maps: which patches were lost, on the images themselves.
 
-A picture here is a tuple: image (height, width, 3) uint8; mask (height, width) bool, or None; boxes (rows, cols, 4),
-left, top, right and bottom of every patch in pixels of that image.
+A picture here is a tuple: image (height, width, 3) uint8; mask (height, width) bool, or None; the image's `Layout`. Of
+several views, the map that is drawn is the finest (`store.maps.finest`). Values (patches,) are by row of pre, NaN where
+a patch has none.
 """
 
 import textwrap
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -21,6 +23,9 @@ from matplotlib.patheffects import withStroke
 
 from lossmap.data.images import Picture, as_image
 from lossmap.errors import LossmapError
+from lossmap.store.layouts import Layout, one_view
+from lossmap.store.maps import Finest, finest
+from lossmap.store.patch_losses import ImageLosses
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -46,8 +51,8 @@ def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.n
     the others), norm_difference (patches,). worst: for each, the raster numbers of the patches to number, in order:
     those of largest absolute difference. One colour means one value in all rows.
     """
-    values = [np.reshape(row.norm_difference, boxes.shape[:2]) for row, (_, _, boxes) in _pairs(examples, pictures)]
-    limit = max(np.abs(part).max() for part in values) or 1
+    values = [np.asarray(part) for part in examples["norm_difference"]]
+    limit = max(np.nanmax(np.abs(part)) for part in values) or 1
     norm = Normalize(-limit, limit)
     texts: list[tuple[str, ...]] = [
         (
@@ -62,17 +67,17 @@ def draw_answers(examples: pd.DataFrame, pictures: list[tuple], worst: list[np.n
         for row in examples.itertuples()
     ]
     figure, panels, (bar,) = _layout(texts, 3, [len(texts)], below=True)
-    for (plain, difference, both), part, chosen, (image, mask, boxes) in zip(
+    for (plain, difference, both), part, chosen, (image, mask, layout) in zip(
         panels, values, worst, pictures, strict=True
     ):
         for axes in (plain, difference, both):
-            show_image(axes, image, boxes)
+            show_image(axes, image, layout)
             if mask is not None:
                 draw_outline(axes, mask)
-        draw_grid(plain, boxes)
-        draw_map(difference, part, boxes, SIGNED, norm)
-        draw_map(both, part, boxes, SIGNED, norm, alpha=0.85 * np.sqrt(np.abs(part) / limit))
-        draw_numbers(both, chosen, boxes)
+        draw_grid(plain, layout, ~np.isnan(part))
+        draw_map(difference, part, layout, SIGNED, norm)
+        draw_map(both, part, layout, SIGNED, norm, alpha=0.85 * np.sqrt(np.abs(part) / limit))
+        draw_numbers(both, chosen, layout)
     largest = {1: "largest", 10: "ten largest"}.get(len(worst[0]), f"{len(worst[0])} largest")
     titles = ("image,\nanswer outlined", "signed difference\nof norms", f"{largest} absolute\ndifferences of norms")
     for axes, title in zip(panels[0], titles, strict=True):
@@ -105,15 +110,15 @@ def draw_loss_maps(examples: pd.DataFrame, pictures: list[tuple]) -> Figure:
     """One row per example, models under one another: image, map of squared errors, what the values range over.
 
     examples: columns model (rows of one model together), which, rank, n, image_id, loss, decoder, squared_error
-    (patches,). One colour means one value in all rows of a model.
+    (patches,), whose range is that of all views. One colour means one value in all rows of a model.
     """
     texts: list[tuple[str, ...]] = [
         (
             f"{row.model}, {row.which} loss",
             f"rank {row.rank} of {row.n} images; loss {row.loss:.3f}",
             f"Image: {row.image_id}",
-            f"Patches: {np.min(row.squared_error):.3f} to {np.max(row.squared_error):.3f}, median "
-            f"{np.median(row.squared_error):.3f}",
+            f"Patches: {np.nanmin(row.squared_error):.3f} to {np.nanmax(row.squared_error):.3f}, median "
+            f"{np.nanmedian(row.squared_error):.3f}",
             f"Decoded by {row.decoder}",
         )
         for row in examples.itertuples()
@@ -123,17 +128,17 @@ def draw_loss_maps(examples: pd.DataFrame, pictures: list[tuple]) -> Figure:
 
 def _maps(texts: list[tuple[str, ...]], examples: pd.DataFrame, pictures: list[tuple]) -> Figure:
     """One row per example: image, map of squared errors, text (see `_layout`); a colour bar per model."""
-    values = [np.reshape(row.squared_error, boxes.shape[:2]) for row, (_, _, boxes) in _pairs(examples, pictures)]
+    values = [np.asarray(part) for part in examples["squared_error"]]
     groups = [len(group) for _, group in examples.groupby("model", sort=False)]
     figure, panels, bars = _layout(texts, 2, groups)
     first = 0
     for bar, size in zip(bars, groups, strict=True):
         rows = slice(first, first + size)
-        norm = loss_colours(max(part.max() for part in values[rows]))
-        for (left, right), part, (image, _, boxes) in zip(panels[rows], values[rows], pictures[rows], strict=True):
+        norm = loss_colours(max(np.nanmax(part) for part in values[rows]))
+        for (left, right), part, (image, _, layout) in zip(panels[rows], values[rows], pictures[rows], strict=True):
             for panel in (left, right):
-                show_image(panel, image, boxes)
-            draw_map(right, part, boxes, UNSIGNED, norm)
+                show_image(panel, image, layout)
+            draw_map(right, part, layout, UNSIGNED, norm)
         _colour_bar(bar, UNSIGNED, norm, "squared error\n(1: what the mean predicts)")
         first += size
     for axes, title in zip(panels[0], ("image", "squared error"), strict=True):
@@ -147,42 +152,52 @@ def loss_colours(highest: float) -> PowerNorm:
 
 
 def draw_patch_losses(
-    image: Picture, losses: "xr.Dataset | ArrayLike", ax: Axes | None = None, *, highest: float | None = None
+    image: Picture,
+    losses: "xr.Dataset | ArrayLike",
+    ax: Axes | None = None,
+    *,
+    highest: float | None = None,
+    position: int | None = None,
 ) -> Axes:
     """What was lost of each patch of one image, over the image, with a colour bar; predicting the mean scores 1.
 
     Parameters: image, a path, a PIL image or an array (height, width, 3) uint8. losses, of `patch_losses`, of this
-        image: losses.isel(image=i), whose squared_error is drawn; or an array (rows, columns), drawn over all of the
-        image. ax: where; by default a new figure's. highest: the loss that the last colour means, so that several maps
-        share their colours; by default this image's.
+        image: losses.isel(image=i), whose squared_error is drawn; or of all images, with position; or an array (rows,
+        columns), drawn over all of the image. ax: where; by default a new figure's. highest: the loss that the last
+        colour means, so that several maps share their colours; by default this image's. position: of the image among
+        those of losses; wanted where images differ in layout, of which several views may be seen: then the finest is
+        drawn, tiles before the whole view.
     Returns: the axes. What the model did not see of the image is dimmed.
     Raises: LossmapError if losses are of more than one image, or the image can't be read.
     """
     pixels = np.asarray(as_image(image))
     found = cast("xr.Dataset", losses) if hasattr(losses, "data_vars") else None
-    values = np.asarray(cast("ArrayLike", losses) if found is None else found["squared_error"])
-    if values.ndim != 2:
-        raise LossmapError(
-            f"losses: have the shape {values.shape}; wanted (rows, columns), those of one image: losses.isel(image=0)."
-        )
-    if found is not None and "patch_box" in found:
-        boxes = found["patch_box"].values.astype(float)
+    if found is not None and "patch_offset" in found:
+        if position is None and found.sizes.get("image", 0) != 1:
+            raise LossmapError("losses: are of images that differ in layout; say which one is drawn: position=0.")
+        every = ImageLosses(found)
+        values, layout = every.values("squared_error", position or 0), every.layout(position or 0)
     else:
-        boxes = _boxes_of_all(pixels, *values.shape)
+        found = found if found is None or position is None else found.isel(image=position)
+        values = np.asarray(cast("ArrayLike", losses) if found is None else found["squared_error"])
+        if values.ndim != 2:
+            raise LossmapError(
+                f"losses: have the shape {values.shape}; wanted (rows, columns), those of one image: "
+                "losses.isel(image=0)."
+            )
+        height, width = pixels.shape[:2]
+        box: tuple[float, ...] = (0.0, 0.0, float(width), float(height))
+        if found is not None and "patch_box" in found:
+            boxes = found["patch_box"].values.astype(float)
+            box = (*boxes[0, 0, :2].tolist(), *boxes[-1, -1, 2:].tolist())
+        layout = Layout(width, height, one_view(values.shape, None), (cast("Any", box),))
+        values = values.ravel()
     axes = plt.subplots(figsize=(3.6, 3), layout="constrained")[1] if ax is None else ax
-    norm = loss_colours(values.max() if highest is None else highest)
-    show_image(axes, pixels, boxes)
-    draw_map(axes, values, boxes, UNSIGNED, norm, alpha=0.75)
+    norm = loss_colours(np.nanmax(values) if highest is None else highest)
+    show_image(axes, pixels, layout)
+    draw_map(axes, values, layout, UNSIGNED, norm, alpha=0.75)
     axes.figure.colorbar(ScalarMappable(norm, UNSIGNED), ax=axes, label="squared error")
     return axes
-
-
-def _boxes_of_all(pixels: np.ndarray, rows: int, cols: int) -> np.ndarray:
-    """(rows, cols, 4): patches that cover all of an image."""
-    x, y = (np.linspace(0, side, count + 1) for side, count in ((pixels.shape[1], cols), (pixels.shape[0], rows)))
-    left, top = np.meshgrid(x[:-1], y[:-1])
-    right, bottom = np.meshgrid(x[1:], y[1:])
-    return np.stack([left, top, right, bottom], axis=-1)
 
 
 def draw_sentence(text: str) -> Figure:
@@ -197,40 +212,76 @@ def shown(loss: float) -> str:
     return "none" if np.isnan(loss) else f"{loss:.3f}"
 
 
-def show_image(axes: Axes, image: np.ndarray, boxes: np.ndarray) -> None:
+def show_image(axes: Axes, image: np.ndarray, layout: Layout) -> None:
     """The image and all of what the model saw, in pixels of the image; what the model did not see is dimmed."""
     height, width = image.shape[:2]
-    left, right, bottom, top = _extent(boxes)
+    left, right, bottom, top = seen_extent(layout)
     axes.imshow(image, extent=(0, width, height, 0))
     x, y = (min(0, left), max(width, right)), (max(height, bottom), min(0, top))
     for x0, x1, y0, y1 in ((x[0], left, *y), (right, x[1], *y), (left, right, y[1], top), (left, right, bottom, y[0])):
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, color="white", alpha=0.7, linewidth=0))
+    if len(layout.boxes) > 1:  # between views, too, there may be what none of them saw
+        for x0, x1, y0, y1 in _unseen(finest(layout)):
+            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, color="white", alpha=0.7, linewidth=0))
     axes.set(xlim=x, ylim=y, xticks=[], yticks=[], aspect="equal", anchor="N")
     for spine in axes.spines.values():
         spine.set(visible=True, linewidth=0.5)
 
 
-def draw_grid(axes: Axes, boxes: np.ndarray) -> None:
-    """The borders of the patches."""
-    left, right, bottom, top = _extent(boxes)
-    patch = (right - left) / boxes.shape[1] / _pixels_per_point(axes)
-    style = {"colors": "white", "linewidth": min(0.5, 0.06 * patch), "alpha": 0.6}
-    axes.vlines([*boxes[0, :, 0], right], top, bottom, **style)
-    axes.hlines([*boxes[:, 0, 1], bottom], left, right, **style)
+def _unseen(map_: Finest) -> Iterator[tuple[float, float, float, float]]:
+    """Left, right, top, bottom of rectangles that make up what no view shows."""
+    for row, (top, bottom) in zip(map_.patches < 0, pairwise(map_.y), strict=True):
+        ends = np.flatnonzero(np.diff(np.concatenate([[False], row, [False]])))
+        for first, last in zip(ends[::2], ends[1::2], strict=True):
+            yield map_.x[first], map_.x[last], top, bottom
+
+
+def draw_grid(axes: Axes, layout: Layout, shown: np.ndarray | None = None) -> None:
+    """The borders of the patches. shown (patches,) bool: those that the map shows; by default all."""
+    width = min(0.5, 0.06 * _smallest(layout) / _pixels_per_point(axes))
+    style: dict[str, Any] = {"colors": "white", "linewidth": width, "alpha": 0.6}
+    if len(layout.boxes) == 1:
+        left, right, bottom, top = seen_extent(layout)
+        boxes = _boxes(layout)
+        axes.vlines([*boxes[0, :, 0], right], top, bottom, **style)
+        axes.hlines([*boxes[:, 0, 1], bottom], left, right, **style)
+        return
+    map_ = finest(layout, shown)
+    patches = np.pad(map_.patches, 1, constant_values=-1)
+    lines = []
+    for i, j in np.argwhere(patches[1:-1, :-1] != patches[1:-1, 1:]):
+        lines.append([(map_.x[j], map_.y[i]), (map_.x[j], map_.y[i + 1])])
+    for i, j in np.argwhere(patches[:-1, 1:-1] != patches[1:, 1:-1]):
+        lines.append([(map_.x[j], map_.y[i]), (map_.x[j + 1], map_.y[i])])
+    axes.add_collection(LineCollection(lines, **style), autolim=False)
 
 
 def draw_map(
     axes: Axes,
     values: np.ndarray,
-    boxes: np.ndarray,
+    layout: Layout,
     colours: str,
     norm: Normalize,
     alpha: float | np.ndarray = 1.0,
 ) -> None:
-    """A value per patch, where the patch lies on the image. values: (rows, cols)."""
-    axes.imshow(
-        values, cmap=colours, norm=norm, extent=_extent(boxes), alpha=alpha, interpolation="nearest", zorder=1.5
-    )
+    """A value per patch, where the patch lies on the image; of several views, the finest.
+
+    Parameters: values (patches,), NaN for none; alpha, of all or of each patch.
+    """
+    if len(layout.boxes) == 1:
+        view, (start,) = layout.shape.views[0], layout.shape.starts
+        raster = slice(start, start + view.rows * view.cols)
+        if isinstance(alpha, np.ndarray):
+            alpha = alpha[raster].reshape(view.rows, view.cols)
+        shown = values[raster].reshape(view.rows, view.cols)
+        extent = seen_extent(layout)
+        axes.imshow(shown, cmap=colours, norm=norm, extent=extent, alpha=alpha, interpolation="nearest", zorder=1.5)
+        return
+    map_ = finest(layout, ~np.isnan(values))
+    painted = plt.colormaps[colours](norm(np.ma.masked_invalid(values)))
+    painted[:, 3] = np.where(np.isnan(values), 0, alpha)
+    painted = np.where(map_.patches[..., None] < 0, 0, painted[map_.patches])
+    axes.pcolorfast(map_.x, map_.y, painted, zorder=1.5)
 
 
 def draw_outline(axes: Axes, mask: np.ndarray) -> None:
@@ -241,16 +292,16 @@ def draw_outline(axes: Axes, mask: np.ndarray) -> None:
         axes.contour(x, y, closed, levels=[0.5], colors=colour, linewidths=width, zorder=2)
 
 
-def draw_numbers(axes: Axes, patches: np.ndarray, boxes: np.ndarray) -> None:
-    """Frames and numbers, 1 for the first, on patches given by their raster numbers.
+def draw_numbers(axes: Axes, patches: np.ndarray, layout: Layout) -> None:
+    """Frames and numbers, 1 for the first, on patches given by their rows in pre.
 
     Where patches are smaller than numbers, the numbers stand beside them, and lines lead to them.
     """
-    chosen = boxes.reshape(-1, 4)[patches]
+    chosen = layout.patch_boxes[patches]
     middles = (chosen[:, :2] + chosen[:, 2:]) / 2
     limits = axes.get_xlim(), axes.get_ylim()[::-1]
     gap = 1.25 * NUMBER * _pixels_per_point(axes)
-    small = (chosen[0, 2:] - chosen[0, :2]).min() < gap
+    small = (chosen[:, 2:] - chosen[:, :2]).min() < gap
     places = move_apart(middles, gap, limits, middles) if small else middles
     for colour, width in (("black", 1.8), (NUMBERS, 0.8)):
         for (left, top, right, bottom), middle, place in zip(chosen, middles, places, strict=True):
@@ -339,14 +390,24 @@ def _write(axes: Axes, heading: str, under: str, lines: list[str], *, line: floa
     axes.text(0, 1 - down * line, "\n".join(lines), fontsize=POINTS, linespacing=1.25, **plain)
 
 
-def _pairs(examples: pd.DataFrame, pictures: list[tuple]) -> Iterator[tuple[Any, tuple]]:
-    return zip(examples.itertuples(), pictures, strict=True)
-
-
-def _extent(boxes: np.ndarray) -> tuple[float, float, float, float]:
+def seen_extent(layout: Layout) -> tuple[float, float, float, float]:
     """Left, right, bottom, top of all patches, as imshow wants them."""
-    left, top, right, bottom = *boxes[0, 0, :2], *boxes[-1, -1, 2:]
+    boxes = layout.patch_boxes
+    (left, top), (right, bottom) = np.nanmin(boxes[:, :2], axis=0), np.nanmax(boxes[:, 2:], axis=0)
     return left, right, bottom, top
+
+
+def _boxes(layout: Layout) -> np.ndarray:
+    """(rows, cols, 4): of the patches of the only view."""
+    view, (start,) = layout.shape.views[0], layout.shape.starts
+    return layout.patch_boxes[start : start + view.rows * view.cols].reshape(view.rows, view.cols, 4)
+
+
+def _smallest(layout: Layout) -> float:
+    """Width of the narrowest patch, in pixels of the image."""
+    return min(
+        (right - left) / view.cols for view, (left, _, right, _) in zip(layout.shape.views, layout.boxes, strict=True)
+    )
 
 
 def _counted(answers: Iterable[str]) -> str:

@@ -9,7 +9,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from lossmap.figures.patch_maps import draw_map, loss_colours, show_image
+from lossmap.figures.patch_maps import draw_map, loss_colours, seen_extent, show_image
+from lossmap.store.layouts import Layout
 
 RESPONSE, LOSS = "viridis", "magma"
 TEXT = 7  # points: to be read in print, at this width
@@ -20,11 +21,11 @@ BRIGHTEST = 0.98  # quantile of all patches; beyond it a patch is as bright as c
 
 
 class Probed(NamedTuple):
-    """One image: itself (height, width, 3), boxes of its patches (rows, cols, 4), its maps (rows, cols), a title."""
+    """One image: itself (height, width, 3), its layout, its maps (patches,), by row of pre, NaN for none, a title."""
 
     title: str
     image: np.ndarray
-    boxes: np.ndarray
+    layout: Layout
     maps: list[np.ndarray]
 
 
@@ -57,9 +58,9 @@ def probe_maps(groups: dict[str, list[Probed]], titles: list[str]) -> Figure:
             write(left, top + LINE, one.title)
             panels = [place(left + j * (panel + GAP), top + 2 * LINE, panel, height) for j in range(len(titles) + 1)]
             for shown in panels:
-                show_image(shown, one.image, one.boxes)
+                show_image(shown, one.image, one.layout)
             for shown, values, kind in zip(panels[1:], one.maps, kinds, strict=True):
-                draw_map(shown, values, one.boxes, kind, norms[kind])
+                draw_map(shown, values, one.layout, kind, norms[kind])
             if top == header:
                 for j, title in enumerate(["image", *titles]):
                     write(left + j * (panel + GAP) + panel / 2, header - 0.05, title, "bottom", ha="center")
@@ -74,14 +75,14 @@ def probe_maps(groups: dict[str, list[Probed]], titles: list[str]) -> Figure:
 
 def _tallness(one: Probed) -> float:
     """Height over width of an image with all of what the model saw."""
-    (height, width), (left, top), (right, bottom) = one.image.shape[:2], one.boxes[0, 0, :2], one.boxes[-1, -1, 2:]
+    (height, width), (left, right, bottom, top) = one.image.shape[:2], seen_extent(one.layout)
     return (max(height, bottom) - min(0, top)) / (max(width, right) - min(0, left))
 
 
 def _norms(groups: dict[str, list[Probed]], kinds: list[str]) -> dict[str, Normalize]:
     """Kind of map -> what its colours mean, from 0 up to all but the brightest patches."""
     each = [
-        (kind, values.ravel())
+        (kind, values[~np.isnan(values)])
         for own in groups.values()
         for one in own
         for kind, values in zip(kinds, one.maps, strict=True)

@@ -7,7 +7,7 @@ def patch_coverage(mask, box, grid):
     """Share of each patch's area that a mask covers, exact to the fraction of a pixel.
 
     Parameters: mask (height, width) bool, of the upright original image. box: left, top, right, bottom of what the
-        patches cover, in pixels of that image (`ImageGeometry.box`, a store's `box`): where the model crops, it lies
+        patches cover, in pixels of that image (of one view: `Layout.boxes`): where the model crops, it lies
         inside the image, where it pads, it reaches outside. grid: (rows, cols) of patches, which cut the box evenly.
     Returns: (rows, cols) float64 in [0, 1], no unit. The area of a patch counts whole, padding, which no mask covers,
         included; so the mean is the share of the model's input that the mask covers.

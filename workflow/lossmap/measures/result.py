@@ -56,7 +56,8 @@ def sides(before: Embeddings, after: ArrayLike | None = None) -> tuple[NDArray[A
     """Two sets of embeddings, one row an item: (n, d1) and (n, d2).
 
     Parameters: before, a Dataset of embeddings, whose pre_mean and post_mean are taken; or before and after, arrays or
-        tensors, (n, d) or (n, vectors, d), of which the mean over vectors is taken.
+        tensors, (n, d) or (n, vectors, d), of which the mean over vectors is taken; or lists
+        of the items' (vectors, d).
     Raises: ValueError if after is missing, or given with a Dataset.
     """
     if is_dataset(before):
@@ -69,5 +70,13 @@ def sides(before: Embeddings, after: ArrayLike | None = None) -> tuple[NDArray[A
 
 
 def _pooled(x: ArrayLike) -> NDArray[Any]:
+    if isinstance(x, list | tuple) and len({np.shape(one) for one in x if hasattr(one, "shape")}) > 1:
+        return np.concatenate([_mean_of_one(one) for one in x])
     array = x.detach().cpu().float().numpy() if hasattr(x, "detach") else np.asarray(x)
     return array.mean(axis=1, dtype=np.float32) if array.ndim == 3 else array
+
+
+def _mean_of_one(x: Any) -> NDArray[Any]:
+    """(vectors, d) or (rows, columns, d) of one item -> (1, d)."""
+    array = x.detach().cpu().float().numpy() if hasattr(x, "detach") else np.asarray(x)
+    return array.reshape(1, -1, array.shape[-1]).mean(axis=1, dtype=np.float32)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from lossmap.errors import LossmapError
 from lossmap.measures.seeds import seed_for
 from lossmap.reconstruct.pairs import Pairs
+from lossmap.reconstruct.ragged import Ragged
 
 RANGE = 256  # images read in one run: long reads, yet many ranges in a buffer; part of what a seed means
 MEMORY = 2 << 30
@@ -21,6 +23,10 @@ class Batches:
     The images are cut into fixed ranges. An epoch takes the ranges in random order, shuffles what fills a buffer, and
     cuts it into batches; images that don't fill a last batch are left out of that epoch. How the store is cut into
     parts plays no role, nor does it whether all pairs lie in memory or are read when they are due.
+
+    Where images differ in layout, a batch has as many patches as `batch` images have on average, as nearly as whole
+    images can: so that no batch takes much more memory than others, and each counts alike. There are as many batches
+    in an epoch as if images were all alike.
 
     Parameters: pairs, of the training set's store; images (n,), sorted numbers of the images to train on; batch,
         images in one; buffer, images shuffled together; memory, bytes: pairs that need no more, in float32, are all
@@ -48,33 +54,50 @@ class Batches:
             raise LossmapError(f"A batch of {batch} can't be shared by {part[1]} processes. Start fewer, or raise it.")
         self.pairs, self.images, self.batch, self.seed, self.part = pairs, images, batch, seed, part
         self.buffer = max(1, buffer // batch)  # in batches
+        self.patches = pairs.target_counts[images] if pairs.pre_shape[0] is None else None
         self.held = _load(pairs, images) if pair_bytes(pairs) * len(images) <= memory else None
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         return len(self.images) // self.batch
 
-    def order(self, epoch: int) -> np.ndarray:
-        """(batches, images of this process in each): positions in `images`."""
+    def order(self, epoch: int) -> Any:
+        """(batches, images of this process in each): positions in `images`; of ragged pairs a list of arrays."""
         rng = np.random.default_rng(seed_for(self.seed, "batches", str(epoch)))
         ranges = np.split(np.arange(len(self.images)), range(RANGE, len(self.images), RANGE))
         order = np.concatenate([ranges[i] for i in rng.permutation(len(ranges))])
         for first in range(0, len(order), self.buffer * self.batch):
             rng.shuffle(order[first : first + self.buffer * self.batch])
+        if self.patches is not None:
+            part, of = self.part
+            return [np.array_split(batch, of)[part] for batch in np.split(order, self._ends(order))[:-1]]
         order = order[: len(self) * self.batch].reshape(len(self), self.batch)
         return np.array_split(order, self.part[1], axis=1)[self.part[0]]
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def _ends(self, order: np.ndarray) -> list[int]:
+        """Where in a shuffled order each batch of ragged pairs ends, such that all have about as many patches."""
+        assert self.patches is not None
+        patches = self.patches[order]
+        middles = np.cumsum(patches) - patches / 2
+        budget, least = self.batch * self.patches.mean(), self.part[1]
+        ends, end = [], 0
+        for number, wanted in enumerate(np.searchsorted(middles, budget * np.arange(1, len(self) + 1)), start=1):
+            # An image for each process, in this batch and in those that follow, even where one fills several budgets.
+            end = min(max(int(wanted), end + least), len(order) - least * (len(self) - number))
+            ends.append(end)
+        return ends
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         """Batches `start` and later of an epoch: post (b, tokens, width) and pre (b, patches, features)."""
         return self.steps(epoch * len(self) + start, (epoch + 1) * len(self))
 
-    def steps(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def steps(self, start: int, stop: int) -> Iterator[Any]:
         """The same for the steps `start` to `stop` (exclusive) of a training, counted over all epochs."""
         for rows, values in _one_ahead(self._read, self._buffers(start, stop)):
             for batch in rows:
                 yield tuple(side[batch] for side in values)
 
-    def _buffers(self, start: int, stop: int) -> Iterator[np.ndarray]:
+    def _buffers(self, start: int, stop: int) -> Iterator[Any]:
         """These steps' rows of `order`, as many at once as share a buffer."""
         while start < stop:
             epoch, first = divmod(start, len(self))
@@ -82,10 +105,13 @@ class Batches:
             yield self.order(epoch)[first:last]
             start += last - first
 
-    def _read(self, order: np.ndarray) -> tuple[np.ndarray, tuple[Tensor, Tensor]]:
+    def _read(self, order: Any) -> tuple[Any, tuple[Any, Any]]:
         """Pairs in memory, and in which of their rows each batch lies; those that are read are read in order."""
         if self.held is not None:
             return order, self.held
+        if self.patches is not None:
+            positions = np.sort(np.concatenate(order))
+            return [np.searchsorted(positions, one) for one in order], _load(self.pairs, self.images[positions])
         positions = np.sort(order, axis=None)
         return np.searchsorted(positions, order), _load(self.pairs, self.images[positions])
 
@@ -107,7 +133,7 @@ class HeldOut:
         self.pairs, self.images, self.size = pairs, np.array_split(images, part[1])[part[0]], size
         self.held = _load(pairs, self.images) if pair_bytes(pairs) * len(images) <= memory else None
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         if self.held is None:
             yield from self.pairs.blocks(self.images, self.size)
         else:
@@ -115,7 +141,9 @@ class HeldOut:
 
 
 def pair_bytes(pairs: Pairs) -> int:
-    """Memory that post and pre of one image take in float32."""
+    """Memory that post and pre of one image take in float32; where images differ, on average."""
+    if pairs.pre_shape[0] is None:
+        return 4 * sum(pairs.numbers)
     return 4 * (int(np.prod(pairs.pre_shape)) + int(np.prod(pairs.post_shape)))
 
 
@@ -132,8 +160,10 @@ def _one_ahead(read: Callable, items: Iterable) -> Iterator:
             yield coming.result()
 
 
-def _load(pairs: Pairs, images: np.ndarray) -> tuple[Tensor, Tensor]:
+def _load(pairs: Pairs, images: np.ndarray) -> tuple[Any, Any]:
     """All these pairs in memory, read in blocks, so that what reading needs on the side stays small."""
+    if pairs.pre_shape[0] is None:
+        return _load_ragged(pairs, images)
     first = 0
     for inputs, targets in pairs.blocks(images):
         if len(inputs) == len(images):
@@ -142,4 +172,22 @@ def _load(pairs: Pairs, images: np.ndarray) -> tuple[Tensor, Tensor]:
             post, pre = (values.new_empty(len(images), *values.shape[1:]) for values in (inputs, targets))
         post[first : first + len(inputs)], pre[first : first + len(targets)] = inputs, targets
         first += len(inputs)
+    return post, pre
+
+
+def _load_ragged(pairs: Pairs, images: np.ndarray) -> tuple[Ragged, Ragged]:
+    shapes = tuple(pairs.shape(image) for image in images)
+    counts = np.array([shape.tokens for shape in shapes]), pairs.target_counts[images]
+    found: list[Tensor] = []
+    filled = [0, 0]
+    for block in pairs.blocks(images):
+        if not found:
+            found = [
+                side.rows.new_empty(int(count.sum()), side.rows.shape[1])
+                for side, count in zip(block, counts, strict=True)
+            ]
+        for i, side in enumerate(block):
+            found[i][filled[i] : filled[i] + len(side.rows)] = side.rows
+            filled[i] += len(side.rows)
+    post, pre = (Ragged(rows, count, shapes) for rows, count in zip(found, counts, strict=True))
     return post, pre

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from lossmap.reconstruct.evaluation import Reconstructor, evaluate
 from lossmap.reconstruct.pairs import pairs_of
+from lossmap.reconstruct.ragged import image_means, squared
 from lossmap.reconstruct.statistics import Statistics
 
 TRAINED = ["held_out_error", "converged", "halfway_error", "passes", "learning_rate"]  # how a decoder came to be
@@ -37,14 +38,14 @@ def measure_ladder(
         blocks = []
         with tqdm(total=len(pairs), unit="image", desc=connector) as progress:
             for rows, found in evaluate(pairs, decoders, batch_size):
-                variance = found[0].norm.square().mean(dim=1) / pairs.pre_shape[1]
-                means = [(loss.squared_error.mean(dim=1), loss.cosine_error.mean(dim=1), variance) for loss in found]
+                variance = image_means(squared(found[0].norm)) / pairs.pre_shape[1]
+                means = [(image_means(loss.squared_error), image_means(loss.cosine_error), variance) for loss in found]
                 blocks.append(torch.stack([torch.stack(values) for values in means]).cpu().numpy())
                 progress.update(rows.stop - rows.start)
         about: dict[str, Any] = {"dataset": dataset, "model": model, "connector": connector}
         about["kind"] = json.loads(statistics.connector)["kind"]
         about |= {"lossless": pairs.connector.lossless, "known_fvu": pairs.connector.known_fvu}
-        about |= {"pre_numbers": int(np.prod(pairs.pre_shape)), "post_numbers": int(np.prod(pairs.post_shape))}
+        about |= dict(zip(("pre_numbers", "post_numbers"), pairs.numbers, strict=True))
         for one, values in zip(decoders, np.concatenate(blocks, axis=2), strict=True):
             which = {"decoder": one.name, "architecture": one.kind, "share": one.share, "parameters": one.parameters}
             losses = dict(zip(("squared_error", "cosine_error", "variance"), values, strict=True))

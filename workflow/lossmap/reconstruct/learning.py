@@ -11,9 +11,11 @@ from torch import nn
 from lossmap.errors import LossmapError
 from lossmap.measures.seeds import seed_for
 from lossmap.reconstruct.batches import MEMORY, Batches, HeldOut
-from lossmap.reconstruct.linear import has_enough
+from lossmap.reconstruct.linear import ENOUGH_ROWS, has_enough
 from lossmap.reconstruct.networks import BeyondRidge, build_network
 from lossmap.reconstruct.pairs import Pairs
+from lossmap.reconstruct.ragged_linear import input_rows_of
+from lossmap.reconstruct.ragged_networks import build_ragged_network
 from lossmap.reconstruct.saving import TOLD
 from lossmap.reconstruct.sizes import batch_size, round_steps, step_limit
 from lossmap.reconstruct.split import Split
@@ -81,12 +83,15 @@ def train_network(
     part = accelerator.process_index, accelerator.num_processes
     batches = Batches(pairs, split.train[share], batch, seed, settings.buffer, settings.memory, part)
     held_out = HeldOut(pairs, split.held_out, batch, settings.memory, part)
-    blocks = pairs.connector.blocks
-    shapes: dict[str, Any] = {"pre_shape": list(pairs.pre_shape), "post_shape": list(pairs.post_shape)}
-    shapes["blocks"] = None if blocks is None else blocks.tolist()
+    shapes = pairs.shapes
     torch.manual_seed(seed)
-    alone = not has_enough(len(batches.images), pairs.post_shape, blocks)
-    module = BeyondRidge(ridge, build_network(network, **shapes), alone).silence()
+    if pairs.sizes is None:
+        alone = not has_enough(len(batches.images), pairs.post_shape, pairs.connector.blocks)
+        built = build_network(network, **shapes)
+    else:
+        alone = input_rows_of(pairs, batches.images) < ENOUGH_ROWS * pairs.post_shape[1]
+        built = build_ragged_network(network, pairs.sizes)
+    module = BeyondRidge(ridge, built, alone).silence()
     names = ("learning_rate", "weight_decay", "clip", "patience", "whiten", "accumulate")
     how = {name: getattr(settings, name) for name in names}
     steps = step_limit((len(pairs) - len(split.held_out)) // batch, settings.epochs)

@@ -1,7 +1,7 @@
 """The ladder's linear decoders, in closed form from one pass over the training images: mean, position_mean, ridge."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -206,7 +206,12 @@ def fit_linear_decoders(pairs: Pairs, split: Split) -> Iterator[FittedDecoder]:
     Memory: normal equations for the held-out and for the training images, each 8 (D + outputs) D bytes, where outputs
     is D' times the patches of a block, or of an image where tokens have no place.
     """
-    held_out, train = _Sums(pairs), _Sums(pairs)
+    # Which build on this module.
+    from lossmap.reconstruct.ragged_linear import RaggedSums, fit_ragged
+
+    sums: Any = RaggedSums if pairs.ragged else _Sums
+    fit: Any = fit_ragged if pairs.ragged else _fit
+    held_out, train = sums(pairs), sums(pairs)
     shares, seen = sorted(split.train), np.empty(0, dtype=np.int64)
     images = len(split.held_out) + len(split.train[shares[-1]])
     with tqdm(total=images, unit="image", desc="linear decoders") as progress:
@@ -214,7 +219,7 @@ def fit_linear_decoders(pairs: Pairs, split: Split) -> Iterator[FittedDecoder]:
         for share in shares:
             train.add(pairs, np.setdiff1d(split.train[share], seen), progress)
             seen = split.train[share]
-            for module, told in _fit(train, held_out, pairs):
+            for module, told in fit(train, held_out, pairs):
                 yield FittedDecoder(share, module, told)
 
 

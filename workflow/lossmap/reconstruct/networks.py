@@ -102,12 +102,9 @@ class TokenMLP(nn.Module):
         widths = [width, *widths, per_token * self.features]
         if blocks is None:
             self.across = nn.Linear(tokens, patches, bias=False)
-            self.place = _places(patches, widths[1])
+            self.place = learned_places(patches, widths[1])
         self.first = nn.Linear(widths[0], widths[1])
-        layers = []
-        for before, after in pairwise(widths[1:]):
-            layers += [nn.LayerNorm(before), nn.GELU(), nn.Dropout(dropout), nn.Linear(before, after)]
-        self.rest = nn.Sequential(*layers)
+        self.rest = hidden_layers(widths[1:], dropout)
 
     @property
     def last(self) -> nn.Linear:
@@ -137,22 +134,13 @@ class SequenceTransformer(nn.Module):
     def __init__(self, pre_shape, post_shape, width: int, layers: int, heads: int, dropout: float = 0.1):
         super().__init__()
         (patches, features), (tokens, post_width) = pre_shape, post_shape
-        if width % heads:
-            raise LossmapError(f"network: width {width} isn't a multiple of heads, {heads}. Change one of them.")
+        check_heads(width, heads)
         self.first = nn.Linear(post_width, 2 * width)
         self.second = nn.Sequential(nn.GELU(), nn.Linear(2 * width, width))
-        self.position = _places(tokens, width)
-        # Built one by one: nn.TransformerEncoder copies one layer, and all would start with the same weights.
-        self.encoder = nn.Sequential(
-            *(
-                nn.TransformerEncoderLayer(
-                    width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
-                )
-                for _ in range(layers)
-            )
-        )
-        self.across = _pair(tokens, 2 * patches, patches)
-        self.write = _pair(width, 2 * width, features)
+        self.position = learned_places(tokens, width)
+        self.encoder = encoder(width, layers, heads, dropout)
+        self.across = pair(tokens, 2 * patches, patches)
+        self.write = pair(width, 2 * width, features)
 
     @property
     def last(self) -> nn.Linear:
@@ -165,11 +153,38 @@ class SequenceTransformer(nn.Module):
         return self.write(patches)
 
 
-def _places(n: int, width: int) -> nn.Parameter:
+def check_heads(width: int, heads: int) -> None:
+    """Raises: LossmapError if so many heads can't share a width."""
+    if width % heads:
+        raise LossmapError(f"network: width {width} isn't a multiple of heads, {heads}. Change one of them.")
+
+
+def hidden_layers(widths: list[int], dropout: float) -> nn.Sequential:
+    """Linear layers of these widths, the first of which is that of what comes in; before each: norm, GELU, dropout."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.LayerNorm(before), nn.GELU(), nn.Dropout(dropout), nn.Linear(before, after)]
+    return nn.Sequential(*layers)
+
+
+def encoder(width: int, layers: int, heads: int, dropout: float) -> nn.Sequential:
+    """Pre-norm transformer layers, built one by one: nn.TransformerEncoder copies one layer, and all would start with
+    the same weights."""
+    return nn.Sequential(
+        *(
+            nn.TransformerEncoderLayer(
+                width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(layers)
+        )
+    )
+
+
+def learned_places(n: int, width: int) -> nn.Parameter:
     """A learned vector for each of n places. Drawn in place: on the meta device, torch.randn and a product import a
     compiler, two seconds of every job that loads a network."""
     return nn.Parameter(nn.init.normal_(empty(n, width), std=0.02))
 
 
-def _pair(before: int, between: int, after: int) -> nn.Sequential:
+def pair(before: int, between: int, after: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(before, between), nn.GELU(), nn.Linear(between, after))

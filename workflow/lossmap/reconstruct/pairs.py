@@ -2,14 +2,21 @@
 
 import json
 from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.controls import Connector, make_connector
+from lossmap.reconstruct.places import places
+from lossmap.reconstruct.ragged import Ragged
+from lossmap.reconstruct.ragged_controls import RaggedConnector, make_ragged_connector
 from lossmap.reconstruct.statistics import Statistics
 from lossmap.store import CHUNK_BYTES
+from lossmap.store.images import Images, is_ragged
+from lossmap.store.layouts import Shape
 from lossmap.store.memory import HERE
 
 BLOCK_BYTES = 2**28  # of float32 embeddings held at once; part of how sums are rounded, so no argument
@@ -19,15 +26,24 @@ GAP = 16  # images that are read in passing, at most, to reach the next one
 class Pairs:
     """Inputs and targets by image number. Nothing is kept in memory.
 
+    pre_shape (patches, features) and post_shape (tokens, width) of each image; where images differ in layout, patches
+    and tokens are None, and post and pre are `Ragged`: all tokens, and the targets alone. sizes: what a reconstructor
+    has to know of ragged embeddings; None of others.
+
     Parameters: store, a Dataset of embeddings, of the model that the statistics are of (any data set).
         connector, statistics: those that belong together. device: where the tensors go.
     Raises: LossmapError if the store's embeddings have other shapes than the statistics.
     """
 
-    def __init__(self, store, connector: Connector, statistics: Statistics, device="cpu"):
+    def __init__(self, store, connector: Connector | RaggedConnector, statistics: Statistics, device="cpu"):
         self.store, self.index, self.device = store, place_of(store), torch.device(device)
-        self.connector, self.statistics = connector.to(device), statistics.to(device)
-        self.pre_shape, self.post_shape = self.store["pre"].shape[1:], connector.post_shape
+        self.connector: Any = connector.to(device)
+        self.statistics = statistics.to(device)
+        self.pre_shape: Any = self.store["pre"].shape[1:]
+        self.post_shape: Any = connector.post_shape
+        self.ragged, self.sizes = is_ragged(store), getattr(connector, "sizes", None)
+        if self.ragged:
+            self.pre_shape = None, self.pre_shape[0]
         self.partners = connector.partner(len(self))
         for name, width, measured in (
             ("pre", self.pre_shape[1], len(statistics.pre_mean)),
@@ -42,8 +58,41 @@ class Pairs:
     def __len__(self) -> int:
         return self.store.sizes["image"]
 
-    def read(self, images) -> tuple[torch.Tensor, torch.Tensor]:
+    @cached_property
+    def images(self) -> Images:
+        """Where each image lies in the store."""
+        return Images(self.store)
+
+    def shape(self, image: int) -> Shape:
+        """Of an image as a reconstructor of ragged embeddings reads it, through the connector."""
+        return self.connector.shape(self.images.shape(image))
+
+    @cached_property
+    def target_counts(self) -> np.ndarray:
+        """(n,) how many patches of each image of ragged embeddings are targets."""
+        counts = [len(places(self.connector.shape(shape)).targets) for shape in self.images.shapes]
+        return np.array(counts)[self.images.kinds]
+
+    @cached_property
+    def numbers(self) -> tuple[int, int]:
+        """How many numbers an image has in pre and in post; where images differ, on average."""
+        if not self.ragged:
+            return int(np.prod(self.pre_shape)), int(np.prod(self.post_shape))
+        tokens = np.array([self.connector.shape(shape).tokens for shape in self.images.shapes])[self.images.kinds]
+        return round(self.target_counts.mean() * self.pre_shape[1]), round(tokens.mean() * self.post_shape[1])
+
+    @property
+    def shapes(self) -> dict[str, Any]:
+        """What a reconstructor is built for, for JSON: pre_shape, post_shape and blocks, or `Sizes.plain`."""
+        if self.sizes is not None:
+            return self.sizes.plain()
+        blocks = None if self.connector.blocks is None else self.connector.blocks.tolist()
+        return {"pre_shape": list(self.pre_shape), "post_shape": list(self.post_shape), "blocks": blocks}
+
+    def read(self, images) -> Any:
         """post (B, *post_shape) and pre (B, *pre_shape), standardised float32, of images in any order.
+
+        Of ragged embeddings, post and the targets of pre, each a `Ragged`.
 
         Raises: ValueError if there are none, or an image number is not in the store.
         """
@@ -52,16 +101,32 @@ class Pairs:
             raise ValueError("no images are asked for; wanted at least one")
         if not 0 <= images.min() <= images.max() < len(self):
             raise ValueError(f"images {images.min()} to {images.max()} are asked for; the store has {len(self)}")
+        if self.ragged:
+            return self._read_ragged(images)
         pre = self.statistics.standardise_pre(self._stored("pre", images))
         post = self._stored("post", images) if self.connector.reads_post else None
         partner_post = None if self.partners is None else self._stored("post", self.partners[images])
         target, post = self.connector(images, pre, post, partner_post)
         return self.statistics.standardise_post(post), target
 
-    def blocks(self, images, size: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _read_ragged(self, images: np.ndarray) -> tuple[Ragged, Ragged]:
+        pre = read_rows(self.images, "pre", images, self.device)
+        pre = pre.with_rows(self.statistics.standardise_pre(pre.rows))
+        post = read_rows(self.images, "post", images, self.device) if self.connector.reads_post else None
+        partner = None
+        if self.partners is not None:
+            partner = read_rows(self.images, "post", self.partners[images], self.device)
+        target, post = self.connector(images, pre, post, partner)
+        return post.with_rows(self.statistics.standardise_post(post.rows)), target
+
+    def blocks(self, images, size: int | None = None) -> Iterator[Any]:
         """What `read` gives, for at most `size` images at a time, in order; by default some 256 MB, at most 1,024."""
         images = np.asarray(images)
-        size = size or block_size(self.pre_shape, self.post_shape)
+        size = size or (
+            block_size(*((each,) for each in self.numbers))
+            if self.ragged
+            else block_size(self.pre_shape, self.post_shape)
+        )
         for start in range(0, len(images), size):
             yield self.read(images[start : start + size])
 
@@ -82,11 +147,21 @@ def pairs_of(store, statistics: Statistics, device="cpu") -> Pairs:
     return Pairs(store, connector, statistics, device)
 
 
-def connector_of(spec: dict, store, seed: int, statistics: Statistics | None = None) -> Connector:
-    """`make_connector` for the model of a store."""
+def connector_of(spec: dict, store, seed: int, statistics: Statistics | None = None) -> Any:
+    """`make_connector` for the model of a store, or `make_ragged_connector`."""
+    if is_ragged(store):
+        widths = store.sizes["feature"], store.sizes["feature_out"]
+        return make_ragged_connector(spec, Images(store).shapes, *widths, seed, statistics)
     grids = {name: store.attrs[name] for name in ("pre_grid", "post_grid")}
     shapes = {f"{name}_shape": store[name].shape[1:] for name in ("pre", "post")}
     return make_connector(spec, **grids, **shapes, seed=seed, statistics=statistics)
+
+
+def read_rows(images: Images, name: str, which: np.ndarray, device: Any = "cpu") -> Ragged:
+    """All rows of pre or of post of some images of ragged embeddings, as stored."""
+    shapes = tuple(images.shape(image) for image in which)
+    counts = np.array([shape.patches if name == "pre" else shape.tokens for shape in shapes])
+    return Ragged(torch.from_numpy(images.rows(name, which)).to(device), counts, shapes)
 
 
 def place_of(store) -> str:

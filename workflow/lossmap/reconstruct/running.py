@@ -20,6 +20,7 @@ from lossmap.reconstruct.statistics import Statistics, embeddings_digest
 from lossmap.reconstruct.trained import AT_ONCE, usual_device
 from lossmap.store import as_embeddings
 from lossmap.store.memory import Embeddings
+from lossmap.store.ragged import select_images
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -88,7 +89,7 @@ def _apart(train: "xr.Dataset", test: "xr.Dataset | None", seed: int) -> "tuple[
         count = round(TESTED * len(order))
         if not count:
             raise LossmapError(f"{len(items)} different images are too few to train on some and test on others.")
-        return train.isel(image=np.sort(order[count:])), train.isel(image=np.sort(order[:count]))
+        return select_images(train, np.sort(order[count:])), select_images(train, np.sort(order[:count]))
     seen = {row.tobytes() for row in train["pre_mean"].values.astype(np.float32)}
     shared = [i for i, row in enumerate(test["pre_mean"].values.astype(np.float32)) if row.tobytes() in seen]
     if shared:

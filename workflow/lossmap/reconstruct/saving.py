@@ -13,6 +13,9 @@ from torch import Tensor, device, nn
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.linear import build_linear
 from lossmap.reconstruct.networks import BeyondRidge, build_network
+from lossmap.reconstruct.ragged import Sizes
+from lossmap.reconstruct.ragged_linear import build_ragged_linear
+from lossmap.reconstruct.ragged_networks import build_ragged_network
 from lossmap.reconstruct.specs import LINEAR
 
 FORMAT = "lossmap-reconstructor/1"
@@ -56,10 +59,11 @@ def save_reconstructor(
     """Write a reconstructor: its weights, how to build it, and which statistics its embeddings were standardised with.
 
     Parameters: architecture, JSON: what `build_network` or, for a linear decoder, `build_linear` takes, and
-        "pre_shape", "post_shape", "blocks" (lists; None where tokens have no place), "held_out_error", its mean squared
-        error on the held-out images, and of a `BeyondRidge` "ridge", {"file": name in the same folder, "sha256":
-        of its content}; statistics_digest, `Statistics.digest`; made, JSON for readers: its key and provenance. Of a
-        `BeyondRidge` the network alone is written: ridge has its own file.
+        "pre_shape", "post_shape", "blocks" (lists; None where tokens have no place), or of ragged embeddings what
+        `Sizes.plain` gives ("ragged": true, ...), "held_out_error", its mean squared error on the held-out images, and
+        of a `BeyondRidge` "ridge", {"file": name in the same folder, "sha256": of its content}; statistics_digest,
+        `Statistics.digest`; made, JSON for readers: its key and provenance. Of a `BeyondRidge` the network alone is
+        written: ridge has its own file.
     """
     description = {"format": FORMAT, "architecture": architecture, "statistics": statistics_digest, **(made or {})}
     learned = module.network if isinstance(module, BeyondRidge) else module
@@ -124,6 +128,14 @@ def _ridge(path, ridge, statistics_digest):
 
 def _build(architecture: dict) -> nn.Module:
     settings = dict(architecture)
+    if settings.get("ragged"):
+        sizes = Sizes.taken_from(settings)
+        if settings["kind"] in LINEAR:
+            return build_ragged_linear(settings, sizes)
+        for told in ("ridge", *TOLD):
+            settings.pop(told, None)
+        with device("meta"):
+            return build_ragged_network(settings, sizes)
     shapes = [settings.pop(name) for name in ("pre_shape", "post_shape", "blocks")]
     if settings["kind"] in LINEAR:
         return build_linear(settings, *shapes)

@@ -13,17 +13,19 @@ from numpy.typing import ArrayLike, NDArray
 from lossmap.errors import LossmapError
 from lossmap.measures.unexplained import unexplained
 from lossmap.reconstruct.climbing import TrainedDecoder, climb
-from lossmap.reconstruct.evaluation import Reconstructor, image_means, load_decoders, measure_losses
+from lossmap.reconstruct.evaluation import Reconstructor, check_layout, image_means, load_decoders, measure_losses
 from lossmap.reconstruct.learning import TrainingSettings
 from lossmap.reconstruct.measuring import measure_statistics
 from lossmap.reconstruct.networks import BeyondRidge
 from lossmap.reconstruct.pairs import pairs_of
+from lossmap.reconstruct.places import places
 from lossmap.reconstruct.saving import file_digest, save_reconstructor
 from lossmap.reconstruct.specs import LINEAR, NETWORKS
 from lossmap.reconstruct.statistics import Statistics, embeddings_digest
 from lossmap.store import as_embeddings
 from lossmap.store.memory import Embeddings
-from lossmap.store.patch_losses import losses_in_memory
+from lossmap.store.patch_losses import LOSSES, losses_in_memory
+from lossmap.store.ragged import ragged_losses
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,7 +49,8 @@ class Trained:
     @torch.inference_mode()
     def reconstruct(self, post: ArrayLike) -> NDArray[np.float32]:
         """What it makes of post (n, tokens, d2) or (n, d2), as of the model: pre (n, patches, d), float32, in the unit
-        of the embeddings."""
+        of the embeddings. Where images differ in layout, see `reconstruct_each`."""
+        check_layout(self.reconstructor.module, False, self.reconstructor.place)
         post = torch.as_tensor(np.asarray(post)) if not torch.is_tensor(post) else post
         post = (post[:, None] if post.ndim == 2 else post).to(self.statistics.pre_mean.device)
         found = []
@@ -55,6 +58,27 @@ class Trained:
             standard = self.reconstructor.module(self.statistics.standardise_post(some))
             found.append((standard * self.statistics.pre_std + self.statistics.pre_mean).cpu().numpy())
         return np.concatenate(found)
+
+    @torch.inference_mode()
+    def reconstruct_each(self, embeddings: Embeddings) -> list[NDArray[np.float32]]:
+        """The same of embeddings that say where each image's tokens lie, as where images differ in layout: (patches, d)
+        for each image, NaN for patches that no token stands for."""
+        embeddings = as_embeddings(embeddings)
+        pairs = pairs_of(embeddings, self.statistics, self.statistics.pre_mean.device)
+        check_layout(self.reconstructor.module, pairs.ragged, self.reconstructor.place)
+        if not pairs.ragged:
+            return list(self.reconstruct(embeddings["post"].values))
+        found = []
+        for first in range(0, len(pairs), AT_ONCE):
+            images = range(first, min(first + AT_ONCE, len(pairs)))
+            predicted = self.reconstructor.module(pairs.read(images)[0])
+            rows = predicted.rows * self.statistics.pre_std + self.statistics.pre_mean
+            for image, some in zip(images, rows.split(predicted.counts.tolist()), strict=True):
+                shape = pairs.images.shape(image)
+                values = np.full((shape.patches, some.shape[1]), np.nan, dtype=np.float32)
+                values[places(shape).targets] = some.cpu().numpy()
+                found.append(values)
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Write it to a folder, as the workflow does, for `open_reconstructor`."""
@@ -141,7 +165,9 @@ def patch_losses(
     Returns: a Dataset of squared_error (mean over standardised features; 1 is what predicting the mean scores, on
         average), norm_difference (L2 norm of the patch less that of its reconstruction), cosine_error (in [0, 2]) and
         pre_norm, each (image, row, col), patches where they lie in the model's input; and patch_box (image, row, col,
-        edge), where they lie on the original image in pixels, where that is known. Attributes: fvu, the fraction of
+        edge), where they lie on the original image in pixels, where that is known. Of images that differ in layout,
+        (patch,), the rows of pre of one image after another, NaN where no token stands for a patch, with patch_offset
+        and what else embeddings say of layouts. Attributes: fvu, the fraction of
         variance unexplained, with fvu_low and fvu_high; reconstructor, its name.
     Raises: LossmapError if the embeddings are another model's, or a reconstruction is not finite.
     """
@@ -154,6 +180,8 @@ def patch_losses(
     fvu, low, high = unexplained(errors[0], variance, resamples, confidence, seed)
     about = {"reconstructor": reconstructor.reconstructor.name, "n": len(variance)}
     about |= {"fvu": float(fvu), "fvu_low": float(low), "fvu_high": float(high)}
+    if pairs.ragged:
+        return ragged_losses(batches, embeddings, LOSSES, about)
     return losses_in_memory(batches, embeddings, about)
 
 

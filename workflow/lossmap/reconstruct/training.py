@@ -28,6 +28,7 @@ from lossmap.errors import LossmapError
 from lossmap.measures.seeds import seed_for
 from lossmap.reconstruct.batches import Batches, HeldOut
 from lossmap.reconstruct.networks import BeyondRidge
+from lossmap.reconstruct.ragged import Ragged, flat
 from lossmap.reconstruct.saving import load_tensors, save_tensors
 from lossmap.reconstruct.whitening import fold, measure_whitening, whiten
 
@@ -272,9 +273,9 @@ def train(
     machine and number of threads. Several processes (`accelerate launch`) do what one does, each on its slice of every
     batch; only dropout draws other noise.
 
-    Parameters: network, (b, tokens, width) -> (b, patches, features), a `BeyondRidge` or one of `build_network`; what
-        needs no gradient is left as it is. batches and held_out, with the part of this process; seed, of dropout;
-        where, what a killed run goes on from; None: nothing is kept on the way.
+    Parameters: network, (b, tokens, width) -> (b, patches, features), a `BeyondRidge` or one of `build_network`, or the
+        same of `Ragged`; what needs no gradient is left as it is. batches and held_out, with the part of this process;
+        seed, of dropout; where, what a killed run goes on from; None: nothing is kept on the way.
     Raises: LossmapError if the loss or its gradient is not finite; the weights before that step are kept there.
     """
     network.to(accelerator.device)
@@ -424,18 +425,25 @@ class _Trainer:
             )
         return error
 
-    def gradient(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+    def entries(self, targets: Tensor | Ragged) -> int:
+        """How many numbers a whole batch has to reconstruct, over all processes."""
+        if not isinstance(targets, Ragged):
+            return self.batches.batch * targets[0].numel()
+        count = torch.tensor(targets.rows.numel(), device=targets.device)
+        return int(self.accelerator.reduce(count, "sum"))
+
+    def gradient(self, inputs: Tensor | Ragged, targets: Tensor | Ragged) -> tuple[float, float]:
         """Loss of a whole batch, over all processes, and the norm of its gradient, left clipped in the weights."""
         schedule, accelerator, module = self.schedule, self.accelerator, self.module
         step = str(self.run.progress.step)
         torch.manual_seed(seed_for(self.seed, "dropout", step, str(accelerator.process_index)))
-        entries = self.batches.batch * targets[0].numel()
+        entries = self.entries(targets)
         pieces = min(schedule.accumulate, len(inputs))
         total = torch.zeros((), device=targets.device)
         for i, (x, y) in enumerate(zip(inputs.tensor_split(pieces), targets.tensor_split(pieces), strict=True)):
             # Gradients are summed over processes once, with the last piece.
             with accelerator.no_sync(module) if i + 1 < pieces else nullcontext():
-                loss = mse_loss(module(x), y, reduction="sum") / entries
+                loss = mse_loss(flat(module(x)), flat(y), reduction="sum") / entries
                 accelerator.backward(loss * accelerator.num_processes)  # which takes the mean over processes
             total += loss.detach()
         norm = nn.utils.clip_grad_norm_(self.run.weights.values(), schedule.clip)
@@ -467,8 +475,8 @@ def held_out_error(network: nn.Module, held_out: Iterable, accelerator: Accelera
     network.eval()
     with torch.inference_mode():
         for inputs, targets in held_out:
-            total[0] += (network(inputs) - targets).square().sum(dtype=torch.float64)
-            total[1] += targets.numel()
+            total[0] += (flat(network(inputs)) - flat(targets)).square().sum(dtype=torch.float64)
+            total[1] += flat(targets).numel()
     network.train()
     squared, entries = accelerator.reduce(total, "sum").tolist()
     return squared / entries

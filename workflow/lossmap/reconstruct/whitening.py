@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from lossmap.measures.moments import RunningCovariance
 from lossmap.reconstruct.batches import Batches
+from lossmap.reconstruct.ragged import Ragged
 
 IMAGES = 1024  # that W is measured on
 FLOOR = 1e-3  # of the mean variance: directions of less are rounding, of half precision and of this
@@ -39,7 +40,7 @@ def measure_whitening(batches: Batches, accelerator: Accelerator) -> Tensor:
     width = batches.pairs.post_shape[1]
     sums = RunningCovariance(width, accelerator.device)
     for inputs, _ in batches.steps(0, min(len(batches), -(-IMAGES // batches.batch))):
-        sums.update(inputs.flatten(0, 1))
+        sums.update(inputs.rows if isinstance(inputs, Ragged) else inputs.flatten(0, 1))
     products = sums.about(torch.zeros(width, dtype=torch.float64, device=accelerator.device))
     count = torch.tensor(sums.count, device=accelerator.device)
     values, vectors = torch.linalg.eigh(accelerator.reduce(products, "sum") / accelerator.reduce(count, "sum"))

@@ -6,8 +6,12 @@ from pathlib import Path
 
 from lossmap.errors import LossmapError
 
-FORMAT = "lossmap-embeddings/2"
+FORMAT = "lossmap-embeddings/2"  # all images of one layout
+RAGGED_FORMAT = "lossmap-embeddings/3"  # images that differ in layout, see images.py
 ROOT = "zarr.json"  # describes a Zarr group
+# Chosen by tests/bench/bench_store.py, with 1.2 MB an image. Chunks of 1 MB read a whole part at 0.7 of the speed of
+# 4 MB, those of 16 MB read 32 random images at 0.65 of it.
+CHUNK_BYTES = 4 << 20
 PROVENANCE = "provenance.json"  # of a part, beside its arrays
 DIMENSIONS = {
     "pre": ("image", "patch", "feature"),

@@ -79,7 +79,8 @@ class Group:
         if array in NAMES:
             return NAMES[array]
         stored = self.arrays[array]
-        axis = cast("tuple[str, ...]", cast(ArrayV3Metadata, stored.metadata).dimension_names).index("image")
+        names = cast("tuple[str, ...]", cast(ArrayV3Metadata, stored.metadata).dimension_names)
+        axis = names.index("image") if "image" in names else 0  # that of rows of all images, or of their bounds
         n, chunk, file = (sizes[axis] for sizes in (stored.shape, stored.chunks, stored.shards or stored.chunks))
         first = int(place[1 + axis]) * file
         stop = min(first + file, n)
@@ -87,7 +88,21 @@ class Group:
         if blocks is not None and first + blocks[-1] * chunk < stop:
             first, stop = first + blocks[0] * chunk, min(first + (blocks[-1] + 1) * chunk, stop)
         try:
-            names = self.image_ids[[first, stop - 1]].tolist()
+            first, last = self._images(names[axis], first, stop)
         except StoreError:
-            names = [f"number {first}", f"number {stop - 1}"]
-        return f"image {names[0]}" if first == stop - 1 else f"images {names[0]} to {names[1]}"
+            return f"rows {first} to {stop - 1} of {array}"
+        try:
+            ids = self.image_ids[[first, last]].tolist()
+        except StoreError:
+            ids = [f"number {first}", f"number {last}"]
+        return f"image {ids[0]}" if first == last else f"images {ids[0]} to {ids[1]}"
+
+    def _images(self, axis: str, first: int, stop: int) -> tuple[int, int]:
+        """The first and the last image that rows `first` to `stop` (exclusive) along an axis belong to."""
+        if axis == "image":
+            return first, stop - 1
+        if axis == "bound":  # each is where one image ends and the next begins
+            return max(0, first - 1), min(stop, self.arrays["patch_offset"].shape[0] - 1) - 1
+        offsets = np.asarray(self.arrays[f"{axis}_offset"][:])
+        first, last = (np.searchsorted(offsets, [first, stop - 1], side="right") - 1).tolist()
+        return first, last

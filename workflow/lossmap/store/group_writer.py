@@ -101,7 +101,7 @@ class GroupWriter:
 class Growing:
     """An array that is written along one axis, in whole files: writing part of a file costs a re-read.
 
-    Parameters: array; axis, on which its images lie.
+    Parameters: array, which is made longer where more is written than it holds; axis, on which its images lie.
     """
 
     def __init__(self, array: zarr.Array, axis: int = 0):
@@ -120,9 +120,12 @@ class Growing:
         if not whole:
             return
         values, before = np.concatenate(self.held, axis=self.axis), (slice(None),) * self.axis
-        self.array[*before, self.written : self.written + whole] = values[*before, :whole]
-        self.written += whole
-        self.held = [values[*before, whole:]] if whole < held else []
+        stop = self.written + whole
+        if stop > (shape := self.array.shape)[self.axis]:
+            self.array.resize((*shape[: self.axis], stop, *shape[self.axis + 1 :]))
+        self.array[*before, self.written : stop] = values[*before, :whole]
+        self.written = stop
+        self.held = [values[*before, whole:].copy()] if whole < held else []  # a view would keep all of it
 
 
 def _remove(path: Path, ignore_errors: bool = False) -> None:

@@ -349,6 +349,7 @@ COLUMNS = {
     "loss_upper_quartile": Column("upper quartile", "1: the mean", LOST, "loss that 75% of the images do not exceed"),
     "loss_percentile_95": Column("95%", "1: the mean", LOST, "loss that 95% of the images do not exceed"),
     "squared_error": Column("loss of the patch", "1: the mean", LOST, "squared error of one reconstructed patch"),
+    "view": Column("view", "0: the first", "", "which view of the image the patch belongs to, where there are several"),
     "patch_row": Column("row of patches", "0: uppermost", "", "where on the image the patch lies"),
     "patch_column": Column("column of patches", "0: leftmost", "", "where on the image the patch lies"),
     "fvu": Column("FVU", "1: the mean", LOST, "fraction of variance unexplained: squared error over variance"),

@@ -7,7 +7,7 @@ The Snakefile imports this: nothing heavy.
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from lossmap.reconstruct.specs import CONTROLS, LINEAR, NETWORKS
 
@@ -82,6 +82,16 @@ class Miniature(Section):
     images: MiniatureImages = section("how many images each dataset gets", MiniatureImages)
 
 
+class Limits(Section):
+    """Limits of a model's own image processor, those that it has; what is left out stays as the checkpoint has it."""
+
+    max_pixels: Positive | None = left_out("of an image (Qwen)")
+    min_pixels: Positive | None = left_out("of an image (Qwen)")
+    longest_edge: Positive | None = left_out("of an image, in pixels (Mistral 3, Idefics2)")
+    shortest_edge: Positive | None = left_out("of an image, in pixels (Idefics2)")
+    tiles: Positive | None = left_out("of an image, at most, beside the view of the whole (families that cut tiles)")
+
+
 class Model(Section):
     """A vision-language model: a folder, or a hub id with the commit that was meant."""
 
@@ -90,8 +100,20 @@ class Model(Section):
         "of a hub id: the commit, 40 hex digits, so that the study can be repeated"
     )
     image_size: int | None = left_out(
-        "side of the square that an image is squashed to, in pixels, where a model takes any size", ge=8, le=4096
+        "of a square view: its side in pixels, where a model takes any size", ge=8, le=4096
     )
+    view: Literal["processor", "square"] | Limits | None = left_out(
+        "how images are seen: processor, as the model's own image processor cuts and resizes them; square, in one"
+        " square view; or limits of the processor; left out: square where image_size is given, else processor"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "Model":
+        if self.image_size is not None and self.view not in (None, "square"):
+            raise ValueError("has image_size, which is of a square view, and another view; leave one of them out")
+        if self.view == Limits():
+            raise ValueError("view: holds no limits; write processor, square, or some")
+        return self
 
 
 class Dataset(Section):

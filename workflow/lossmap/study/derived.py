@@ -2,6 +2,7 @@
 
 from lossmap.reconstruct.specs import LINEAR
 from lossmap.study.definition import ALL, OWN
+from lossmap.vlm.view_limits import PROCESSOR, SQUARE, View
 
 # What a model is asked about a dataset -> the formats whose datasets have what is needed to score it.
 BEHAVIOUR = {
@@ -109,3 +110,8 @@ def neighbours_wanted(config: dict, dataset: str) -> list[tuple[str, int]]:
     if config.get("figure2", {}).get("dataset") == dataset:
         wanted.append(("figure2: k", config["figure2"]["k"]))
     return wanted
+
+
+def view_of(model: dict) -> View:
+    """How a model of a study sees images: its view, by default square where image_size is given, else processor."""
+    return model.get("view") or (SQUARE if model.get("image_size") else PROCESSOR)

@@ -71,5 +71,6 @@ def case(chosen: pd.DataFrame, outcome: str | None, which: str) -> pd.DataFrame:
 
 
 def worst_patches(values: np.ndarray, number: int = 10) -> np.ndarray:
-    """Raster numbers of the patches of largest absolute value, the largest first; equal ones in raster order."""
-    return np.argsort(-np.abs(np.ravel(values)), kind="stable")[:number]
+    """Numbers of the patches of largest absolute value, the largest first; equal ones in order. NaN is none."""
+    flat = np.abs(np.ravel(values))
+    return np.argsort(-flat, kind="stable")[: min(number, len(flat) - np.isnan(flat).sum())]

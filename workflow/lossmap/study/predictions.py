@@ -16,12 +16,16 @@ import xarray as xr
 from tqdm import tqdm
 
 from lossmap.errors import LossmapError
+from lossmap.store.images import Images
 from lossmap.study.products import product_key
 from lossmap.study.provenance import provenance
 from lossmap.study.specs import Generate
 from lossmap.vlm.generation import LanguageSide, load_language_side
 from lossmap.vlm.stored import open_embeddings
+from lossmap.vlm.view_limits import SQUARE
 
+Size = tuple[int, int] | None
+Ask = Callable[[list[dict], torch.Tensor, Size], list[dict]]
 CHUNK = 512  # prompts; what a killed run loses at most
 _TEXT = pa.string()
 _ASKED = [("question_id", _TEXT), ("image_id", _TEXT), ("prompt", _TEXT)]
@@ -57,15 +61,18 @@ def open_asked(embeddings: Path, spec: Generate, step: str, product: str, thread
     device = "cuda" if torch.cuda.is_available() else "cpu"
     store = open_embeddings(embeddings, device)
     made = store.attrs["key"]
-    model = spec.model_dump(include={"checkpoint", "revision", "image_size"})
-    other = [f"{key}: {made[key]!r} there, {value!r} here" for key, value in model.items() if made[key] != value]
+    other = [
+        f"{key}: {made.get(key, SQUARE)!r} there, {value!r} here"
+        for key, value in spec.opening.items()
+        if made.get(key, SQUARE) != value
+    ]
     if other:
         raise LossmapError.listing(
             f"{embeddings}: these embeddings were made by another model than the one that is asked:",
             other,
             "Extract them again, or name the model that made them.",
         )
-    language = load_language_side(**model, dtype=spec.compute_dtype, device=device)
+    language = load_language_side(**spec.opening, dtype=spec.compute_dtype, device=device)
     # The index holds the digests of all parts.
     digest = hashlib.sha256(Path(embeddings).read_bytes()).hexdigest()
     told = {"spec": spec.plain(), "revision": language.revision, "store": digest}
@@ -77,7 +84,7 @@ def predict(
     kind: str,
     asked: list[dict],
     model: Asked,
-    ask: Callable[[list[dict], torch.Tensor], list[dict]],
+    ask: Ask,
     predictions: Path,
     batch_size: int,
 ) -> None:
@@ -87,8 +94,9 @@ def predict(
     doesn't take them. The table's metadata, under "lossmap", hold key and provenance as JSON.
 
     Parameters: kind, a key of SCHEMAS; asked, in order, image_id, prompt and what else `ask` needs; model, that
-        says it; ask, batch of `asked` and post (batch, tokens, features) -> the missing columns; predictions, the file
-        to write; batch_size, prompts at once.
+        says it; ask, batch of `asked` whose images are alike, their post (batch, tokens, features) and width and height
+        of one of them, where they are seen in views -> the missing columns; predictions, the file to write;
+        batch_size, prompts at once.
     Raises: LossmapError if an entry's image is not in the store.
     """
     row_of = {image: row for row, image in enumerate(model.store["image_id"].values.tolist())}
@@ -101,6 +109,7 @@ def predict(
         raise LossmapError.listing(
             f"{predictions}: these images have no embeddings:", lost, "Read the dataset and extract embeddings again."
         )
+    images = Images(model.store)
     schema, folder = SCHEMAS[kind], _chunks_of(predictions, model.key, asked)
     chunks = []
     with tqdm(total=len(asked), unit="prompt", desc=kind) as progress:
@@ -109,12 +118,21 @@ def predict(
             if path.exists():
                 progress.update(len(chunk))
             else:
-                said = []
-                for batch in (chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)):
-                    said += ask(batch, _read_posts(model.store, [row_of[entry["image_id"]] for entry in batch]))
-                    progress.update(len(batch))
-                rows = [{**entry, **answer} for entry, answer in zip(chunk, said, strict=True)]
-                _write(pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema), path)
+                said: list[dict] = [{}] * len(chunk)
+                chosen = np.array([row_of[entry["image_id"]] for entry in chunk])
+                for places in (
+                    batch for alike in images.alike(chosen) for batch in _pieces(alike.positions, batch_size)
+                ):
+                    rows = chosen[places]
+                    post = torch.from_numpy(images.read("post", rows))
+                    size = _size(model.store, rows[0]) if images.ragged else None
+                    for place, answer in zip(places, ask([chunk[i] for i in places], post, size), strict=True):
+                        said[place] = answer
+                    progress.update(len(places))
+                found = [{**entry, **answer} for entry, answer in zip(chunk, said, strict=True)]
+                _write(
+                    pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in found], schema), path
+                )
             chunks.append(path)
     about = json.dumps({"key": model.key, "provenance": model.provenance}, sort_keys=True)
     table = pa.concat_tables(pq.read_table(path, schema=schema) for path in chunks)
@@ -122,17 +140,26 @@ def predict(
     shutil.rmtree(folder.parent)
 
 
-def say(language: LanguageSide, max_new_tokens: int) -> Callable[[list[dict], torch.Tensor], list[dict]]:
+def say(language: LanguageSide, max_new_tokens: int) -> Ask:
     """The `ask` of `predict` that has the model say something, greedily: text, token_ids, revision."""
 
-    def generate(batch: list[dict], post: torch.Tensor) -> list[dict]:
-        made = language.generate([entry["prompt"] for entry in batch], post, max_new_tokens)
+    def generate(batch: list[dict], post: torch.Tensor, size: Size) -> list[dict]:
+        made = language.generate([entry["prompt"] for entry in batch], post, max_new_tokens, size)
         return [
             {"text": text, "token_ids": tokens, "revision": language.revision}
             for text, tokens in zip(language.decode(made), made, strict=True)
         ]
 
     return generate
+
+
+def _pieces(positions: np.ndarray, size: int) -> list[np.ndarray]:
+    return [positions[i : i + size] for i in range(0, len(positions), size)]
+
+
+def _size(store: xr.Dataset, image: int) -> tuple[int, int]:
+    width, height = store["size"][image].values.tolist()
+    return width, height
 
 
 def _chunks_of(predictions: Path, key: dict, asked: list[dict]) -> Path:
@@ -145,11 +172,6 @@ def _chunks_of(predictions: Path, key: dict, asked: list[dict]) -> Path:
             shutil.rmtree(folder)
     (partial / name).mkdir(exist_ok=True)
     return partial / name
-
-
-def _read_posts(store: xr.Dataset, rows: list[int]) -> torch.Tensor:
-    distinct, position = np.unique(rows, return_inverse=True)
-    return torch.from_numpy(store["post"][distinct].values[position])
 
 
 def _write(table: pa.Table, path: Path) -> None:

@@ -47,12 +47,13 @@ def family_version(product: str, family: str) -> int:
 def family_key(product: str, family: str) -> dict:
     """What a product depends on of its model's family, as JSON: the family's name and number, and its entry in the
     registry. Of the entry what is data; golden values guard what its functions compute. Fields at their default are
-    left out, so that a new field changes the key of those families alone that use it."""
+    left out, so that a new field changes the key of those families alone that use it; so is own_view, which matters
+    only where images are seen so, and then their preprocessing says it in full."""
     entry = FAMILIES[family]
     told = {
         field.name: getattr(entry, field.name)
         for field in fields(entry)
-        if field.default is MISSING or getattr(entry, field.name) != field.default
+        if field.name != "own_view" and (field.default is MISSING or getattr(entry, field.name) != field.default)
     }
     data = {name: value for name, value in told.items() if not callable(value)}
     return {"name": family, "version": family_version(product, family), "entry": json.loads(json.dumps(data))}

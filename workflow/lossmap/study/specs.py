@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from lossmap.study.definition import Dataset, Precision
 from lossmap.study.derived import (
@@ -13,13 +13,17 @@ from lossmap.study.derived import (
     examples_of,
     images_at_once,
     most_neighbours,
+    view_of,
 )
+from lossmap.vlm.view_limits import SQUARE
+
+View = Literal["processor", "square"] | dict[str, int]
 
 
 class Spec(BaseModel):
     """Settings of one step or exhibit: all that its result depends on beside its inputs.
 
-    Fields are found by their names: `models` and `checkpoints` (model -> checkpoint) are those of the whole study,
+    Fields are found by their names: `models`, `checkpoints` and `views` (of each model) are those of the whole study,
     others stand in its SECTIONS ("overlap", "reconstruction.training").
     """
 
@@ -33,7 +37,8 @@ class Spec(BaseModel):
         Raises: pydantic's ValidationError if a field is found nowhere, or is of another type.
         """
         checkpoints = {name: model["checkpoint"] for name, model in study["models"].items()}
-        found: dict = {"models": list(checkpoints), "checkpoints": checkpoints}
+        views = {name: view_of(model) for name, model in study["models"].items()}
+        found: dict = {"models": list(checkpoints), "checkpoints": checkpoints, "views": views}
         for name in cls.SECTIONS:
             section = study
             for key in name.split("."):
@@ -78,11 +83,24 @@ class OfModel(Spec):
     checkpoint: str
     revision: str | None
     image_size: int | None
+    # Left out where it is square, as keys of embeddings were before there were others.
+    view: View = Field("square", exclude_if=lambda view: view == SQUARE)
 
     @classmethod
     def of(cls, study, **values):
         model = study["models"][values["model"]]
-        return super().of(study, **{key: model.get(key) for key in OfModel.model_fields}, **values)
+        how = {key: model.get(key) for key in OfModel.model_fields} | {"view": view_of(model)}
+        return super().of(study, **how, **values)
+
+    @property
+    def opening(self) -> dict:
+        """What opens the checkpoint: arguments of `load_vision_side`."""
+        return {
+            "checkpoint": self.checkpoint,
+            "revision": self.revision,
+            "image_size": self.image_size,
+            "view": self.view,
+        }
 
 
 class DrawMiniature(Spec):
@@ -378,12 +396,13 @@ class CompareModels(Spec):
 
 
 class MakeExhibit(Spec):
-    """How figures look; the rest is each exhibit's own."""
+    """How figures look, and how each model sees images; the rest is each exhibit's own."""
 
     SECTIONS = ("figures",)
     scale: float
     palette: str
     names: dict[str, str]
+    views: dict[str, View]
 
 
 class ShownExhibit(Spec):
@@ -401,6 +420,7 @@ class ShownExhibit(Spec):
 class MakeSummary(Spec):
     study: str
     models: list[str]
+    views: dict[str, View]
     exhibits: list[ShownExhibit]
     browser: bool
 

@@ -1,21 +1,41 @@
 """Tables as people get them: CSV to compute with, and a page to look at."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from lossmap.study.columns import column, titled
+from lossmap.vlm.view_limits import PROCESSOR, SQUARE, View
 
-# What no number of Lossmap's can be read without: below each table, and on the report's first page.
-VIEW = (
-    "Every model is shown one square view of an image, not the views that it takes by itself. Qwen, Idefics, SmolVLM "
-    "and Mistral models: the whole image squashed to a square (Qwen2.5-VL: 144 tokens instead of 345 for a photograph "
-    "of 640 x 427 pixels, at image_size 336). LLaVA: the centre crop, or the whole image between margins, as its image "
-    "processor says. The others: the whole image resized to a square, as they do themselves, without tiles."
-)
+LIMITED = "limits"
+MEANING = {
+    PROCESSOR: "As the model's own image processor shows them, in one view of a fixed size, in the image's own shape or"
+    " in tiles: {}.",
+    LIMITED: "So, within limits: {}.",
+    SQUARE: "In one square view of each image, which is not how the model is used: {}.",
+}
 PAGE = Path(__file__).with_suffix(".html")
+
+
+def how_seen(views: Mapping[str, View]) -> str:
+    """How each model sees images, without which no number of a study can be read.
+
+    Parameters: views, of each model by name.
+    """
+    names: dict[str, list[str]] = {}
+    for model, view in views.items():
+        names.setdefault(view if isinstance(view, str) else LIMITED, []).append(_told(model, view))
+    said = [MEANING[kind].format(", ".join(names[kind])) for kind in MEANING if kind in names]
+    return " ".join(["How images are seen.", *said])
+
+
+def _told(model: str, view: View) -> str:
+    if isinstance(view, str):
+        return model
+    return f"{model} ({', '.join(f'{name} {value:,}' for name, value in view.items())})"
 
 
 def read_all(paths: list[Path]) -> pd.DataFrame:
@@ -70,19 +90,21 @@ def _cell(table: pd.DataFrame, name: str) -> pd.Series:
     return values
 
 
-def write_page(frame: pd.DataFrame, path: Path, title: str, findings: str, caption: str, note: str) -> None:
-    """Write a table as a page of its own, with what models see of an image.
+def write_page(
+    frame: pd.DataFrame, path: Path, title: str, findings: str, caption: str, note: str, view: str = ""
+) -> None:
+    """Write a table as a page of its own.
 
     findings: what the table says in short, in HTML; caption: all that it says, below the table; note: what its
-    columns mean, in a sentence or two. Headers say the unit, and more where the mouse rests on them: see
-    `lossmap.study.columns`. They and the first column stay in view; rows can be sorted and filtered. One file,
-    without network.
+    columns mean, in a sentence or two; view: how models see images (`how_seen`). Headers say the unit, and more
+    where the mouse rests on them: see `lossmap.study.columns`. They and the first column stay in view; rows can be
+    sorted and filtered. One file, without network.
     """
     headers = [_header(str(name), frame[name]) for name in frame.columns]
     rows = [[_shown(value) for value in row] for row in frame.itertuples(index=False)]
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(PAGE.read_text(encoding="utf-8"))
     text = page.render(
-        title=title, findings=findings, caption=caption, note=note, view=VIEW, headers=headers, rows=rows
+        title=title, findings=findings, caption=caption, note=note, view=view, headers=headers, rows=rows
     )
     path.write_text(text + "\n", encoding="utf-8")
 

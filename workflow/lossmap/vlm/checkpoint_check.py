@@ -18,6 +18,7 @@ from lossmap.vlm.checkpoints import (
 from lossmap.vlm.families import SEES_MORE, Family, is_connector_key, is_vision_key
 from lossmap.vlm.foreign_formats import ORIGINAL_LLAVA, json_object
 from lossmap.vlm.input_size import size_problem
+from lossmap.vlm.view_limits import SQUARE, View
 
 POINTER = b"version https://git-lfs"  # how a file begins that git left in place of a large one
 HEADER = 100_000_000  # bytes that the header of a safetensors file has at most
@@ -29,19 +30,21 @@ TORCHVISION = ("mistral3",)  # families whose processors want it even for images
 VIDEO = ("smolvlm",)  # families whose processors can't be made without their video part, which Lossmap leaves out
 
 
-def checkpoint_problems(folder: Path, image_size: int | None = None, asked: bool = False) -> list[str]:
+def checkpoint_problems(
+    folder: Path, image_size: int | None = None, asked: bool = False, view: View = SQUARE
+) -> list[str]:
     """What is wrong with a local checkpoint in a study, a line each; of faults that follow from others, the first.
 
-    Parameters: folder; image_size, the study's; asked, whether the model is asked for text, so that it needs its
-        language model, tokenizer and chat template. Of an adapter's folder, its base's too, as far as that is here.
+    Parameters: folder; image_size and view, the study's; asked, whether the model is asked for text, so that it needs
+        its language model, tokenizer and chat template. Of an adapter's folder, its base's too, as far as that is here.
     """
     if is_adapter(folder):
-        return _adapter_problems(folder, image_size, asked)
+        return _adapter_problems(folder, image_size, asked, view)
     try:
         model_type, family = check_configuration(folder)
     except LossmapError as error:
         return [str(error)]
-    size = size_problem(folder, image_size)
+    size = size_problem(folder, image_size, view=view)
     problems = [size] if size else []
     try:
         problems += missing_weights(folder, vision_only=not asked) or _weight_problems(folder, family, not asked)
@@ -50,27 +53,29 @@ def checkpoint_problems(folder: Path, image_size: int | None = None, asked: bool
     return problems + (language_problems(folder, model_type) if asked else [])
 
 
-def _adapter_problems(folder: Path, image_size: int | None, asked: bool) -> list[str]:
+def _adapter_problems(folder: Path, image_size: int | None, asked: bool, view: View) -> list[str]:
     try:
         adapter = read_adapter(folder)
         _tensors_in(folder / ADAPTER_WEIGHTS)
     except LossmapError as error:
         return [str(error)]
     if isinstance(adapter.base, Path):
-        found = checkpoint_problems(adapter.base, image_size, asked)
+        found = checkpoint_problems(adapter.base, image_size, asked, view)
     else:
         known = configuration_here(adapter.base, adapter.revision)
-        found = configuration_problems(known, image_size, asked, adapter.base) if known else []
+        found = configuration_problems(known, image_size, asked, adapter.base, view) if known else []
     return [f"{folder}: its base: {problem}" for problem in found]
 
 
-def configuration_problems(folder: Path, image_size: int | None, asked: bool, called: str) -> list[str]:
+def configuration_problems(
+    folder: Path, image_size: int | None, asked: bool, called: str, view: View = SQUARE
+) -> list[str]:
     """The same of a hub checkpoint, of which the configuration alone is here. called: what messages call it."""
     try:
         model_type, _ = check_configuration(folder)
     except LossmapError as error:
         return [str(error)]
-    size = size_problem(folder, image_size, called)
+    size = size_problem(folder, image_size, called, view)
     return ([size] if size else []) + (_mute(called, model_type) if asked else [])
 
 

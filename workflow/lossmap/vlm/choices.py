@@ -11,30 +11,40 @@ from lossmap.vlm.prompts import LETTERS
 
 
 def letter_log_probabilities(
-    language: LanguageSide, prompts: list[str], post: torch.Tensor, options: list[int]
+    language: LanguageSide,
+    prompts: list[str],
+    post: torch.Tensor,
+    options: list[int],
+    size: tuple[int, int] | None = None,
 ) -> list[list[float]]:
     """Log-probability of each option's letter as the answer.
 
-    Parameters: prompts (n,), from `choice_prompt`; post (n, tokens, features); options (n,), how many each has.
+    Parameters: prompts (n,), from `choice_prompt`; post (n, tokens, features); options (n,), how many each has; size,
+        see `LanguageSide.encode`.
     Returns: n lists of natural logarithms, as long as options says. Each is at most 0, and their exponentials sum to at
         most 1: the rest is other answers.
     Raises: LossmapError as `LanguageSide.generate`, and if the tokenizer can't tell the letters apart.
     """
-    scores = option_log_probabilities(language, prompts, post, letter_tokens(language, max(options)))
+    scores = option_log_probabilities(language, prompts, post, letter_tokens(language, max(options)), size)
     return [row[:count] for row, count in zip(scores.tolist(), options, strict=True)]
 
 
 def option_log_probabilities(
-    language: LanguageSide, prompts: list[str], post: torch.Tensor, options: list[list[int]]
+    language: LanguageSide,
+    prompts: list[str],
+    post: torch.Tensor,
+    options: list[list[int]],
+    size: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """Log-probability of each of several texts as what follows each prompt.
 
     The prompt is read once; options share its key-value cache, and one of a single token needs nothing more.
 
-    Parameters: prompts (n,); post (n, tokens, features); options (m,), token ids of each, at least one.
+    Parameters: prompts (n,); post (n, tokens, features); options (m,), token ids of each, at least one; size,
+        see `LanguageSide.encode`.
     Returns: (n, m) float32, sums over an option's tokens.
     """
-    inputs = language.encode(prompts, post.shape[1])
+    inputs = language.encode(prompts, post.shape[1], size)
     first, seen = language.next_token(inputs, mm_encoder_outputs=language.image(post))
     columns = []
     for option in options:

@@ -5,9 +5,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,9 +22,12 @@ from lossmap.store import in_memory, write_index, write_part
 from lossmap.vlm.loading import VisionSide
 from lossmap.vlm.preprocessing import Preprocessor
 from lossmap.vlm.stored import open_embeddings, with_patch_boxes
+from lossmap.vlm.tiled import TiledPreprocessor
 
 T = TypeVar("T")
-Batch = tuple[dict[str, torch.Tensor], list[tuple[int, int]]] | LossmapError  # pixels and sizes
+Prepared = tuple[list[tuple[list[int], dict[str, torch.Tensor]]], list[tuple[int, int]]]
+Batch = Prepared | LossmapError  # by images that are alike, their positions and pixels; and the sizes of all
+USUAL = 576  # patches of an image of 336 x 336 pixels
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Batches(Dataset[Batch]):
     what messages call those that have no path.
     """
 
-    preprocessor: Preprocessor
+    preprocessor: Preprocessor | TiledPreprocessor
     images: Sequence[Picture]
     batch_size: int
     sha256: Sequence[str] | None = None
@@ -48,14 +51,40 @@ class Batches(Dataset[Batch]):
         rows = range(i * self.batch_size, min((i + 1) * self.batch_size, len(self.images)))
         try:
             images = [self._load(row) for row in rows]
-            return self.preprocessor.prepare(images), [image.size for image in images]
+            sizes = [image.size for image in images]
+            self._check(rows, sizes)
+            groups = [group for alike in self.preprocessor.alike(sizes) for group in self._passes(alike, sizes)]
+            return [(group, self.preprocessor.prepare([images[i] for i in group])) for group in groups], sizes
         except LossmapError as error:
             return error
+
+    def _check(self, rows: range, sizes: list[tuple[int, int]]) -> None:
+        """Raise LossmapError naming the first image of a shape that the model's views don't take."""
+        if isinstance(self.preprocessor, TiledPreprocessor):
+            for row, size in zip(rows, sizes, strict=True):
+                try:
+                    self.preprocessor.layout(*size)
+                except LossmapError as error:
+                    raise LossmapError(f"{self._name(row)}: {error}") from None
+
+    def _name(self, row: int) -> str:
+        given = self.images[row]
+        if isinstance(given, str | os.PathLike):
+            return os.fspath(given)
+        return self.names[row] if self.names is not None else f"image {row}"
+
+    def _passes(self, alike: list[int], sizes: list[tuple[int, int]]) -> list[list[int]]:
+        """Images that are alike, as many at once as have the patches of a batch of usual ones."""
+        if isinstance(self.preprocessor, Preprocessor):
+            return [alike]
+        patches = self.preprocessor.layout(*sizes[alike[0]]).shape.patches
+        count = max(1, self.batch_size * USUAL // patches)
+        return [alike[start : start + count] for start in range(0, len(alike), count)]
 
     def _load(self, row: int) -> Image.Image:
         if self.sha256 is not None:
             return load_image(cast("str | Path", self.images[row]), self.sha256[row])
-        return as_image(self.images[row], self.names[row] if self.names is not None else f"image {row}")
+        return as_image(self.images[row], self._name(row))
 
 
 def embed(
@@ -95,8 +124,14 @@ def embed(
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise LossmapError(f"image_ids: {twice} occurs twice. Give each image a name of its own.")
     batches = Batches(model.preprocessor, images, batch_size, names=[f"image {name}" for name in names])
-    made = {"checkpoint": model.checkpoint, "batch_size": batch_size, "dtype": dtype, "store_post": True}
-    made |= {"image_size": model.preprocessor.input_size[0] if model.family.view in ("any", "longest") else None}
+    made: dict[str, Any] = {
+        "checkpoint": model.checkpoint,
+        "batch_size": batch_size,
+        "dtype": dtype,
+        "store_post": True,
+    }
+    made |= {"image_size": _side(model)}
+    made |= {"view": model.view} if isinstance(model.preprocessor, TiledPreprocessor) else {}
     made |= {"compute_dtype": str(model.dtype).removeprefix("torch.")}
     about = describe(model, made)
     embedded = embed_images(model, batches, getattr(torch, dtype), threads or torch.get_num_threads())
@@ -116,11 +151,17 @@ def embed(
 def describe(model: VisionSide, key: dict) -> dict:
     """What a store says of how its embeddings were made, JSON. key: what they depend on, beyond the model itself."""
     return {
-        "pre_grid": list(model.pre_grid),
+        "pre_grid": model.pre_grid and list(model.pre_grid),
         "post_grid": model.post_grid and list(model.post_grid),
-        "preprocessing": json.loads(json.dumps(asdict(model.preprocessor))),
+        "preprocessing": json.loads(json.dumps(model.preprocessor.told())),
         "key": {**model.provenance, **key},
     }
+
+
+def _side(model: VisionSide) -> int | None:
+    """Of the square input of a model that takes any."""
+    square = isinstance(model.preprocessor, Preprocessor) and model.family.view in ("any", "longest")
+    return cast(Preprocessor, model.preprocessor).input_size[0] if square else None
 
 
 def _listed(images: Picture | Iterable[Picture]) -> list[Picture]:
@@ -135,9 +176,7 @@ def _names(images: Sequence[Picture]) -> list[str]:
     return [os.fspath(image) if isinstance(image, str | os.PathLike) else str(i) for i, image in enumerate(images)]
 
 
-def embed_images(
-    vision: VisionSide, batches: Batches, dtype: torch.dtype, threads: int
-) -> Iterator[dict[str, np.ndarray]]:
+def embed_images(vision: VisionSide, batches: Batches, dtype: torch.dtype, threads: int) -> Iterator[dict[str, Any]]:
     """Embed images batch by batch.
 
     On the CPU each thread takes whole batches, from the files to the embeddings, on one core: nothing waits for
@@ -148,7 +187,8 @@ def embed_images(
     to; threads, at least 1, how many threads, or for a GPU worker processes.
     Yields: per batch pre (b, patches, features), post (b, tokens, features_out), their means over patches and tokens
     taken in float32 before rounding, box (b, 4): left, top, right, bottom of the model's input in pixels of the
-    original image, size (b, 2): width and height of the original after EXIF orientation.
+    original image, size (b, 2): width and height of the original after EXIF orientation. Of images in views, pre and
+    post are (rows of all images, features), and layouts, a Layout of each, stands in place of box and size.
     Raises: LossmapError naming the image that can't be read or has changed since the manifest was made.
     """
     if vision.device.type == "cpu":
@@ -159,22 +199,42 @@ def embed_images(
         yield _embed(vision, batches, batch, dtype)
 
 
-def _embed(vision: VisionSide, batches: Batches, batch: Batch, dtype: torch.dtype) -> dict[str, np.ndarray]:
+def _embed(vision: VisionSide, batches: Batches, batch: Batch, dtype: torch.dtype) -> dict[str, Any]:
     if isinstance(batch, LossmapError):
         raise batch
-    pixels, sizes = batch
-    pre, post = vision.embed(batches.preprocessor.normalise(pixels, vision.device, vision.dtype))
-    geometries = [batches.preprocessor.geometry(width, height) for width, height in sizes]
+    (groups, sizes), made = batch, batches.preprocessor
+    if isinstance(made, TiledPreprocessor):
+        return _views(vision, made, groups, sizes, dtype)
+    ((_, pixels),) = groups
+    pre, post = vision.embed(made.normalise(pixels, vision.device, vision.dtype))
+    boxes = [made.geometry(width, height).box for width, height in sizes]
+    return _arrays(pre, post, dtype) | {"box": np.array(boxes, dtype="float32"), "size": np.array(sizes, dtype="int32")}
+
+
+def _views(
+    vision: VisionSide, made: TiledPreprocessor, groups: list, sizes: list[tuple[int, int]], dtype: torch.dtype
+) -> dict[str, Any]:
+    """The same of images in views, one after another: pre (patches of all, features), post, and their layouts."""
+    layouts = [made.layout(width, height) for width, height in sizes]
+    found: list[dict[str, np.ndarray]] = [{} for _ in sizes]
+    for positions, pixels in groups:
+        inputs = made.normalise(pixels, vision.device, vision.dtype)
+        arrays = _arrays(*vision.embed(inputs, layouts[positions[0]].shape), dtype)
+        for row, i in enumerate(positions):
+            found[i] = {name: values[row] for name, values in arrays.items()}
+    flat = {name: np.concatenate([one[name] for one in found]) for name in ("pre", "post")}
+    means = {name: np.stack([one[name] for one in found]) for name in ("pre_mean", "post_mean")}
+    return flat | means | {"layouts": layouts}
+
+
+def _arrays(pre: torch.Tensor, post: torch.Tensor, dtype: torch.dtype) -> dict[str, np.ndarray]:
     arrays = {
         "pre": pre.to(dtype),
         "post": post.to(dtype),
         "pre_mean": pre.mean(1, dtype=torch.float32),
         "post_mean": post.mean(1, dtype=torch.float32),
     }
-    return {name: values.cpu().numpy() for name, values in arrays.items()} | {
-        "box": np.array([geometry.box for geometry in geometries], dtype="float32"),
-        "size": np.array(sizes, dtype="int32"),
-    }
+    return {name: values.cpu().numpy() for name, values in arrays.items()}
 
 
 def _in_order(work: Callable[[int], T], count: int, threads: int) -> Iterator[T]:

@@ -144,6 +144,8 @@ class Family:
     pre_dim: from the config, the features of a patch.
     newline: tokens that follow the grid in post (the learned `image_newline`).
     latents: from the config, the tokens of post where it has no grid.
+    own_view: how its own image processor cuts images (of `view_limits.LIMITS`); None where it always makes one view
+        of one size.
     """
 
     connector: str
@@ -156,6 +158,7 @@ class Family:
     pre_dim: Callable[[Any], int] = _vision_width
     newline: int = 0
     latents: Callable[[Any], int] | None = None
+    own_view: str | None = None
 
 
 _TOWER = ("vision_tower.", "multi_modal_projector.")
@@ -169,23 +172,32 @@ _QWEN = ("visual.merger", _GRID, _spatial_merge, "any", ("visual.",))
 
 FAMILIES: dict[str, Family] = {
     "llava": Family("multi_modal_projector", _PIXELS, _one, "whole", _TOWER, arguments=_spaced),
-    "llava_next": Family(*_LLAVA_NEXT, arguments=_spaced, newline=1),
-    "llava_onevision": Family(*_LLAVA_NEXT, arguments=_spaced, newline=1),
+    "llava_next": Family(*_LLAVA_NEXT, arguments=_spaced, newline=1, own_view="any_resolution"),
+    "llava_onevision": Family(*_LLAVA_NEXT, arguments=_spaced, newline=1, own_view="any_resolution"),
     "paligemma": Family("multi_modal_projector", _PIXELS, _one, "whole", _TOWER),
-    "gemma3": Family("multi_modal_projector", _PIXELS, _gemma3_pool, "whole", _TOWER),
-    "aya_vision": Family("multi_modal_projector", _PIXELS, lambda c: c.downsample_factor, "whole", _TOWER),
-    "internvl": Family(
-        "multi_modal_projector", _PIXELS, _inverse_ratio, "whole", _TOWER, _pixel_shuffled, _squares_joined
+    "gemma3": Family("multi_modal_projector", _PIXELS, _gemma3_pool, "whole", _TOWER, own_view="pan_and_scan"),
+    "aya_vision": Family(
+        "multi_modal_projector", _PIXELS, lambda c: c.downsample_factor, "whole", _TOWER, own_view="tiles"
     ),
-    "idefics2": Family("connector", _MASK, None, "any", _IDEFICS, arguments=_with_mask, latents=_resampled),
-    "idefics3": Family("connector", _MASK, lambda c: c.scale_factor, "longest", _IDEFICS),
-    "smolvlm": Family("connector", _MASK, lambda c: c.scale_factor, "longest", _IDEFICS),
-    "qwen2_vl": Family(*_QWEN, _merge_blocks, _squares_listed, lambda c: c.vision_config.embed_dim),
-    "qwen2_5_vl": Family(*_QWEN, _windows, _squares_listed),
+    "internvl": Family(
+        *("multi_modal_projector", _PIXELS, _inverse_ratio, "whole", _TOWER, _pixel_shuffled, _squares_joined),
+        own_view="tiles",
+    ),
+    "idefics2": Family(
+        *("connector", _MASK, None, "any", _IDEFICS), arguments=_with_mask, latents=_resampled, own_view="bounded"
+    ),
+    "idefics3": Family("connector", _MASK, lambda c: c.scale_factor, "longest", _IDEFICS, own_view="split"),
+    "smolvlm": Family("connector", _MASK, lambda c: c.scale_factor, "longest", _IDEFICS, own_view="split"),
+    "qwen2_vl": Family(
+        *(*_QWEN, _merge_blocks, _squares_listed), pre_dim=lambda c: c.vision_config.embed_dim, own_view="native"
+    ),
+    "qwen2_5_vl": Family(*_QWEN, _windows, _squares_listed, own_view="native"),
     # deepstack_merger_list feeds the language model too, so post understates what it sees of the image.
-    "qwen3_vl": Family(*_QWEN, _merge_blocks, _squares_listed),
+    "qwen3_vl": Family(*_QWEN, _merge_blocks, _squares_listed, own_view="native"),
     "mistral3": Family(
-        "multi_modal_projector", _SIZES, lambda c: c.spatial_merge_size, "any", _TOWER, arguments=_with_sizes
+        *("multi_modal_projector", _SIZES, lambda c: c.spatial_merge_size, "any", _TOWER),
+        arguments=_with_sizes,
+        own_view="longest",
     ),
 }
 

@@ -18,8 +18,10 @@ from lossmap.vlm.families import Family, is_vision_key, read_family
 from lossmap.vlm.foreign_formats import ADAPTER
 from lossmap.vlm.loading import check_loaded, placed, precision_of, quiet, reduced
 from lossmap.vlm.merging import merge_adapter
-from lossmap.vlm.preprocessing import load_preprocessor
+from lossmap.vlm.preprocessing import Preprocessor, load_preprocessor
 from lossmap.vlm.processors import load_processor
+from lossmap.vlm.tiled import TiledPreprocessor
+from lossmap.vlm.view_limits import SQUARE, View
 
 # What transformers concatenates is a list with a tensor for each image; these families want one tensor.
 ONE_TENSOR = ("paligemma", "gemma3", "aya_vision", "internvl")
@@ -47,7 +49,7 @@ class LanguageSide:
         weights, tokenizer, chat template and settings.  unknown: the token of what the tokenizer doesn't know, or None.
     """
 
-    def __init__(self, model_type, family, model, processor, input_size, revision):
+    def __init__(self, model_type, family, model, processor, preprocessor, revision):
         self.model_type: str = model_type
         self.family: Family = family
         self.model: PreTrainedModel = model
@@ -56,8 +58,7 @@ class LanguageSide:
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
         self.unknown: int | None = processor.tokenizer.unk_token_id
-        height, width = input_size
-        self._plain = Image.new("RGB", (width, height), (127, 127, 127))
+        self.preprocessor: Preprocessor | TiledPreprocessor = preprocessor
         own = model.generation_config
         # The likeliest token and nothing else that the checkpoint may ask for, as Qwen's does for a penalty.
         model.generation_config = GenerationConfig(
@@ -80,13 +81,15 @@ class LanguageSide:
             turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
         return self.processor.apply_chat_template(turns, add_generation_prompt=answer is None, tokenize=False)
 
-    def encode(self, prompts: list[str], image_tokens: int) -> dict[str, torch.Tensor]:
+    def encode(
+        self, prompts: list[str], image_tokens: int, size: tuple[int, int] | None = None
+    ) -> dict[str, torch.Tensor]:
         """Prompts as left-padded batch, each with room for an image, as the model's own processor lays it out.
 
-        The processor is shown a plain image of the model's input size: what it makes of the text doesn't depend on what
-        an image shows.
+        The processor is shown a plain image: what it makes of the text doesn't depend on what an image shows.
 
-        Parameters: prompts (n,); image_tokens, how many vectors stand for an image in post.
+        Parameters: prompts (n,); image_tokens, how many vectors stand for an image in post; size, width and height of
+            one of the images, which are alike, where they are seen in views.
         Returns: input_ids, attention_mask (n, length), and what else the family's language model takes, on the device.
         Raises: LossmapError if a prompt names an image itself, or the processor leaves room for another number of
             vectors.
@@ -100,9 +103,11 @@ class LanguageSide:
                     f" {self.processor.image_token}; wanted one. Take the mark out of the question; if it holds none,"
                     " the checkpoint's chat template is at fault."
                 )
+        picture, asked = self._shown(size)
         inputs = self.processor(
-            images=[[self._plain]] * len(texts),
+            images=[[picture]] * len(texts),
             text=texts,
+            images_kwargs=asked,
             padding=True,
             return_tensors="pt",
             # As transformers does where it tokenises a chat: no second token for the beginning.
@@ -110,7 +115,7 @@ class LanguageSide:
         )
         is_image = inputs["input_ids"] == self.model.config.image_token_id
         found = is_image.sum(1)
-        if self.family.view == "base" and (found >= image_tokens).all():
+        if isinstance(self.preprocessor, Preprocessor) and self.family.view == "base" and (found >= image_tokens).all():
             # The processor leaves room for tiles too, after the whole view, which alone is in post.
             kept = ~is_image | (is_image.cumsum(1) <= image_tokens)
             lengths = inputs["input_ids"].shape
@@ -126,21 +131,32 @@ class LanguageSide:
         rows = torch.tensor([row[prompt] for prompt in prompts])
         return {name: inputs[name][rows].to(self.device) for name in TEXT_INPUTS if name in inputs}
 
+    def _shown(self, size: tuple[int, int] | None) -> tuple[Image.Image, dict[str, Any]]:
+        """The plain image that the processor is shown, and what it is asked for."""
+        if isinstance(self.preprocessor, Preprocessor):
+            height, width = self.preprocessor.input_size
+            return Image.new("RGB", (width, height), (127, 127, 127)), {}
+        if size is None:
+            raise LossmapError(f"{self.model_type}: its images are seen in views. Give the size of these images.")
+        return Image.new("RGB", size, (127, 127, 127)), self.preprocessor.tiling.asked()
+
     def image(self, post: torch.Tensor) -> dict[str, BaseModelOutputWithPooling]:
         """post (n, tokens, features) as the argument `mm_encoder_outputs` of the model."""
         post = post.to(self.device, self.dtype)
         each: Any = post if self.model_type in ONE_TENSOR else list(post)
         return {"image": BaseModelOutputWithPooling(pooler_output=each)}
 
-    def generate(self, prompts: list[str], post: torch.Tensor, max_new_tokens: int) -> list[list[int]]:
+    def generate(
+        self, prompts: list[str], post: torch.Tensor, max_new_tokens: int, size: tuple[int, int] | None = None
+    ) -> list[list[int]]:
         """What the model says, greedily: at each step the likeliest token.
 
         Parameters: prompts (n,); post (n, tokens, features), the embeddings of the image of each prompt;
-            max_new_tokens, the most tokens of one text.
+            max_new_tokens, the most tokens of one text; size, see `encode`.
         Returns: n lists of token ids. A text ends with a token that means so, unless it was cut off at max_new_tokens.
         Raises: LossmapError as `encode`, and if the model puts out NaN.
         """
-        inputs = self.encode(prompts, post.shape[1])
+        inputs = self.encode(prompts, post.shape[1], size)
         made = self._generate(inputs, mm_encoder_outputs=self.image(post), max_new_tokens=max_new_tokens)
         return [self._until_end(row) for row in made[:, inputs["input_ids"].shape[1] :].tolist()]
 
@@ -181,6 +197,7 @@ def load_language_side(
     dtype: str = "float32",
     device: str = "cpu",
     image_size: int | None = None,
+    view: View = SQUARE,
 ) -> LanguageSide:
     """Load a model's language model and tokenizer. Its vision tower and connector are neither built nor read.
 
@@ -209,11 +226,10 @@ def load_language_side(
     adapter = adapter_of(checkpoint)
     if adapter is not None:
         merge_adapter(model, adapter, config, lambda name: not is_vision_key(family, name))
-    processor = _processor(folder)
-    size = load_preprocessor(folder, image_size=image_size).input_size
-    return LanguageSide(
-        model_type, family, placed(model, device), processor, size, revision or _digest(folder, adapter)
-    )
+    preprocessor = load_preprocessor(folder, image_size=image_size, view=view)
+    processor = _processor(folder, preprocessor)
+    made = placed(model, device)
+    return LanguageSide(model_type, family, made, processor, preprocessor, revision or _digest(folder, adapter))
 
 
 def _drop_vision(model: PreTrainedModel, family: Family) -> None:
@@ -222,8 +238,8 @@ def _drop_vision(model: PreTrainedModel, family: Family) -> None:
             setattr(model.model, name.removesuffix("."), None)
 
 
-def _processor(folder: Path) -> Any:
-    """The checkpoint's processor for one view of each image, padding on the left."""
+def _processor(folder: Path, preprocessor: Preprocessor | TiledPreprocessor) -> Any:
+    """The checkpoint's processor for images as they are seen, padding on the left."""
     try:
         processor = load_processor(folder)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
@@ -235,8 +251,9 @@ def _processor(folder: Path) -> Any:
     processor.tokenizer.padding_side = "left"
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
-    if hasattr(processor.image_processor, "do_image_splitting"):
-        processor.image_processor.do_image_splitting = False
+    if hasattr(processor.image_processor, "do_image_splitting"):  # which its own text depends on, too
+        tiling = getattr(preprocessor, "tiling", None)
+        processor.image_processor.do_image_splitting = bool(tiling and tiling.asked().get("do_image_splitting"))
     return processor
 
 

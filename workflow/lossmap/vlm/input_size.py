@@ -13,6 +13,7 @@ from typing import Any, cast
 from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES, Family
 from lossmap.vlm.foreign_formats import json_object
+from lossmap.vlm.view_limits import SQUARE, View, view_problem
 
 USUAL = 336  # pixels: the side of LLaVA's images, proposed for models that take any
 ASPECT_OF_QWEN = 200  # the longest shape that Qwen's image processors take: long side over short
@@ -68,12 +69,7 @@ def input_size(where: str, family: Family, config: Any, settings: dict, image_si
     Raises: LossmapError if image_size is missing or is none that the model takes, or if the settings lead to no fixed
         size, or to one that the vision tower doesn't take.
     """
-    patch = _square(config.vision_config.patch_size)
-    merge = family.merge(config) if family.merge else 1
-    if settings.get("do_resize", True) is False:
-        raise LossmapError(
-            f"{where}: its image processor says do_resize: false, so inputs have no fixed size. Set it true."
-        )
+    patch, merge = patch_and_merge(where, family, config, settings)
     if family.view in ("any", "longest"):
         wanted, largest = image_size or _own_side(family, settings), getattr(config.vision_config, "image_size", None)
         side = _checked_side(where, family, wanted, patch * merge, merge, largest)
@@ -96,6 +92,18 @@ def input_size(where: str, family: Family, config: Any, settings: dict, image_si
     return InputSize(size, crop, pad, patch, merge)
 
 
+def patch_and_merge(where: str, family: Family, config: Any, settings: dict) -> tuple[int, int]:
+    """Side of a patch in pixels, and patches of a token along each side.
+
+    Raises: LossmapError if the image processor doesn't resize.
+    """
+    if settings.get("do_resize", True) is False:
+        raise LossmapError(
+            f"{where}: its image processor says do_resize: false, so inputs have no fixed size. Set it true."
+        )
+    return _square(config.vision_config.patch_size), family.merge(config) if family.merge else 1
+
+
 def read_settings(folder: Path) -> dict:
     """The image processor's settings of a checkpoint folder, from the file that transformers takes them from: nested in
     processor_config.json, else preprocessor_config.json; empty if neither can be read."""
@@ -109,17 +117,23 @@ def read_settings(folder: Path) -> dict:
     return settings
 
 
-def size_problem(folder: Path, image_size: int | None = None, called: str | None = None) -> str | None:
+def size_problem(
+    folder: Path, image_size: int | None = None, called: str | None = None, view: View = SQUARE
+) -> str | None:
     """What is wrong with the input size of a checkpoint in a study; None if nothing, or if its files leave it open.
 
-    Parameters: folder, with config.json and the image processor's settings; image_size, the study's; called, what the
-        message calls the checkpoint.
+    Parameters: folder, with config.json and the image processor's settings; image_size and view, the study's; called,
+        what the message calls the checkpoint.
     """
     content, settings = json_object(folder / "config.json"), read_settings(folder)
     family = FAMILIES.get(str(content.get("model_type")))
-    if family is None or (family.view not in ("any", "longest") and not isinstance(settings.get("size"), dict)):
-        return None  # another check names it; what a file leaves to transformers' defaults, loading tells
+    if family is None:
+        return None  # another check names it
     where = f"{called or folder} ({content['model_type']})"
+    if (problem := view_problem(where, family.own_view, view)) or (view != SQUARE and family.own_view):
+        return problem
+    if family.view not in ("any", "longest") and not isinstance(settings.get("size"), dict):
+        return None  # what a file leaves to transformers' defaults, loading tells
     try:
         input_size(where, family, _configuration(content), settings, image_size)
     except LossmapError as error:

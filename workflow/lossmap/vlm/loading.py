@@ -16,12 +16,16 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from lossmap.errors import LossmapError
+from lossmap.store.layouts import Shape
 from lossmap.vlm.adapters import Adapter
 from lossmap.vlm.checkpoints import adapter_of, resolve_checkpoint, weight_files
 from lossmap.vlm.families import Family, is_connector_key, is_vision_key, read_family
 from lossmap.vlm.merging import merge_adapter
 from lossmap.vlm.preprocessing import Preprocessor, load_preprocessor
-from lossmap.vlm.tap import Tap
+from lossmap.vlm.tap import ONE_VIEW, Tap
+from lossmap.vlm.tiled import TiledPreprocessor
+from lossmap.vlm.view_limits import SQUARE, View
+from lossmap.vlm.views import AnyRes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TEXT_PARTS = ("language_model", "text_model")
@@ -32,11 +36,12 @@ class VisionSide:
 
     model_type, family, config: what the checkpoint is; config is the checkpoint's own, unchanged.
     checkpoint, revision: where it comes from, None where that isn't known.
-    preprocessor: makes its pixel inputs.  dtype, device: of the vision tower's weights.
-    pre_grid: (rows, cols) of patches before the connector; pre_dim: their width.
-    post_grid: (rows, cols) of the tokens after it, None where they have no place in the image; post_tokens: how many
-        the language model receives (LLaVA-NeXT and -OneVision end with one `image_newline` after the grid); post_dim:
-        their width.
+    view: how it sees images, see `view_limits`.  preprocessor: makes its pixel inputs.
+    dtype, device: of the vision tower's weights.
+    pre_dim: width of a patch before the connector; post_dim: of a token after it.
+    pre_grid: (rows, cols) of patches; post_grid: of tokens, None where they have no place in the image; post_tokens:
+        how many the language model receives (LLaVA-NeXT and -OneVision end with one `image_newline` after the grid).
+        All three are None of a model whose views depend on the image.
     """
 
     def __init__(
@@ -45,49 +50,72 @@ class VisionSide:
         family: Family,
         config: PreTrainedConfig,
         model: PreTrainedModel,
-        preprocessor: Preprocessor,
+        preprocessor: Preprocessor | TiledPreprocessor,
         revision: str | None,
         checkpoint: str | Path | None = None,
+        view: View = SQUARE,
     ):
         self.model_type, self.family, self.config, self.model = model_type, family, config, model
         self.preprocessor, self.revision = preprocessor, revision
         self.checkpoint = None if checkpoint is None else str(checkpoint)
+        self.view = view
         first = next(values for name, values in model.named_parameters() if is_vision_key(family, name))
         self.dtype: torch.dtype = first.dtype
         self.device: torch.device = first.device
-        self.pre_grid: tuple[int, int] = preprocessor.grid
-        self._tap = Tap(model, family.connector, one_view=family.view == "base")
-        rows, cols = preprocessor.grid
-        merge = family.merge(config) if family.merge else None
-        self.post_grid: tuple[int, int] | None = (rows // merge, cols // merge) if merge else None
+        self._tap = Tap(model, family.connector, _resolutions(family, preprocessor))
+        self.pre_grid: tuple[int, int] | None = None
+        self.post_grid: tuple[int, int] | None = None
+        self.post_tokens: int | None = None
 
         # One plain image through the network: widths as they are, and a layout that isn't understood shows here.
-        probe = Image.new("RGB", (cols, rows), (150, 90, 30))
-        pre, post = self.embed(preprocessor.normalise(preprocessor.prepare([probe]), self.device, self.dtype))
+        if isinstance(preprocessor, TiledPreprocessor):
+            pre, post = self.embed_image(Image.new("RGB", (96, 64), (150, 90, 30)))
+        else:
+            rows, cols = self.pre_grid = preprocessor.grid
+            merge = family.merge(config) if family.merge else None
+            self.post_grid = (rows // merge, cols // merge) if merge else None
+            pre, post = self.embed_image(Image.new("RGB", (cols, rows), (150, 90, 30)))
+            self.post_tokens = post.shape[1]
+            if merge and self.post_tokens != (rows // merge) * (cols // merge) + family.newline:
+                raise LossmapError(
+                    f"{model_type}: {self.post_tokens} tokens leave the connector, which is not a grid of"
+                    f" {self.post_grid}. Use an image_size that the model's configuration provides for."
+                )
         self.pre_dim: int = pre.shape[2]
-        self.post_tokens, self.post_dim = post.shape[1:]
-        if merge and self.post_tokens != (rows // merge) * (cols // merge) + family.newline:
-            raise LossmapError(
-                f"{model_type}: {self.post_tokens} tokens leave the connector, which is not a grid of {self.post_grid}."
-                " Use an image_size that the model's configuration provides for."
-            )
+        self.post_dim: int = post.shape[2]
+
+    def embed_image(self, image: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:
+        """`embed` of one image, RGB and upright: pre (1, patches, pre_dim), post (1, tokens, post_dim)."""
+        made = self.preprocessor
+        shape = made.layout(*image.size).shape if isinstance(made, TiledPreprocessor) else None
+        return self.embed(made.normalise(made.prepare([image]), self.device, self.dtype), shape)
 
     @torch.inference_mode()
-    def embed(self, pixel_inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embed a batch of images. Threads may call it at the same time.
+    def embed(
+        self, pixel_inputs: dict[str, torch.Tensor], shape: Shape | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embed a batch of images that are alike. Threads may call it at the same time.
 
-        Parameters: pixel_inputs, from `preprocessor.normalise(batch, vision.device, vision.dtype)`.
-        Returns: pre (images, patches, pre_dim), what enters the connector, patches in raster order of the model's input
-            image; post (images, post_tokens, post_dim), what the language model receives, in its order.
-        Raises: LossmapError if the patches don't form the expected grid.
+        Parameters: pixel_inputs, from `preprocessor.normalise(batch, vision.device, vision.dtype)`; shape, of these
+            images' layout, where they are seen in views.
+        Returns: pre (images, patches, pre_dim), what enters the connector, patches in raster order of each view of the
+            model's input; post (images, tokens, post_dim), what the language model receives, in its order.
+        Raises: LossmapError if the patches or the tokens don't form the expected grids.
         """
         with self._tap as tap:
             post = cast(Any, self.model).get_image_features(**pixel_inputs).pooler_output
             seen = tap.take()
         post = post if torch.is_tensor(post) else torch.stack(list(post))
-        rows, cols = self.pre_grid
+        if shape is None:
+            return self._one_view(seen, post, pixel_inputs)
+        return self._views(seen, post, shape)
+
+    def _one_view(
+        self, seen: torch.Tensor, post: torch.Tensor, pixel_inputs: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, cols = cast("tuple[int, int]", self.pre_grid)
         images = len(pixel_inputs.get("image_grid_thw", pixel_inputs["pixel_values"]))
-        pre = self.family.to_raster(seen, self.config, self.pre_grid)
+        pre = self.family.to_raster(seen, self.config, (rows, cols))
         if (vectors := pre.shape[:-1].numel()) != images * rows * cols or len(post) != images:
             raise LossmapError(
                 f"{self.model_type}: {images} images gave {vectors} vectors before the connector and {len(post)}"
@@ -95,6 +123,23 @@ class VisionSide:
                 " image_size and the configuration's vision_feature_select_strategy."
             )
         return pre.reshape(images, rows * cols, -1), post
+
+    def _views(self, seen: torch.Tensor, post: torch.Tensor, shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of images in views. A view that is smaller than others lies top left in a frame of their size."""
+        views = shape.views
+        frame = max(view.rows for view in views), max(view.cols for view in views)
+        pre = self.family.to_raster(seen, self.config, frame)
+        vectors, tokens = pre.shape[:-1].numel(), post.shape[:-1].numel()
+        images = vectors // (len(views) * frame[0] * frame[1])
+        if not images or vectors != images * len(views) * frame[0] * frame[1] or tokens != images * shape.tokens:
+            raise LossmapError(
+                f"{self.model_type}: {vectors} vectors before the connector and {tokens} after it don't make whole"
+                f" images of {shape.patches} patches and {shape.tokens} tokens. Lossmap doesn't"
+                " know this layout: set the model's view to square, or check its configuration."
+            )
+        framed = pre.reshape(images, len(views), *frame, -1)
+        kept = [framed[:, i, : view.rows, : view.cols].flatten(1, 2) for i, view in enumerate(views)]
+        return torch.cat(kept, 1), post.reshape(images, shape.tokens, -1)
 
     @cached_property
     def digest(self) -> str:
@@ -126,16 +171,17 @@ def load_vision_side(
     dtype: str = "float32",
     device: str = "cpu",
     image_size: int | None = None,
+    view: View = SQUARE,
 ) -> VisionSide:
     """Load a model's vision tower and connector. Its language model is neither built nor read.
 
     Parameters: checkpoint and revision, see `resolve_checkpoint`; dtype, float32, bfloat16 or float16 (the Qwen towers
-        overflow in float16); device, a torch device; image_size, see `load_preprocessor`.
+        overflow in float16); device, a torch device; image_size and view, see `load_preprocessor`.
     Raises: LossmapError if the checkpoint can't be had, is of no known family, or lacks weights of the vision side.
     """
     precision = precision_of(dtype)
     folder = resolve_checkpoint(checkpoint, revision)
-    preprocessor = load_preprocessor(folder, image_size=image_size)
+    preprocessor = load_preprocessor(folder, image_size=image_size, view=view)
     model_type, family = read_family(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     model_class = cast("type[PreTrainedModel]", MODEL_MAPPING[type(config)])
@@ -144,7 +190,7 @@ def load_vision_side(
     for part in TEXT_PARTS:
         if hasattr(model, part):
             setattr(model, part, None)
-    return VisionSide(model_type, family, config, placed(model, device), preprocessor, revision, checkpoint)
+    return VisionSide(model_type, family, config, placed(model, device), preprocessor, revision, checkpoint, view)
 
 
 def placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
@@ -179,7 +225,7 @@ def load_base_model(
     with quiet():
         model, info = cast(Any, model_class).from_pretrained(
             None,
-            config=_without_text(config, family),
+            config=_without_text(config),
             state_dict=_tensors(folder, lambda key: wanted(family, key)),
             dtype=dtype,
             ignore_mismatched_sizes=True,  # reported below, with the checkpoint's name
@@ -237,7 +283,7 @@ def digest_of(tensors: dict[str, torch.Tensor]) -> str:
     return sha.hexdigest()
 
 
-def _without_text(config: PreTrainedConfig, family: Family) -> PreTrainedConfig:
+def _without_text(config: PreTrainedConfig) -> PreTrainedConfig:
     """The same configuration with a language model of no layers and one word, and no tower layers that nobody reads."""
     config = copy.deepcopy(config)
     text = config.get_text_config()
@@ -249,9 +295,16 @@ def _without_text(config: PreTrainedConfig, family: Family) -> PreTrainedConfig:
     if isinstance(layer, int) and vision.model_type == "clip_vision_model":
         vision.num_hidden_layers = layer if layer >= 0 else vision.num_hidden_layers + 1 + layer
         config.vision_feature_layer = -1
-    if family.view == "base":
-        config.image_grid_pinpoints = [[0, 0]]  # no tiles: the base view alone
     return config
+
+
+def _resolutions(family: Family, preprocessor: Preprocessor | TiledPreprocessor) -> list[list[int]] | None:
+    """What image_grid_pinpoints are to be while images are embedded, of a family that has them."""
+    if family.view != "base":
+        return None
+    if isinstance(preprocessor, TiledPreprocessor):
+        return [list(size) for size in cast(AnyRes, preprocessor.tiling).resolutions]
+    return ONE_VIEW
 
 
 def _tensors(folder: Path, wanted: Callable[[str], bool]) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES, is_vision_key
 from lossmap.vlm.loading import VisionSide, load_vision_side
 from lossmap.vlm.preprocessing import read_preprocessor
+from lossmap.vlm.view_limits import PROCESSOR, SQUARE, View
 
 
 def open_model(
@@ -18,6 +19,7 @@ def open_model(
     *,
     revision: str | None = None,
     image_size: int | None = None,
+    view: View | None = None,
     dtype: str | None = None,
     device: str | None = None,
 ) -> VisionSide:
@@ -27,26 +29,29 @@ def open_model(
         side alone is loaded), or a model of transformers in memory: the base class or the one that generates, on any
         device, in any precision, in training or not, with or without an adapter by peft, loaded or merged. It is used
         as it is, and left as it was. processor: of a model in memory, its processor or image processor. revision: of a
-        hub id, the commit, 40 hex digits. image_size: side of the model's square input in pixels, for families that
-        take any (Qwen, Idefics, SmolVLM, Mistral). dtype and device: of a checkpoint; by default "float32", and a GPU
-        where there is one.
-    Returns: VisionSide. Every image is seen in one square view (see the README).
+        hub id, the commit, 40 hex digits. view: how images are seen: "processor", as the model's own image processor
+        resizes and cuts them; "square", in one square view; or limits of the processor, such as {"max_pixels": 1003520}
+        or {"tiles": 4}; by default square where image_size is given, else processor. image_size: of a square view, its
+        side in pixels, for families that take any (Qwen, Idefics, SmolVLM, Mistral). dtype and device: of a checkpoint;
+        by default "float32", and a GPU where there is one.
+    Returns: VisionSide.
     Raises: LossmapError if the checkpoint can't be had, the family is not known, the processor is missing or makes
         other pixels than Lossmap would, weights are not in memory, or revision, dtype or device are given with a
             model in memory.
     """
+    view = view or (SQUARE if image_size else PROCESSOR)
     if isinstance(model, str | Path):
         if processor is not None:
             raise LossmapError(f"{model}: a checkpoint brings its own processor. Leave processor out.")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return load_vision_side(model, revision, dtype or "float32", device, image_size)
+        return load_vision_side(model, revision, dtype or "float32", device, image_size, view)
     given = [name for name, value in (("revision", revision), ("dtype", dtype), ("device", device)) if value]
     if given:
         raise LossmapError(f"A model in memory is used as it is: leave out {', '.join(given)}.")
-    return _of_memory(model, processor, image_size)
+    return _of_memory(model, processor, image_size, view)
 
 
-def _of_memory(model: torch.nn.Module, processor: Any, image_size: int | None) -> VisionSide:
+def _of_memory(model: torch.nn.Module, processor: Any, image_size: int | None, view: View) -> VisionSide:
     if hasattr(model, "get_base_model"):  # peft's wrapper; the adapter's layers stay where they are, inside the model
         model = cast(Any, model).get_base_model()
     base: Any = getattr(model, "base_model", model)  # of the class that generates; a base model is its own
@@ -77,7 +82,7 @@ def _of_memory(model: torch.nn.Module, processor: Any, image_size: int | None) -
                 f"{called}: its configuration or its image processor can't be written as JSON"
                 f" ({type(error).__name__}: {error}). Give those that the model was loaded with."
             ) from None
-        preprocessor = read_preprocessor(Path(folder), image_size, called)
+        preprocessor = read_preprocessor(Path(folder), image_size, called, view)
     revision = getattr(base.config, "_commit_hash", None)
     checkpoint = getattr(model, "name_or_path", "") or None
-    return VisionSide(model_type, FAMILIES[model_type], base.config, base, preprocessor, revision, checkpoint)
+    return VisionSide(model_type, FAMILIES[model_type], base.config, base, preprocessor, revision, checkpoint, view)

@@ -4,6 +4,8 @@ An image processor's settings may ask for anything: margins, crops, offsets, til
 known, three images go through both, each time a preprocessor is read.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from lossmap.vlm.families import Family
 
 if TYPE_CHECKING:
     from lossmap.vlm.preprocessing import Preprocessor
+    from lossmap.vlm.tiled import TiledPreprocessor
 
 TOLERANCE = 1e-5  # of a standard deviation, or of the value where that is larger; a grey level is some 1e-2
 # Settings that `Preprocessor` follows, that change nothing about one RGB image, or that ask for further views.
@@ -27,6 +30,9 @@ FOLLOWED = {
 }
 
 
+VIEWED = ((97, 61), (40, 90), (31, 33))  # width and height of the images that are tried on views
+
+
 def check_pixels(where: str, processor: Any, family: Family, preprocessor: "Preprocessor") -> None:
     """Put a wide, a tiny and a large image through both, at a cost of some 0.05 s for an input of 336 pixels.
 
@@ -35,25 +41,64 @@ def check_pixels(where: str, processor: Any, family: Family, preprocessor: "Prep
     Raises: LossmapError if the results differ by more than `TOLERANCE`, or the processor fails.
     """
     for image in _probes(preprocessor, family):
-        shape = f"an image of {image.width} x {image.height} pixels"
-        try:
+        with _named(where, image):
             ours = preprocessor.normalise(preprocessor.prepare([image]))
             theirs = _one_view(processor, family, preprocessor, image)
-        except Exception as error:  # a processor raises whatever its settings lead it to
+        _compare(where, processor, image, ours, theirs)
+
+
+def check_views(where: str, processor: Any, family: Family, preprocessor: "TiledPreprocessor") -> None:
+    """The same of a preprocessor that makes the processor's own views: wide, tall and small images.
+
+    Raises: as `check_pixels`; and where the processor makes another number of views.
+    """
+    for width, height in VIEWED:
+        image = _noise(width, height)
+        with _named(where, image):
+            ours = preprocessor.normalise(preprocessor.prepare([image]))
+            theirs = own_views(processor, family, preprocessor, [image])
+        _compare(where, processor, image, ours, theirs)
+
+
+def own_views(processor: Any, family: Family, preprocessor: "TiledPreprocessor", images: list[Image.Image]) -> dict:
+    """What a processor makes of images by its own settings, but for those limits that the tiling has of a study."""
+    asked = preprocessor.tiling.asked()
+    nested = [[image] for image in images] if "pixel_attention_mask" in family.inputs else images
+    return dict(processor(nested, return_tensors="pt", **asked))
+
+
+@contextmanager
+def _named(where: str, image: Image.Image) -> Iterator[None]:
+    """Whatever a processor's settings lead it to, in words."""
+    try:
+        yield
+    except Exception as error:
+        raise LossmapError(
+            f"{where}: its image processor's settings fail on {_shape(image)} ({type(error).__name__}: {error})."
+            " Copy them from where the model comes from."
+        ) from None
+
+
+def _compare(where: str, processor: Any, image: Image.Image, ours: dict, theirs: dict) -> None:
+    for name in sorted(ours.keys() & theirs.keys()):
+        found, wanted = ours[name], theirs[name].to(ours[name].dtype)
+        if found.shape != wanted.shape or not found.allclose(wanted, rtol=TOLERANCE, atol=TOLERANCE):
+            settings = processor.to_dict()
+            unknown = [f"{key}: {value}" for key, value in settings.items() if key not in FOLLOWED and value]
+            asked = f"by {', '.join(unknown)}" if unknown else "by its class, or by settings unlike config.json's"
             raise LossmapError(
-                f"{where}: its image processor's settings fail on {shape} ({type(error).__name__}: {error})."
-                " Copy them from where the model comes from."
-            ) from None
-        for name in sorted(ours.keys() & theirs.keys()):
-            found, wanted = ours[name], theirs[name].to(ours[name].dtype)
-            if found.shape != wanted.shape or not found.allclose(wanted, rtol=TOLERANCE, atol=TOLERANCE):
-                settings = processor.to_dict()
-                unknown = [f"{key}: {value}" for key, value in settings.items() if key not in FOLLOWED and value]
-                asked = f"by {', '.join(unknown)}" if unknown else "by its class, or by settings unlike config.json's"
-                raise LossmapError(
-                    f"{where}: its image processor, {settings.get('image_processor_type')}, makes other {name} of"
-                    f" {shape} than Lossmap does: {asked}, which Lossmap does not support. Use a checkpoint without."
-                )
+                f"{where}: its image processor, {settings.get('image_processor_type')}, makes other {name}"
+                f" of {_shape(image)} than Lossmap does: {asked}, which Lossmap does not support. Use a"
+                " checkpoint without."
+            )
+
+
+def _shape(image: Image.Image) -> str:
+    return f"an image of {image.width} x {image.height} pixels"
+
+
+def _noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def _probes(preprocessor: "Preprocessor", family: Family) -> list[Image.Image]:

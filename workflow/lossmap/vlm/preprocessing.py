@@ -3,12 +3,12 @@
 `Preprocessor.prepare` resizes and crops to bytes, in worker processes; `Preprocessor.normalise` rescales, normalises
 and lays out on the device. Together they give what the image processor gives (`pixel_check` tries it), without its cost
 for each image and with a quarter of the bytes to move. Sizes, margins, filter and normalisation are the image
-processor's. Always one view of the whole image: no tiles, no splitting, no pan and scan.
+processor's. A `Preprocessor` gives one square view of the whole image, a `TiledPreprocessor` the processor's own.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
@@ -17,9 +17,13 @@ from lossmap.errors import LossmapError
 from lossmap.vlm.checkpoints import resolve_checkpoint
 from lossmap.vlm.families import read_family
 from lossmap.vlm.geometry import ImageGeometry
-from lossmap.vlm.input_size import input_size, read_settings
-from lossmap.vlm.pixel_check import check_pixels
+from lossmap.vlm.input_size import input_size, patch_and_merge, read_settings
+from lossmap.vlm.pixel_check import check_pixels, check_views
+from lossmap.vlm.pixels import patchified, standardised
 from lossmap.vlm.resampling import resized_window
+from lossmap.vlm.tiled import TiledPreprocessor
+from lossmap.vlm.view_limits import SQUARE, View
+from lossmap.vlm.view_settings import tiling_of
 
 if TYPE_CHECKING:
     import torch
@@ -85,13 +89,11 @@ class Preprocessor:
         """
         import torch
 
-        pixels = batch["pixels"].to(device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32)
-        mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (self.mean, self.std))
-        values = (pixels.mul_(self.scale).sub_(mean).div_(std)).to(dtype or torch.float32)
+        values = standardised(batch["pixels"], self.scale, self.mean, self.std, device, dtype)
         n, _, height, width = values.shape
         extra = {}
         if "image_grid_thw" in self.inputs:
-            values = self._patchify(values)
+            values = patchified(values, self.patch, self.merge, self.frames)
             extra["image_grid_thw"] = torch.tensor([[1, *self.grid]], device=values.device).repeat(n, 1)
         elif "pixel_attention_mask" in self.inputs:
             values = values.unsqueeze(1)
@@ -101,6 +103,14 @@ class Preprocessor:
         if self.view == "base":
             values = values.unsqueeze(1)
         return {"pixel_values": values.contiguous(), **extra}
+
+    def alike(self, sizes: list[tuple[int, int]]) -> list[list[int]]:
+        """Positions of images that are alike: all."""
+        return [list(range(len(sizes)))]
+
+    def told(self) -> dict[str, Any]:
+        """What embeddings keep of it, JSON."""
+        return asdict(self)
 
     def geometry(self, width: int, height: int) -> ImageGeometry:
         """Where the patches lie on an original image of this width and height, in pixels.
@@ -153,30 +163,25 @@ class Preprocessor:
         left, top = (width - self.crop[1]) // 2, (height - self.crop[0]) // 2
         return left, top, left + self.crop[1], top + self.crop[0]
 
-    def _patchify(self, values: "torch.Tensor") -> "torch.Tensor":
-        """(n, 3, height, width) -> (n * patches, 3 * frames * patch * patch), patches in merge blocks; a still image is
-        `frames` equal frames."""
-        n = len(values)
-        (rows, cols), m, p = self.grid, self.merge, self.patch
-        blocks = values.reshape(n, 3, rows // m, m, p, cols // m, m, p).permute(0, 2, 5, 3, 6, 1, 4, 7)
-        blocks = blocks.unsqueeze(6).expand(*blocks.shape[:6], self.frames, p, p)
-        return blocks.reshape(n * rows * cols, -1)
-
 
 def load_preprocessor(
-    checkpoint: str | Path, revision: str | None = None, image_size: int | None = None
-) -> Preprocessor:
+    checkpoint: str | Path, revision: str | None = None, image_size: int | None = None, view: View = SQUARE
+) -> Preprocessor | TiledPreprocessor:
     """The preprocessor of a checkpoint.
 
     Parameters: checkpoint and revision, see `resolve_checkpoint`; image_size, side of the model's square input in
-        pixels: needed by families that take any size, unless the checkpoint fixes one; the others take only their own.
-    Raises: LossmapError if the model's input has no size that it takes (`input_size`); if the image processor makes
-        other pixels (`check_pixels`); as resolve_checkpoint.
+        pixels: needed by families that take any size, unless the checkpoint fixes one; the others take only their own;
+        view, see `view_limits`.
+    Returns: a TiledPreprocessor where the view has the processor cut images, or keep their shapes.
+    Raises: LossmapError if the model's input has no size that it takes (`input_size`); if it knows no such view
+        (`tiling_of`); if the image processor makes other pixels (`check_pixels`); as resolve_checkpoint.
     """
-    return read_preprocessor(resolve_checkpoint(checkpoint, revision), image_size, checkpoint)
+    return read_preprocessor(resolve_checkpoint(checkpoint, revision), image_size, checkpoint, view)
 
 
-def read_preprocessor(folder: Path, image_size: int | None = None, called: str | Path | None = None) -> Preprocessor:
+def read_preprocessor(
+    folder: Path, image_size: int | None = None, called: str | Path | None = None, view: View = SQUARE
+) -> Preprocessor | TiledPreprocessor:
     """`load_preprocessor` of a folder that may lack weights. called: what messages call the checkpoint."""
     import transformers
     from transformers import AutoConfig, AutoImageProcessor
@@ -201,22 +206,30 @@ def read_preprocessor(folder: Path, image_size: int | None = None, called: str |
             f"{where}: its image processor is {named}, which transformers has for torchvision only; Lossmap uses"
             " Pillow. Use a checkpoint with another."
         )
-    found = input_size(where, family, config, settings, image_size)
-    mean = _three(processor.image_mean) if processor.do_normalize else (0.0, 0.0, 0.0)
     red, green, blue = _three(processor.image_mean) if processor.image_mean else (0.0, 0.0, 0.0)
+    shared: dict[str, Any] = {
+        "resample": int(processor.resample),
+        "scale": float(processor.rescale_factor) if processor.do_rescale else 1.0,
+        "mean": (red, green, blue) if processor.do_normalize else (0.0, 0.0, 0.0),
+        "std": _three(processor.image_std) if processor.do_normalize else (1.0, 1.0, 1.0),
+        "inputs": family.inputs,
+        "frames": getattr(config.vision_config, "temporal_patch_size", 1) if "image_grid_thw" in family.inputs else 1,
+    }
+    patch, merge = patch_and_merge(where, family, config, settings)
+    pieces = {"patch": patch, "merge": merge, "latents": family.latents(config) if family.latents else None}
+    tiling = tiling_of(where, family.own_view, settings, config, view, pieces)
+    if tiling:
+        if image_size:
+            raise LossmapError(
+                f"{where}: image_size is of a square view, and the model's view is {view}. Leave one of them out."
+            )
+        tiled = TiledPreprocessor(tiling=tiling, **shared, many=family.view == "base")
+        check_views(where, processor, family, tiled)
+        return tiled
+    found = input_size(where, family, config, settings, image_size)
+    pad = (int(red * 255), int(green * 255), int(blue * 255)) if found.pad else None
     preprocessor = Preprocessor(
-        view=family.view,
-        size=found.size,
-        crop=found.crop,
-        resample=int(processor.resample),
-        scale=float(processor.rescale_factor) if processor.do_rescale else 1.0,
-        mean=mean,
-        std=_three(processor.image_std) if processor.do_normalize else (1.0, 1.0, 1.0),
-        inputs=family.inputs,
-        patch=found.patch,
-        merge=found.merge,
-        frames=getattr(config.vision_config, "temporal_patch_size", 1) if "image_grid_thw" in family.inputs else 1,
-        pad=(int(red * 255), int(green * 255), int(blue * 255)) if found.pad else None,
+        view=family.view, size=found.size, crop=found.crop, patch=patch, merge=merge, pad=pad, **shared
     )
     check_pixels(where, processor, family, preprocessor)
     return preprocessor

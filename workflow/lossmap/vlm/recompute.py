@@ -1,5 +1,6 @@
 """post from stored pre, through the frozen connector: no image, no vision tower, no language model."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -9,10 +10,12 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from lossmap.errors import LossmapError
+from lossmap.store.layouts import Shape, ViewShape, one_view
 from lossmap.vlm.checkpoints import adapter_of, resolve_checkpoint
 from lossmap.vlm.families import Family, is_connector_key, read_family
 from lossmap.vlm.loading import connector_digest, load_base_model, placed, precision_of, reduced
-from lossmap.vlm.preprocessing import load_preprocessor
+from lossmap.vlm.preprocessing import Preprocessor, load_preprocessor
+from lossmap.vlm.view_limits import SQUARE, View
 
 # Idefics2's connector holds some 100 MB for each image on its way, in float32.
 BATCH = 16
@@ -22,16 +25,17 @@ class Connector:
     """A model's connector and what follows it on the way to the language model.
 
     Call it with pre (n, patches, features), a tensor or an array of any floating dtype, patches in raster order as they
-    lie in a store. It returns post (n, tokens, features_out), a float32 array: what `VisionSide.embed` gives with this
-    pre, up to the rounding of sums taken in batches of another size. It raises LossmapError if pre has another shape
-    than the connector takes.
+    lie in a store, and with the shape of these images' layout where they were seen in views. It returns post (n,
+    tokens, features_out), a float32 array: what `VisionSide.embed` gives with this pre, up to the rounding of sums
+    taken in batches of another size. It raises LossmapError if pre has another shape than the connector takes.
 
     checkpoint: as messages call it.  model_type, family, config: what it is.  dtype, device: of the weights, in which
-        it computes.  grid: (rows, cols) of patches.  pre_shape: (patches, features).  post_shape: (tokens,
-        features_out).  digest: of the weights in use, the `connector_digest` of a VisionSide of the same checkpoint.
+        it computes.  features, features_out: of pre and post.  shape: of all images' layout; pre_shape (patches,
+        features) and post_shape (tokens, features_out); the three are None where images differ.  digest: of the weights
+        in use, the `connector_digest` of a VisionSide of the same checkpoint.
     """
 
-    def __init__(self, checkpoint, model_type, family, config, model, grid):
+    def __init__(self, checkpoint, model_type, family, config, model, grid, example):
         self.checkpoint: str = str(checkpoint)
         self.model_type: str = model_type
         self.family: Family = family
@@ -39,36 +43,88 @@ class Connector:
         self.model: PreTrainedModel = model
         self.dtype: torch.dtype = model.dtype
         self.device: torch.device = model.device
-        self.grid: tuple[int, int] = grid
         self.digest: str = connector_digest(family, model)
-        self.pre_shape: tuple[int, int] = (grid[0] * grid[1], family.pre_dim(config))
+        self.features: int = family.pre_dim(config)
+        self.shape: Shape | None = self._shape(grid) if grid else None
+        tried = self.shape or example
         with torch.inference_mode():
-            self.post_shape: tuple[int, int] = tuple(self.post(torch.zeros(1, *self.pre_shape)).shape[1:])
+            self.features_out: int = self.post(torch.zeros(1, tried.patches, self.features), tried).shape[2]
+        self.pre_shape = (self.shape.patches, self.features) if self.shape else None
+        self.post_shape = (self.shape.tokens, self.features_out) if self.shape else None
 
     @torch.inference_mode()
-    def __call__(self, pre: torch.Tensor | np.ndarray) -> np.ndarray:
-        if pre.ndim != 3 or tuple(pre.shape[1:]) != self.pre_shape:
+    def __call__(self, pre: torch.Tensor | np.ndarray, shape: Shape | None = None) -> np.ndarray:
+        shape = shape or self.shape
+        if shape is None:
+            raise LossmapError(f"{self.checkpoint}: its images differ in layout. Give that of these.")
+        if pre.ndim != 3 or tuple(pre.shape[1:]) != (shape.patches, self.features):
             raise LossmapError(
-                f"{self.checkpoint}: its connector takes {self.pre_shape[0]} patches of {self.pre_shape[1]} features"
+                f"{self.checkpoint}: its connector takes {shape.patches} patches of {self.features} features"
                 f" per image, these embeddings have the shape {tuple(pre.shape)}. They were made by another model, or"
-                " with another image_size: extract them again."
+                " with another image_size or view: extract them again."
             )
-        post = np.empty((len(pre), *self.post_shape), dtype=np.float32)
-        for start in range(0, len(pre), BATCH):
-            rows = slice(start, start + BATCH)
-            post[rows] = self.post(torch.as_tensor(pre[rows])).float().cpu().numpy()
-        return post
+        batches = [self.post(torch.as_tensor(pre[start : start + BATCH]), shape) for start in range(0, len(pre), BATCH)]
+        none = np.empty((0, shape.tokens, self.features_out), dtype=np.float32)
+        return np.concatenate([none, *(post.float().cpu().numpy() for post in batches)])
 
-    def post(self, pre: torch.Tensor) -> torch.Tensor:
+    def post(self, pre: torch.Tensor, shape: Shape | None = None) -> torch.Tensor:
         """The same of one batch, as a tensor of this dtype on this device. Gradients flow where they are on."""
-        pre = pre.to(self.device, self.dtype).contiguous()  # the same sums, however pre lay in memory
-        given = self.family.arguments(pre, self.config, self.grid)
+        shape = shape or cast(Shape, self.shape)
+        pre = pre.to(self.device, self.dtype)
+        views = pre.split([view.rows * view.cols for view in shape.views], dim=1)
+        tokens = torch.cat([self._tokens(view, grid) for view, grid in zip(views, shape.views, strict=True)], dim=1)
+        rows = torch.from_numpy(_rows_of(shape, self.family.latents is not None)).to(self.device)
+        if torch.equal(rows, torch.arange(tokens.shape[1], device=self.device)):
+            return tokens
+        if (rows < 0).any():
+            newline = cast(torch.Tensor, self.model.image_newline).expand(len(pre), 1, -1)
+            tokens = torch.cat([tokens, newline], dim=1)  # which -1 is
+        return tokens[:, rows]
+
+    @property
+    def merge(self) -> int:
+        """Patches of a token along each side."""
+        return self.family.merge(self.config) if self.family.merge else 1
+
+    def _tokens(self, pre: torch.Tensor, view: ViewShape) -> torch.Tensor:
+        """What the connector makes of one view, before it is joined with others."""
+        # Contiguous, for the same sums however pre lay in memory.
+        given = self.family.arguments(pre.contiguous(), self.config, (view.rows, view.cols))
         post = self.model.get_submodule(self.family.connector)(*given)
-        post = post.reshape(len(pre), -1, post.shape[-1])
-        if not self.family.newline:
-            return post
-        newline = cast(torch.Tensor, self.model.image_newline).expand(len(pre), self.family.newline, -1)
-        return torch.cat([post, newline], dim=1)
+        return post.reshape(len(pre), -1, post.shape[-1])
+
+    def _shape(self, grid: tuple[int, int]) -> Shape:
+        """Of images that are all seen in one view of this grid."""
+        if self.family.latents:
+            return one_view(grid, None, tokens=self.family.latents(self.config))
+        post_grid = grid[0] // self.merge, grid[1] // self.merge
+        return one_view(grid, post_grid, tokens=post_grid[0] * post_grid[1] + self.family.newline)
+
+
+@lru_cache(maxsize=1024)
+def _rows_of(shape: Shape, queries: bool) -> np.ndarray:
+    """(tokens,): which token each row of post is, counted over those of all views in their order; -1 for a line end.
+
+    queries: whether tokens have no place: then each view gives a run of them.
+    """
+    if queries:
+        return np.arange(shape.tokens)
+    rasters, start = [], 0
+    merge = next(span.merge for span in shape.spans if span.cols)
+    for view in shape.views:
+        rows, cols = view.rows // merge, view.cols // merge
+        rasters.append(start + np.arange(rows * cols).reshape(rows, cols))
+        start += rows * cols
+    found = []
+    for span in shape.spans:
+        if not span.cols:
+            found.append(np.full(span.rows, -1))
+            continue
+        high, wide = span.tiles
+        tiles = [rasters[span.first + row * wide : span.first + (row + 1) * wide] for row in range(high)]
+        window = np.block(tiles)[span.top : span.top + span.rows, span.left : span.left + span.cols]
+        found.append(np.pad(window, ((0, 0), (0, span.newline)), constant_values=-1).ravel())
+    return np.concatenate(found)
 
 
 def load_connector(
@@ -77,6 +133,7 @@ def load_connector(
     dtype: str = "float32",
     device: str = "cpu",
     image_size: int | None = None,
+    view: View = SQUARE,
 ) -> Connector:
     """Load a model's connector. Neither its vision tower nor its language model is built or read.
 
@@ -85,7 +142,11 @@ def load_connector(
     """
     precision = precision_of(dtype)
     folder = resolve_checkpoint(checkpoint, revision)
-    grid = load_preprocessor(folder, image_size=image_size).grid
+    preprocessor = load_preprocessor(folder, image_size=image_size, view=view)
+    if isinstance(preprocessor, Preprocessor):
+        grid, example = preprocessor.grid, None
+    else:
+        grid, example = None, preprocessor.layout(96, 64).shape  # one that the model takes
     model_type, family = read_family(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     whole = cast("type[PreTrainedModel]", MODEL_MAPPING[type(config)])
@@ -93,7 +154,7 @@ def load_connector(
     model = load_base_model(
         checkpoint, folder, config, model_class, is_connector_key, precision, adapter_of(checkpoint)
     )
-    return Connector(checkpoint, model_type, family, config, placed(model, device), grid)
+    return Connector(checkpoint, model_type, family, config, placed(model, device), grid, example)
 
 
 def connector_of(key: dict, device: str = "cpu") -> Connector:
@@ -109,7 +170,7 @@ def connector_of(key: dict, device: str = "cpu") -> Connector:
             " version of Lossmap wrote them. Extract them again."
         )
     how = {name: key[name] for name in ("checkpoint", "revision", "image_size")}
-    connector = load_connector(**how, dtype=key["compute_dtype"], device=device)
+    connector = load_connector(**how, view=key.get("view", SQUARE), dtype=key["compute_dtype"], device=device)
     if connector.digest != key["connector_digest"]:
         raise LossmapError(
             f"{connector.checkpoint}: the weights of its connector are not those that made the embeddings"

@@ -5,6 +5,8 @@ from pathlib import Path
 import xarray as xr
 from xarray.core import indexing
 
+from lossmap.store.boxes import with_ragged_boxes
+from lossmap.store.images import is_ragged
 from lossmap.store.index import open_store
 from lossmap.store.rows import Derived
 from lossmap.vlm.geometry import patch_boxes
@@ -16,7 +18,8 @@ def open_embeddings(index: str | Path, device: str = "cpu") -> xr.Dataset:
     Parameters: index, of the store, such as results/mini/embeddings/seedbench/llava-mini.json. device: where post is
         computed from pre when it is read, by the model's own connector, if it is not stored.
     Returns: the Dataset of `open_store`, and patch_box (image, patch, edge): left, top, right, bottom in pixels of the
-        original image.
+        original image; of a ragged one patch_box (patch, edge) and token_box (token, edge), NaN where a patch or a
+        token has no place.
     Raises: as `open_store`; LossmapError if the connector can't be loaded or is not the one that made the store.
     """
     store = open_store(index)
@@ -28,7 +31,10 @@ def open_embeddings(index: str | Path, device: str = "cpu") -> xr.Dataset:
 
 
 def with_patch_boxes(embeddings: xr.Dataset) -> xr.Dataset:
-    """Embeddings with patch_box (image, patch, edge), which is computed when it is read."""
+    """Embeddings with patch_box (image, patch, edge), which is computed when it is read; ragged ones with patch_box
+    (patch, edge) and token_box (token, edge), NaN where a row has no place."""
+    if is_ragged(embeddings):
+        return with_ragged_boxes(embeddings)
     grid = tuple(embeddings.attrs["pre_grid"])
     shape = grid[0] * grid[1], 4
     boxes = Derived(embeddings["box"], shape, lambda box: patch_boxes(box, grid).reshape(-1, *shape))

@@ -15,12 +15,12 @@ class Tap:
     Threads may have it open at the same time, and each takes its own. When the last one leaves, the hook is removed and
     each module's mode is what it was, so that a model in training can be measured between two steps.
 
-    Parameters: model, a base model; connector, the name of the module; one_view, whether the configuration is to ask
-        for the base view alone meanwhile.
+    Parameters: model, a base model; connector, the name of the module; resolutions, what the configuration is to have
+        as image_grid_pinpoints meanwhile, if anything.
     """
 
-    def __init__(self, model: nn.Module, connector: str, one_view: bool):
-        self.model, self.one_view = model, one_view
+    def __init__(self, model: nn.Module, connector: str, resolutions: list[list[int]] | None = None):
+        self.model, self.resolutions = model, resolutions
         self.connector = attrgetter(connector)(model)
         self._lock, self._inside, self._seen = threading.Lock(), 0, threading.local()
 
@@ -47,16 +47,16 @@ class Tap:
         self._training = [module for module in self.model.modules() if module.training]
         for module in self._training:
             module.training = False
-        if self.one_view:
+        if self.resolutions:
             config = cast(Any, self.model).config
-            self._views, config.image_grid_pinpoints = config.image_grid_pinpoints, ONE_VIEW
+            self._own, config.image_grid_pinpoints = config.image_grid_pinpoints, self.resolutions
 
     def _close(self) -> None:
         self._hook.remove()
         for module in self._training:
             module.training = True
-        if self.one_view:
-            cast(Any, self.model).config.image_grid_pinpoints = self._views
+        if self.resolutions:
+            cast(Any, self.model).config.image_grid_pinpoints = self._own
 
     def _keep(self, module, args, kwargs):
         self._seen.pre = args[0] if args else next(iter(kwargs.values()))

@@ -17,7 +17,8 @@ def stored_datasets(config: dict) -> list[str]:
 def stored_bytes(config: dict, model: VisionCost) -> tuple[int, int]:
     """Bytes of one image before and after the connector, as stored."""
     how = config["extraction"]
-    pre, post = (BYTES[how["dtype"]] * prod(shape) for shape in (model.pre_shape, model.post_shape))
+    rows = (model.patches, model.pre_shape[1]), model.post_shape
+    pre, post = (BYTES[how["dtype"]] * prod(shape) for shape in rows)
     return pre, post if how["store_post"] else 0
 
 

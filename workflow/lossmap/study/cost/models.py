@@ -1,28 +1,39 @@
 """What a model takes, from its configuration alone: shapes, operations and memory. No weights are read or made."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
 from lossmap.study.cost.dry_run import META, DryRun
 from lossmap.vlm.families import is_vision_key, read_family
+from lossmap.vlm.input_size import embedding_shapes, usual_image_size
 from lossmap.vlm.loading import TEXT_PARTS, VisionSide, _without_text, precision_of, quiet
 from lossmap.vlm.preprocessing import read_preprocessor
+from lossmap.vlm.tiled import TiledPreprocessor
+from lossmap.vlm.view_limits import SQUARE, View
+
+TYPICAL = (640, 480)  # width and height of most photographs of COCO and its kin
 
 
 @dataclass(frozen=True)
 class VisionCost:
     """A vision tower with its connector.
 
-    input_size: (height, width) in pixels. pre_shape: (patches, features). post_shape: (tokens, features). pre_grid and
-    post_grid: (rows, columns), post_grid None where tokens have no place. parameters: how many. weights: bytes of them.
-    flops: operations for one image. activations: bytes held at once on the way of one image, at most.
+    seen: how an image is seen, in words. patches: rows of pre of one image, as stored. pre_shape: (patches that tokens
+    stand for, features). post_shape: (tokens, features). pre_grid and post_grid: (rows, columns), post_grid None where
+    tokens have no place; where images are seen in views, one grid of as many patches. parameters: how many. weights:
+    bytes of them. flops: operations for one image. activations: bytes held at once on the way of one image, at most.
+    square: tokens that the same model would give in one square view, where it doesn't see images so.
     """
 
     model_type: str
-    input_size: tuple[int, int]
+    seen: str
+    patches: int
     pre_grid: tuple[int, int]
     post_grid: tuple[int, int] | None
     pre_shape: tuple[int, int]
@@ -31,6 +42,7 @@ class VisionCost:
     weights: int
     flops: int
     activations: int
+    square: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,36 +63,65 @@ class LanguageCost:
     token_cache: int
 
 
-def vision_cost(folder: Path, image_size: int | None, dtype: str, called: str) -> VisionCost:
-    """Embed one image, without weights.
+def vision_cost(folder: Path, image_size: int | None, dtype: str, called: str, view: View = SQUARE) -> VisionCost:
+    """Embed one image, without weights. Where its views depend on its size, it is one of `TYPICAL` pixels.
 
     Parameters: folder, with the model's configuration and its image processor's (see `fetch_configuration`);
-        image_size, see `load_preprocessor`; dtype, of the computation, see `load_vision_side`; called, what messages
-        call the model.
+        image_size and view, see `load_preprocessor`; dtype, of the computation, see `load_vision_side`; called, what
+        messages call the model.
     Raises: LossmapError as `load_preprocessor`, and if the configuration is of no known family.
     """
-    preprocessor = read_preprocessor(folder, image_size, called)
+    preprocessor = read_preprocessor(folder, image_size, called, view)
     model_type, family = read_family(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with META, quiet():
-        model = AutoModel.from_config(_without_text(config, family), dtype=precision_of(dtype)).eval()
+        model = AutoModel.from_config(_without_text(config), dtype=precision_of(dtype)).eval()
     for part in TEXT_PARTS:
         if hasattr(model, part):
             setattr(model, part, None)
     with DryRun() as cost:
         vision = VisionSide(model_type, family, config, model, preprocessor, None)
-    rows, columns = vision.pre_grid
-    return VisionCost(
-        model_type=model_type,
-        input_size=preprocessor.input_size,
-        pre_grid=vision.pre_grid,
-        post_grid=vision.post_grid,
-        pre_shape=(rows * columns, vision.pre_dim),
-        post_shape=(vision.post_tokens, vision.post_dim),
-        **_size(model.parameters()),
-        flops=cost.flops,
-        activations=cost.memory,
-    )
+    if isinstance(preprocessor, TiledPreprocessor):
+        with DryRun() as cost:
+            vision.embed_image(Image.new("RGB", TYPICAL))
+        shapes = _views(preprocessor, vision) | {"square": _square_tokens(folder)}
+    else:
+        rows, columns = preprocessor.grid
+        height, width = preprocessor.input_size
+        shapes = {
+            "seen": f"{width} x {height}",
+            "patches": rows * columns,
+            "pre_grid": preprocessor.grid,
+            "post_grid": vision.post_grid,
+            "pre_shape": (rows * columns, vision.pre_dim),
+            "post_shape": (vision.post_tokens, vision.post_dim),
+        }
+    numbers = _size(model.parameters()) | {"flops": cost.flops, "activations": cost.memory}
+    return VisionCost(**{"model_type": model_type, **shapes, **numbers})
+
+
+def _square_tokens(folder: Path) -> int | None:
+    shapes = embedding_shapes(folder, usual_image_size(folder))
+    return shapes.post_shape[0] if shapes else None
+
+
+def _views(preprocessor: TiledPreprocessor, vision: VisionSide) -> dict[str, Any]:
+    """Shapes of a typical image in views, as those of one view: costs depend on how many there are of each."""
+    shape = preprocessor.layout(*TYPICAL).shape
+    count, tokens = len(shape.views), shape.tokens
+    blocks = shape.blocks.patches
+    placed = len(blocks) > 0
+    of_each = blocks.shape[1] if placed else max(1, round(shape.patches / tokens))
+    parts = len(blocks) if placed else tokens
+    lines, side = 2 if parts % 2 == 0 else 1, math.isqrt(of_each) if placed else 1
+    return {
+        "seen": f"{TYPICAL[0]} x {TYPICAL[1]} in {count} view{'s' * (count > 1)}",
+        "patches": shape.patches,
+        "pre_grid": (lines * side, parts // lines * of_each // side),
+        "post_grid": (lines, parts // lines) if placed else None,
+        "pre_shape": (parts * of_each, vision.pre_dim),
+        "post_shape": (tokens, vision.post_dim),
+    }
 
 
 def language_cost(folder: Path, dtype: str, tokens: int) -> LanguageCost:

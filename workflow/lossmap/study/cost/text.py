@@ -31,8 +31,8 @@ def describe_models(config: dict, vision: dict[str, VisionCost], language: dict[
     memory = [f"{(one.weights + batch * one.activations) / PREFIXES[unit]:,.1f}" for one in models]
     columns = {
         "model": list(vision),
-        "input": [_by(one.input_size[::-1]) for one in models],
-        "pre": [_by(one.pre_shape) for one in models],
+        "input": [one.seen for one in models],
+        "pre": [_by((one.patches, one.pre_shape[1])) for one in models],
         "post": [_by(one.post_shape) for one in models],
         "vision side": [f"{one.parameters / 1e6:,.1f} M" for one in models],
         f"{operation}FLOP/image": operations,
@@ -45,6 +45,10 @@ def describe_models(config: dict, vision: dict[str, VisionCost], language: dict[
         f"GPU memory of extraction: weights in {config['extraction']['compute_dtype']}, and what a batch of"
         f" {batch} images holds at once on its way."
     )
+    for name, one in vision.items():
+        if one.square is not None:
+            tokens = one.post_shape[0]
+            lines += _text(f"{name}: {tokens:,} tokens of an image of {one.seen}; in one square view {one.square:,}.")
     if language:
         sizes = ", ".join(f"{name} {one.parameters / 1e6:,.1f} M" for name, one in language.items())
         lines += _text(f"Parameters of the language models, in {config['generation']['compute_dtype']}: {sizes}.")

@@ -46,8 +46,9 @@ def _shown(examples):
     if chosen["relevant"].isna().all():
         return chosen.iloc[:0].assign(which=None, other_loss=None)
     rows = pd.concat([case(chosen, *each) for each in CASES], ignore_index=True)
-    elsewhere = ~np.stack(rows["relevant"])
-    return rows.assign(other_loss=region_means(np.stack(rows["squared_error"]), elsewhere))
+    each = zip(rows["squared_error"], rows["relevant"], strict=True)
+    others = [error[~relevant & ~np.isnan(error)] for error, relevant in each]
+    return rows.assign(other_loss=[region_means(error[None], np.ones((1, len(error)), bool))[0] for error in others])
 
 
 def findings(table, settings):
@@ -73,10 +74,13 @@ def _sentence(row, outcome, which):
 
 def draw(table, settings, examples):
     from lossmap.figures.patch_maps import draw_answers, draw_sentence
+    from lossmap.store.maps import visible
     from lossmap.study.example_pictures import picture
 
     if table.empty:
         return draw_sentence(NONE)
     rows = _shown(examples)
-    worst = [worst_patches(values) for values in rows["norm_difference"]]
-    return draw_answers(rows, [picture(row) for row in rows.itertuples()], worst)
+    pictures = [picture(row) for row in rows.itertuples()]
+    maps = zip(rows["norm_difference"], pictures, strict=True)
+    worst = [worst_patches(visible(layout, values)) for values, (_, _, layout) in maps]
+    return draw_answers(rows, pictures, worst)

@@ -11,8 +11,14 @@ by rule from all: squared error of the best decoder, mean over the image's patch
 patches: bright where more is lost; 1 is what predicting the mean patch scores. One colour means one value in all rows
 of a figure. What the model did not see is pale."""
 COLUMNS = (
-    *("dataset", "n", "model", "decoder", "which", "rank", "image_id", "loss", "patch_row", "patch_column"),
+    *("dataset", "n", "model", "decoder", "which", "rank", "image_id", "loss", "view", "patch_row", "patch_column"),
     "squared_error",
+)
+
+
+SEVERAL = (
+    "Where a model is given several views of an image, its loss is the mean over the patches of all of them, and the "
+    "map shows at each place the view of the smallest patches: a tile rather than the whole image."
 )
 
 
@@ -44,7 +50,8 @@ def table(settings, images, patch_loss, written_with, embeddings):
     import pandas as pd
 
     each = zip(settings.models, patch_loss, strict=True)
-    return pd.concat([_of_model(settings, model, path) for model, path in each], ignore_index=True)
+    found = pd.concat([_of_model(settings, model, path) for model, path in each], ignore_index=True)
+    return found.astype({"view": "Int64"}) if "view" in found else found
 
 
 def _of_model(settings, model, path):
@@ -53,24 +60,42 @@ def _of_model(settings, model, path):
 
     from lossmap.study.example_losses import best_losses
 
-    ids, losses, decoder, grid = best_losses(path)
-    errors = losses["squared_error"]
-    loss = errors.mean(axis=1, dtype=float)
+    losses = best_losses(path)
+    loss = _image_losses(losses)
     order = np.argsort(-loss, kind="stable")
     ranks = {"highest": 0, "median": (len(order) - 1) // 2, "lowest": len(order) - 1}
     ranks = {which: rank for which, rank in ranks.items() if which == "highest" or rank > 0}  # of one or two images
-    rows, columns = (place.ravel() for place in np.indices(grid))
-    about = {"dataset": settings.dataset, "n": len(order), "model": model, "decoder": decoder}
+    about = {"dataset": settings.dataset, "n": len(order), "model": model, "decoder": losses.losses.attrs["best"]}
     return pd.concat(
         pd.DataFrame(
             {
                 **about,
-                **{"which": which, "rank": rank + 1, "image_id": ids[order[rank]], "loss": loss[order[rank]]},
-                **{"patch_row": rows, "patch_column": columns, "squared_error": errors[order[rank]]},
+                **{"which": which, "rank": rank + 1, "image_id": losses.image_ids[order[rank]]},
+                **{"loss": loss[order[rank]], **_patches(losses, order[rank])},
             }
         )
         for which, rank in ranks.items()
     )
+
+
+def _image_losses(losses):
+    """(n,): mean squared error of each image, over the patches of all its views."""
+    import numpy as np
+
+    found = np.empty(len(losses))
+    for positions, _ in losses.alike(np.arange(len(losses))):
+        found[positions] = losses.of_targets("squared_error", positions).mean(axis=1, dtype=float)
+    return found
+
+
+def _patches(losses, image):
+    """Columns of a row per patch of an image. Of views there is a number only where images differ in layout."""
+    from lossmap.store.maps import places
+
+    found = places(losses.shapes[losses.kinds[image]])
+    view = {"view": found.view} if losses.ragged else {}
+    errors = losses.values("squared_error", image)[found.patch]
+    return {**view, "patch_row": found.row, "patch_column": found.col, "squared_error": errors}
 
 
 def findings(table, settings):
@@ -81,6 +106,8 @@ def findings(table, settings):
         each = "; ".join(f"{row.which} {row.loss:.3f} (image {row.image_id})" for row in shown.itertuples())
         first = shown.iloc[0]
         lines.append(f"- **{model}**, {first['n']:,} images, by {first['decoder']}: {each}.")
+    if "view" in table and (table["view"] > 0).any():
+        lines += ["", SEVERAL]
     return lines
 
 
@@ -98,16 +125,15 @@ def draw(table, settings, images, patch_loss, written_with, embeddings):
 def _maps(table, files, losses, store):
     """The figure of one model."""
     from lossmap.figures.patch_maps import draw_loss_maps
-    from lossmap.study.example_losses import seen_boxes
+    from lossmap.study.example_losses import best_losses, known_images, place_columns
     from lossmap.study.example_pictures import picture
 
     shown = table.drop_duplicates("which").set_index("which", drop=False)
-    grid = [int(table[side].max()) + 1 for side in ("patch_row", "patch_column")]
-    boxes = seen_boxes(store, losses, grid)
+    known = best_losses(losses, store)
+    images = known_images(known).get_indexer(shown["image_id"])
     shown = shown.assign(
-        squared_error=table.groupby("which", sort=False)["squared_error"].agg(list),
-        grid=[grid] * len(shown),
-        box=boxes[shown["image_id"]].to_list(),
+        squared_error=[known.values("squared_error", image) for image in images],
+        **place_columns(known, images),
         mask_path=None,
         **{name: files.loc[shown["image_id"], name].to_numpy() for name in ("path", "sha256", "width", "height")},
     )

@@ -112,19 +112,24 @@ def _examples(table, store, files, shown):
 
     from lossmap.data.images import load_image
     from lossmap.figures.probe import Probed
-    from lossmap.vlm.geometry import ImageGeometry
+    from lossmap.store.images import Images
+    from lossmap.store.maps import places
 
     by_image = table.groupby("image_id", sort=False)["random"]
     spread = (by_image.std(ddof=0) / by_image.mean()).sort_values(ascending=False, kind="stable")
-    rows, cols = store.attrs["pre_grid"]
+    images = Images(store)
     position = {image: i for i, image in enumerate(store["image_id"].values)}
     examples = []
     for place, which in {0: "most", len(spread) - 1: "least"}.items():  # one where there is one
         image = spread.index[place]
-        box, size = (store[name][position[image]].values for name in ("box", "size"))
-        boxes = ImageGeometry(*(int(side) for side in size), tuple(box.tolist()), rows, cols).boxes()
-        own = table[table["image_id"] == image].sort_values(["row", "col"])
-        maps = [own[name].to_numpy().reshape(rows, cols) for name in shown]
+        layout = images.layout(position[image])
+        patch = places(layout.shape).patch
+        own = table[table["image_id"] == image].sort_values([name for name in ("view", "row", "col") if name in table])
+        maps = []
+        for name in shown:
+            values = np.full(layout.shape.patches, np.nan, own[name].dtype)
+            values[patch] = own[name]
+            maps.append(values)
         picture = np.asarray(load_image(*files.loc[image, ["path", "sha256"]]))
-        examples.append(Probed(f"{which} uneven response: spread {spread.iloc[place]:.2f}", picture, boxes, maps))
+        examples.append(Probed(f"{which} uneven response: spread {spread.iloc[place]:.2f}", picture, layout, maps))
     return examples

@@ -9,7 +9,8 @@ import pandas as pd
 
 from lossmap.errors import LossmapError
 from lossmap.measures.coverage import region_means
-from lossmap.study.example_losses import best_losses, seen_boxes
+from lossmap.store.patch_losses import LOSSES, ImageLosses
+from lossmap.study.example_losses import best_losses, known_images, place_columns
 from lossmap.study.examples import choose
 from lossmap.study.scoring import SCORE_NAMES
 from lossmap.study.specs import ChooseExamples
@@ -43,8 +44,8 @@ def run(
     """
     key = KEYS[spec.task]
     files = pd.read_parquet(images).set_index("image_id")
-    measured, losses, best, grid = best_losses(patch_loss)
-    boxes = seen_boxes(embeddings, patch_loss, grid)
+    losses = best_losses(patch_loss, embeddings)
+    measured = known_images(losses)
     if spec.task == "images":
         items, texts, scores = _unasked(measured), _no_texts(measured), patch_loss
     else:
@@ -54,17 +55,17 @@ def run(
         (files.index, items["image_id"], images),
         (texts.index, items[key], references),
         (measured, items["image_id"], patch_loss),
-        (boxes.index, items["image_id"], embeddings),
+        (pd.Index(losses.embedded_ids), items["image_id"], embeddings),
     ):
         _all_known(known, ids, where, scores)
 
-    error = losses["squared_error"][measured.get_indexer(items["image_id"])]
-    covered = None if relevance is None else _covered(relevance, items["question_id"], error.shape, scores)
-    relevant = None if covered is None else covered >= spec.relevance_threshold
-    if covered is None or relevant is None or not relevant.any():
-        items = items.assign(covered=None, relevant=None, loss=error.mean(axis=1, dtype=float))
+    of_item = measured.get_indexer(items["image_id"])
+    covered = None if relevance is None else _covered(relevance, items["question_id"], losses, of_item, scores)
+    relevant = None if covered is None else [part >= spec.relevance_threshold for part in covered]
+    if covered is None or relevant is None or not any(part.any() for part in relevant):
+        items = items.assign(covered=None, relevant=None, loss=_mean_errors(losses, of_item))
     else:
-        items = items.assign(covered=list(covered), relevant=list(relevant), loss=region_means(error, relevant))
+        items = items.assign(covered=covered, relevant=relevant, loss=_mean_errors(losses, of_item, relevant))
     ranked = items[items["loss"].notna()]
     chosen = choose(ranked, spec.number, ids=key).assign(unranked=len(items) - len(ranked))
     rows = measured.get_indexer(chosen["image_id"])
@@ -72,10 +73,9 @@ def run(
         model=spec.model,
         dataset=spec.dataset,
         task=spec.task,
-        reconstructor=best,
-        **{name: list(values[rows]) for name, values in losses.items()},
-        grid=[grid] * len(chosen),
-        box=boxes[chosen["image_id"]].to_list(),
+        reconstructor=losses.losses.attrs["best"],
+        **{name: [losses.values(name, row) for row in rows] for name in LOSSES},
+        **place_columns(losses, rows),
         **{name: files.loc[chosen["image_id"], name].to_numpy() for name in ("path", "sha256", "width", "height")},
         **{name: texts.loc[chosen[key], name].to_numpy() for name in texts.columns},
     )
@@ -129,17 +129,33 @@ def _texts(path: Path, task: str) -> pd.DataFrame:
     return table[["question", "options", "references", "mask_path"]].astype({"mask_path": object, "options": object})
 
 
-def _covered(relevance: Path, questions: pd.Series, shape: tuple[int, int], scores: Path) -> np.ndarray:
-    """(question, patch): share of each patch that the answer mask covers."""
-    covered = pd.read_parquet(relevance).set_index("question_id")["covered"]
-    _all_known(covered.index, questions, relevance, scores)
-    covered = np.stack(covered[questions])
-    if covered.shape != shape:
-        raise LossmapError(
-            f"{relevance}: has {covered.shape[1]} patches for an image, the patch losses have {shape[1]}: they are of"
-            f" different inputs. Delete {relevance} and run again."
-        )
+def _covered(
+    relevance: Path, questions: pd.Series, losses: ImageLosses, of_item: np.ndarray, scores: Path
+) -> list[np.ndarray]:
+    """Of each question: share of each patch (patches,) that the answer mask covers; NaN for patches without a loss."""
+    known = pd.read_parquet(relevance).set_index("question_id")["covered"]
+    _all_known(known.index, questions, relevance, scores)
+    covered = [np.asarray(part) for part in known[questions]]
+    for part, image in zip(covered, of_item, strict=True):
+        if len(part) != (wanted := losses.shapes[losses.kinds[image]].patches):
+            raise LossmapError(
+                f"{relevance}: has {len(part)} patches for an image, the patch losses have {wanted}: they are of"
+                f" different inputs. Delete {relevance} and run again."
+            )
     return covered
+
+
+def _mean_errors(losses: ImageLosses, of_item: np.ndarray, regions: list[np.ndarray] | None = None) -> np.ndarray:
+    """(items,): mean squared error of the patches in the item's region of its image, all by default; NaN for none."""
+    found = np.full(len(of_item), np.nan)
+    for positions, shape in losses.alike(of_item):
+        error = losses.of_targets("squared_error", of_item[positions])
+        if regions is None:
+            found[positions] = error.mean(axis=1, dtype=float)
+        else:
+            region = np.stack([regions[position] for position in positions])
+            found[positions] = region_means(error, region[:, losses.targets(shape)])
+    return found
 
 
 def _all_known(known: pd.Index, ids: pd.Series, where: Path | None, scores: Path) -> None:

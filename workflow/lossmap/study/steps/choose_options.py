@@ -46,9 +46,9 @@ def run(*, embeddings: Path, questions: Path, choices: Path, spec: ChooseOptions
     ]
     model = open_asked(embeddings, spec, "choose_options", "choices", threads)
 
-    def choose(batch, post):
+    def choose(batch, post, size):
         prompts, options = [entry["prompt"] for entry in batch], [entry["options"] for entry in batch]
-        scores = letter_log_probabilities(model.language, prompts, post, options)
+        scores = letter_log_probabilities(model.language, prompts, post, options, size)
         return [
             {"log_probabilities": row, "choice": int(np.argmax(row)), "revision": model.language.revision}
             for row in scores

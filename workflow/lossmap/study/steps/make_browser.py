@@ -13,6 +13,8 @@ from lossmap.data.images import load_image, load_mask
 from lossmap.errors import LossmapError
 from lossmap.figures.browser import LOSSES, browser_page, packed, packed_mask
 from lossmap.measures.coverage import region_means
+from lossmap.store.layouts import Layout
+from lossmap.study.example_losses import layout_of
 from lossmap.study.specs import MakeBrowser
 
 SAME = ("model", "dataset", "task", "chosen_by", "prediction", "reconstructor")  # in table and page
@@ -60,8 +62,7 @@ def _shown(row, image: int) -> dict:
         "question_id": row.question_id if isinstance(row.question_id, str) else None,
         "image": image,
         "size": size,
-        "box": [float(edge) for edge in row.box],
-        "grid": [int(side) for side in row.grid],
+        **_places(layout_of(row)),
         "question": next((text for text in (row.question, row.prompt) if isinstance(text, str)), None),
         "options": None if row.options is None else list(row.options),
         "references": [[text, int(count)] for text, count in references.items()],
@@ -72,14 +73,33 @@ def _shown(row, image: int) -> dict:
         "of": int(row.of),
         "means": [_means(getattr(row, name), relevant) for name in LOSSES],
         "maps": [packed(getattr(row, name), "float32") for name in LOSSES],
-        "covered": None if relevant is None else packed((100 * np.asarray(row.covered)).round(), "uint8"),
+        "covered": None if relevant is None else packed(_percent(row.covered), "uint8"),
         "mask": packed_mask(load_mask(row.mask_path), *size) if masked else None,
     }
+
+
+def _places(layout: Layout) -> dict:
+    """Where the patches lie: box and grid of the only view, or views."""
+    shape = layout.shape
+    each = [
+        {"box": list(box), "grid": [view.rows, view.cols], "kind": view.kind, "start": start}
+        for view, start, box in zip(shape.views, shape.starts, layout.boxes, strict=True)
+    ]
+    if len(each) == 1 and not each[0]["start"]:
+        return {name: each[0][name] for name in ("box", "grid")}
+    return {"views": each}
+
+
+def _percent(covered: np.ndarray) -> np.ndarray:
+    """Of each patch that has a loss; 0 for the others, of which nothing is shown."""
+    return np.nan_to_num(100 * np.asarray(covered)).round()
 
 
 def _means(values: np.ndarray, relevant: np.ndarray | None) -> list[float | None]:
     """Mean absolute value in the answer's patches, in the others, and in all; None for a region without patches."""
     size = np.abs(np.asarray(values, float))
+    measured = ~np.isnan(size)
+    size, relevant = size[measured], relevant if relevant is None else relevant[measured]
     none, every = np.zeros(size.shape, bool), np.ones(size.shape, bool)
     regions = (none, none, every) if relevant is None else (relevant, ~relevant, every)
     means = region_means(np.stack([size] * 3), np.stack(regions))

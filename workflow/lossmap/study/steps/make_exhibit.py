@@ -9,7 +9,7 @@ import pandas as pd
 from lossmap.study.captions import caption, findings_of, html_of
 from lossmap.study.exhibit import Exhibit, kind_of, load
 from lossmap.study.specs import MakeExhibit
-from lossmap.study.tables import cells, write_csv, write_page
+from lossmap.study.tables import cells, how_seen, write_csv, write_page
 
 
 def run(name: str, /, *, results: Path, inputs: list[str], settings: dict, spec: MakeExhibit) -> None:
@@ -17,7 +17,7 @@ def run(name: str, /, *, results: Path, inputs: list[str], settings: dict, spec:
 
     name: of the exhibit, such as figure3. results: folder of the study; what is made goes to its tables/ and figures/.
     inputs: what the exhibit is made of, as NAME=PATH, several of a name where it takes several. settings: of the
-    exhibit's own kind. spec: how figures look.
+    exhibit's own kind. spec: how figures look, and how models see images.
     """
     files: dict[str, list[str]] = {}
     for given in inputs:
@@ -38,7 +38,9 @@ def run(name: str, /, *, results: Path, inputs: list[str], settings: dict, spec:
             module.page(table, exhibit.settings) if hasattr(module, "page") else pd.DataFrame(cells(table, module.PAGE))
         )
         note = module.NOTE.format(s=exhibit.settings)
-        write_page(shown, made["html"][0], module.TITLE, html_of(findings_of(text)), html_of(text), note)
+        write_page(
+            shown, made["html"][0], module.TITLE, html_of(findings_of(text)), html_of(text), note, how_seen(spec.views)
+        )
     if exhibit.figures:
         _draw(exhibit, table, read, spec, zip(exhibit.figures, made["pdf"], made["png"], strict=True))
 

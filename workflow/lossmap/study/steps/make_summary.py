@@ -8,7 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from lossmap.study.captions import findings_of, html_of
 from lossmap.study.exhibit import TOPICS
 from lossmap.study.specs import MakeSummary
-from lossmap.study.tables import VIEW
+from lossmap.study.tables import how_seen
 
 TEMPLATE = Path(__file__).parents[1] / "summary.html"
 
@@ -34,9 +34,10 @@ def run(*, results: Path, page: Path, text: Path, spec: MakeSummary) -> None:
         topics.append({"question": question.partition(" ")[2], "entries": entries, "exhibits": shown})
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    filled = template.render(study=spec.study, models=spec.models, topics=topics, view=VIEW, browser=spec.browser)
+    seen = how_seen(spec.views)
+    filled = template.render(study=spec.study, models=spec.models, topics=topics, view=seen, browser=spec.browser)
     page.write_text(filled + "\n", encoding="utf-8")
-    text.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text.write_text("\n".join([*lines, seen]) + "\n", encoding="utf-8")
 
 
 def _embedded(path: Path) -> str:

@@ -15,6 +15,7 @@ from lossmap.measures.unexplained import unexplained
 from lossmap.reconstruct.evaluation import best_of, image_means, load_decoders, measure_losses
 from lossmap.reconstruct.pairs import pairs_of
 from lossmap.reconstruct.statistics import Statistics
+from lossmap.store.images import Images
 from lossmap.store.patch_losses import PatchLossWriter
 from lossmap.study.products import product_key
 from lossmap.study.provenance import provenance
@@ -38,8 +39,8 @@ def run(
     near_copies: the images that are near-copies of training images (see check_training_images): the summary gives loss
     and FVU without them too. reconstructors: the model's folder, with own/statistics.safetensors and
     own/<decoder>-<share>.safetensors. losses: a Zarr store (see lossmap.store.patch_losses); images: means over the
-    patches of each image; summary: means over images. spec: dataset, model, decoders, share, batch_size, confidence,
-    resamples, seed. Runs on the GPU where there is one.
+    patches of each image, those of all its views that are reconstructed; summary: means over images. spec: dataset,
+    model, decoders, share, batch_size, confidence, resamples, seed. Runs on the GPU where there is one.
     """
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -52,13 +53,22 @@ def run(
     key = {**product_key("patch_losses"), "embeddings": about["key"], **how}
     more = {"best": best, "key": key, "provenance": provenance("measure_patch_loss", device=device)}
     names = [decoder.name for decoder in decoders]
-    writer = PatchLossWriter(losses, names, image_ids, about["pre_grid"], more)
-    blocks = []
+    where = Images(pairs.store)
+    patches = pairs.store.sizes["patch"] if where.ragged else None
+    writer = PatchLossWriter(losses, names, image_ids, about["pre_grid"], more, patches)
+    blocks, measured = [], 0
     with tqdm(total=len(pairs), unit="image", desc="patch losses") as progress:
         for batch in measure_losses(pairs, decoders, spec.batch_size):
-            writer.append(**batch)
-            blocks.append(image_means(batch, pairs.pre_shape[1]))
-            progress.update(len(batch["pre_norm"]))
+            block = image_means(batch, pairs.pre_shape[1])
+            count = len(block["variance"])
+            if where.ragged:
+                layouts = [where.layout(image) for image in range(measured, measured + count)]
+                writer.append(**{name: values for name, values in batch.items() if name != "shapes"}, layouts=layouts)
+            else:
+                writer.append(**batch)
+            blocks.append(block)
+            measured += count
+            progress.update(count)
     writer.close()
     per_image = {name: np.concatenate([block[name] for block in blocks], axis=-1) for name in blocks[0]}
     variance = per_image.pop("variance")

@@ -1,6 +1,7 @@
 """Embeddings, connector -> how much of each patch the connector sees."""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,11 @@ from lossmap.errors import LossmapError
 from lossmap.measures.relations import spearman_rho
 from lossmap.measures.seeds import seed_for
 from lossmap.measures.statistics import bootstrap_mean
-from lossmap.store.patch_losses import open_patch_losses
+from lossmap.store.images import Images
+from lossmap.store.layouts import Shape
+from lossmap.store.maps import places
+from lossmap.store.patch_losses import ImageLosses, targets
+from lossmap.study.example_losses import best_losses, known_images
 from lossmap.study.specs import ProbePatches
 from lossmap.vlm.probe import probe_patches
 from lossmap.vlm.recompute import load_connector
@@ -18,6 +23,17 @@ from lossmap.vlm.stored import open_embeddings
 
 UNSEEN = 0.1  # a patch of less than this share of its image's mean response is not seen
 RESPONSES = ("random", "towards")
+
+
+class Group(NamedTuple):
+    """Chosen images of one shape: which of the chosen, the patches that count, and of these the norms before the
+    connector and the maps, (images, patches)."""
+
+    positions: np.ndarray
+    shape: Shape
+    counted: np.ndarray
+    norms: np.ndarray
+    maps: dict[str, np.ndarray]
 
 
 def run(
@@ -44,66 +60,85 @@ def run(
     n = store.sizes["image"]
     seed = seed_for(spec.seed, "probe_patches", spec.dataset, spec.model)
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[: spec.images])
-    pre, others = _with_others(store, chosen)
-    losses = None if patch_loss is None else _losses(patch_loss, store["image_id"].values[chosen])
-    post_length = np.linalg.norm(store["post"][chosen].values.astype(np.float32), axis=(1, 2))
-    model = spec.model_dump(include={*("checkpoint", "revision", "image_size")})
-    connector = load_connector(**model, dtype="float32", device=device)
-    how = spec.model_dump(include={*("directions", "step", "batch_size")})
-    response = probe_patches(connector.post, pre, others, **how, seed=seed)
-
-    gain = post_length / pre.norm(dim=(1, 2)).numpy()
-    rows, cols = store.attrs["pre_grid"]
-    table = pd.DataFrame(
-        {
-            "image_id": np.repeat(store["image_id"].values[chosen], rows * cols),
-            "row": np.tile(np.repeat(np.arange(rows), cols), len(chosen)),
-            "col": np.tile(np.arange(cols), rows * len(chosen)),
-        }
-    )
-    maps = {name: getattr(response, name).numpy() / gain[:, None] for name in RESPONSES}
-    for name, values in maps.items():
-        if np.isnan(values).any():
-            image = store["image_id"].values[chosen[np.isnan(values).any(1).argmax()]]
-            raise LossmapError(
-                f"{embeddings}: every other image has a patch in common with image {image}, so that there is no way "
-                "from one to the other. Leave the dataset out of geometry, or give it more images."
-            )
-        table[name] = values.ravel()
-    if losses is not None:
-        maps["loss"] = losses
-        table["loss"] = losses.ravel()
-    table.to_parquet(patches, index=False)
-    _summary(maps, pre.norm(dim=2).numpy(), spec).to_parquet(summary, index=False)
+    losses = None if patch_loss is None else best_losses(patch_loss)
+    connector = load_connector(**spec.opening, dtype="float32", device=device)
+    images = Images(store)
+    groups: list[Group] = []
+    for positions, shape in images.alike(chosen):
+        rows = chosen[positions]
+        pre, others = _with_others(images, rows)
+        post_length = np.linalg.norm(images.read("post", rows).astype(np.float32), axis=(1, 2))
+        how: dict[str, Any] = spec.model_dump(include={*("directions", "step", "batch_size")})
+        how["seed"] = seed + sum(len(group.positions) for group in groups)
+        response = probe_patches(_post(connector, shape, images.ragged), pre, others, **how)
+        gain = post_length / pre.norm(dim=(1, 2)).numpy()
+        counted = targets(shape) if images.ragged else np.ones(shape.patches, bool)
+        maps = {name: getattr(response, name).numpy() / gain[:, None] for name in RESPONSES}
+        alone = images.ragged and (images.kinds == images.kinds[rows[0]]).sum() == 1
+        for values in maps.values():
+            bad = np.isnan(values[:, counted]).any(1)
+            if bad.any() and not alone:
+                image = store["image_id"].values[rows[bad.argmax()]]
+                raise LossmapError(
+                    f"{embeddings}: every other image has a patch in common with image {image}, so that there is no "
+                    "way from one to the other. Leave the dataset out of geometry, or give it more images."
+                )
+        if losses is not None:
+            maps["loss"] = _losses(losses, patch_loss, store["image_id"].values[rows])
+        groups.append(Group(positions, shape, counted, pre.norm(dim=2).numpy(), maps))
+    _table(groups, store["image_id"].values[chosen], images.ragged).to_parquet(patches, index=False)
+    _summary(groups, len(chosen), spec).to_parquet(summary, index=False)
 
 
-def _with_others(store, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """(images, patches, features) twice: the chosen images before the connector, and for each another image, half the
-    dataset on; where that has a patch in common, being the same picture perhaps, the next that has none."""
-    n, rows = store.sizes["image"], (chosen + store.sizes["image"] // 2) % store.sizes["image"]
-    pre, others = (torch.from_numpy(store["pre"][each].values).float() for each in (chosen, rows))
+def _post(connector, shape: Shape, ragged: bool):
+    """The connector of images of one shape; where images differ in layout, it is told theirs."""
+    return (lambda pre: connector.post(pre, shape)) if ragged else connector.post
+
+
+def _table(groups: list[Group], image_ids: np.ndarray, ragged: bool) -> pd.DataFrame:
+    """A row per image and patch, image by image; NaN for patches that no token stands for."""
+    of_image: dict[int, pd.DataFrame] = {}
+    for group in groups:
+        found = places(group.shape)
+        for i, position in enumerate(group.positions):
+            place = {"view": found.view} if ragged else {}
+            columns = {"image_id": image_ids[position], **place, "row": found.row, "col": found.col}
+            for name, maps in group.maps.items():
+                values = np.where(group.counted, maps[i], np.nan) if ragged else maps[i]
+                columns[name] = values[found.patch]
+            of_image[position] = pd.DataFrame(columns)
+    return pd.concat([of_image[i] for i in sorted(of_image)], ignore_index=True)
+
+
+def _with_others(images: Images, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """(images, patches, features) twice: chosen images of one shape before the connector, and for each another of that
+    shape, half of them on; where that has a patch in common, being the same picture perhaps, the next that has none."""
+    alike = np.flatnonzero(images.kinds == images.kinds[chosen[0]])
+    n, own = len(alike), np.searchsorted(alike, chosen)
+    rows = (own + n // 2) % n
+    pre, others = (torch.from_numpy(images.read("pre", alike[each])).float() for each in (own, rows))
+    shape = images.shape(chosen[0])
+    counted = torch.from_numpy(targets(shape).copy()) if images.ragged else torch.ones(shape.patches, dtype=torch.bool)
     for _ in range(n - 1):
-        same = (pre == others).all(dim=2).any(dim=1)
+        same = ((pre == others).all(dim=2) & counted).any(dim=1)
         if not same.any():
             break
         rows = np.where(same.numpy(), (rows + 1) % n, rows)
-        others[same] = torch.from_numpy(store["pre"][rows[same.numpy()]].values).float()
+        others[same] = torch.from_numpy(images.read("pre", alike[rows[same.numpy()]])).float()
     return pre, others
 
 
-def _losses(path: Path, image_ids: np.ndarray) -> np.ndarray:
-    """(images, patches): squared errors of the best reconstructor."""
-    losses = open_patch_losses(path)
-    missing = sorted(set(image_ids) - set(losses["image_id"].values))
+def _losses(losses: ImageLosses, path: Path | None, image_ids: np.ndarray) -> np.ndarray:
+    """(images, patches): squared errors of the best reconstructor, of images of one shape."""
+    known = known_images(losses)
+    missing = sorted(set(image_ids) - set(known))
     if missing:
         raise LossmapError(f"{path}: lacks image {missing[0]}, which the embeddings have. Delete {path} and run again.")
-    best = losses["squared_error"].sel(reconstructor=losses.attrs["best"])
-    place = {image: i for i, image in enumerate(losses["image_id"].values)}
-    return best[[place[image] for image in image_ids]].values.reshape(len(image_ids), -1)
+    return losses.read("squared_error", known.get_indexer(image_ids))
 
 
-def _summary(maps: dict[str, np.ndarray], norms: np.ndarray, spec: ProbePatches) -> pd.DataFrame:
-    """Means over images of what each image's map comes to. maps, norms (images, patches)."""
+def _summary(groups: list[Group], n: int, spec: ProbePatches) -> pd.DataFrame:
+    """Means over n images of what each image's map comes to."""
     rows = []
 
     def add(measure: str, values: np.ndarray) -> None:
@@ -114,14 +149,33 @@ def _summary(maps: dict[str, np.ndarray], norms: np.ndarray, spec: ProbePatches)
         rows.append({**place, "k": None, "value": mean, "low": low, "high": high, "chance": np.nan})
 
     for name in RESPONSES:
-        values, mean = maps[name], maps[name].mean(1)
-        add(f"response_{name}", mean)
-        add(f"response_{name}_spread", np.divide(values.std(1), mean, out=np.full_like(mean, np.nan), where=mean > 0))
-        add(f"response_{name}_unseen", (values < UNSEEN * mean[:, None]).mean(1))
-        if "loss" in maps:
-            images = list(zip(values, maps["loss"], norms, strict=True))
-            add(f"response_{name}_loss", np.array([spearman_rho(one, two) for one, two, _ in images]))
-            add(
-                f"response_{name}_loss_partial", np.array([spearman_rho(one, two, [norm]) for one, two, norm in images])
-            )
+        found: dict[str, np.ndarray] = {}
+        for group in groups:
+            for measure, values in _of_images(group, name).items():
+                found.setdefault(measure, np.full(n, np.nan, values.dtype))[group.positions] = values
+        for measure, values in found.items():
+            add(f"response_{name}{measure}", values)
     return pd.DataFrame(rows).astype({"k": "Int64"})
+
+
+def _of_images(group: Group, name: str) -> dict[str, np.ndarray]:
+    """What the maps of one kind of response come to, an image each: ending of the measure -> (images,)."""
+    maps, norms = group.maps, group.norms
+    if not group.counted.all():
+        maps = {key: values.compress(group.counted, axis=1) for key, values in maps.items()}
+        norms = norms.compress(group.counted, axis=1)
+    values, mean = maps[name], maps[name].mean(1)
+    found = {
+        "": mean,
+        "_spread": np.divide(values.std(1), mean, out=np.full_like(mean, np.nan), where=mean > 0),
+        "_unseen": np.where(np.isnan(mean), np.nan, (values < UNSEEN * mean[:, None]).mean(1)),
+    }
+    if "loss" in maps:
+        images = list(zip(values, maps["loss"], norms, strict=True))
+        found["_loss"] = np.array([_rho(one, two) for one, two, _ in images])
+        found["_loss_partial"] = np.array([_rho(one, two, [norm]) for one, two, norm in images])
+    return found
+
+
+def _rho(response: np.ndarray, loss: np.ndarray, given=()) -> float:
+    return np.nan if np.isnan(response).any() else spearman_rho(response, loss, given)

@@ -19,8 +19,11 @@ from lossmap.measures.relations import (
 )
 from lossmap.measures.seeds import seed_for
 from lossmap.measures.statistics import bootstrap_mean
-from lossmap.store.patch_losses import open_patch_losses
+from lossmap.store.patch_losses import ImageLosses, open_patch_losses
 from lossmap.study.specs import RelateAnswers
+
+VALUES = ("squared_error", "norm_difference", "cosine_error", "pre_norm", "absolute_norm_difference")
+REGIONS = ("relevant", "irrelevant")
 
 
 def run(*, scores: Path, relevance: Path, patch_loss: Path, losses: Path, relations: Path, spec: RelateAnswers) -> None:
@@ -29,6 +32,7 @@ def run(*, scores: Path, relevance: Path, patch_loss: Path, losses: Path, relati
     A patch is relevant if the answer mask covers at least `threshold` of its area. patch_loss: values per patch, of
     which those of the best reconstructor count. losses: one row per question and region; relations: one row per region
     and loss. What is called partial holds the patches' mean norm before the connector and the mask's area constant.
+    Where an image has several views, the patches of all of them count, each by itself.
 
     spec: dataset, model, threshold, right (accuracy from which an answer counts as right), permutations, confidence,
     resamples, seed.
@@ -57,27 +61,36 @@ def _by_region(scores: Path, relevance: Path, patch_loss: Path, threshold: float
     _refuse_missing(scored, {*masks["question_id"]}, "question_id", scores, f"answer mask in {relevance}")
     _refuse_missing(scored, row_of, "image_id", scores, f"loss in {patch_loss}")
     best = maps.attrs["best"]
-    maps = maps.sel(reconstructor=best).isel(image=[row_of[image] for image in scored["image_id"]]).load()
+    losses = ImageLosses(maps.sel(reconstructor=best))
+    rows = np.array([row_of[image] for image in scored["image_id"]], dtype=np.int64)
     table = scored[["question_id", "image_id", "score", "accuracy", "accuracy_simple"]].merge(
         masks.drop(columns="image_id"), on="question_id", how="left", validate="one_to_one"
     )
-    grid = maps["pre_norm"].shape
-    covered = np.stack(table.pop("covered"))
-    if covered.shape[1] != grid[1] * grid[2]:
-        raise LossmapError(
-            f"{relevance}: {covered.shape[1]} patches an image, but {patch_loss} has {grid[1]} x {grid[2]}. They were"
-            " made with different inputs: delete both and run again."
-        )
-    covered = covered.reshape(grid)
-    table["mask_seen"] = covered.mean(axis=(1, 2))
-    values = {name: maps[name].values for name in ("squared_error", "norm_difference", "cosine_error", "pre_norm")}
-    values["absolute_norm_difference"] = np.abs(values["norm_difference"])
-    sides = []
-    for name, region in (("relevant", covered >= threshold), ("irrelevant", covered < threshold)):
-        means = {key: region_means(value, region) for key, value in values.items()}
-        sides.append(table.assign(region=name, patches=region.sum(axis=(1, 2)), **means))
+    covered = table.pop("covered").to_list()
+    for part, row in zip(covered, rows, strict=True):
+        if len(part) != (wanted := losses.shapes[losses.kinds[row]].patches):
+            has = wanted if losses.ragged else " x ".join(map(str, maps.attrs["pre_grid"]))
+            raise LossmapError(
+                f"{relevance}: {len(part)} patches an image, but {patch_loss} has {has}. They were"
+                " made with different inputs: delete both and run again."
+            )
+    found = {name: {column: np.full(len(table), np.nan) for column in ("patches", *VALUES)} for name in REGIONS}
+    seen = np.empty(len(table))
+    for positions, shape in losses.alike(rows):
+        share = np.stack([covered[position] for position in positions])
+        share = share if (counted := losses.targets(shape)).all() else share.compress(counted, axis=1)
+        seen[positions] = share.mean(axis=1)
+        regions = dict(zip(REGIONS, (share >= threshold, share < threshold), strict=True))
+        for value in VALUES:
+            each = losses.of_targets(value.removeprefix("absolute_"), rows[positions])
+            each = np.abs(each) if value.startswith("absolute_") else each
+            for name, region in regions.items():
+                found[name][value][positions] = region_means(each, region)
+                found[name]["patches"][positions] = region.sum(axis=1)
+    table["mask_seen"] = seen
+    sides = [table.assign(region=name, **columns).astype({"patches": int}) for name, columns in found.items()]
     within = table.assign(region=WITHIN, patches=np.minimum(*(side["patches"] for side in sides)))
-    within[list(values)] = sides[0][list(values)] - sides[1][list(values)]
+    within[[*VALUES]] = sides[0][[*VALUES]] - sides[1][[*VALUES]]
     return pd.concat([*sides, within], ignore_index=True), best
 
 

@@ -17,7 +17,7 @@ from lossmap.measures.relations import (
 )
 from lossmap.measures.seeds import seed_for
 from lossmap.measures.statistics import bootstrap_mean
-from lossmap.store.patch_losses import open_patch_losses
+from lossmap.store.patch_losses import ImageLosses, open_patch_losses
 from lossmap.study.specs import RelateCaptions
 
 
@@ -39,8 +39,8 @@ def run(*, scores: Path, patch_loss: Path, maps: Path, losses: Path, relations: 
             [f"image {image}" for image in missing],
             "The two were made from different images: delete both and run again.",
         )
-    norm = open_patch_losses(maps)["pre_norm"]
-    norms = pd.Series(norm.mean(("row", "col"), dtype="float64").values, norm["image_id"].values)
+    patches = ImageLosses(open_patch_losses(maps))
+    norms = pd.Series(patches.means("pre_norm"), patches.image_ids)
     columns = ["image_id", "reconstructor", *LOSSES, "norm_difference"]
     table = scored.merge(lost[columns], on="image_id", validate="one_to_one")
     table["pre_norm"] = table["image_id"].map(norms)

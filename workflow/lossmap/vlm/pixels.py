@@ -1,0 +1,52 @@
+"""The second half of preprocessing: bytes on the device -> the arguments of a model's `get_image_features`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def standardised(
+    pixels: "Tensor",
+    scale: float,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: "str | torch.device" = "cpu",
+    dtype: "torch.dtype | None" = None,
+) -> "Tensor":
+    """(n, height, width, 3) uint8 -> (n, 3, height, width) on the device: (byte * scale - mean) / std, in float32, then
+    rounded to dtype, float32 unless given."""
+    import torch
+
+    values = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32)
+    centre, spread = (torch.tensor(v, device=values.device).view(3, 1, 1) for v in (mean, std))
+    return (values.mul_(scale).sub_(centre).div_(spread)).to(dtype or torch.float32)
+
+
+def patchified(values: "Tensor", patch: int, merge: int, frames: int) -> "Tensor":
+    """(n, 3, height, width) -> (n * patches, 3 * frames * patch * patch), patches in merge blocks; a still image is
+    `frames` equal frames (Qwen)."""
+    n, _, height, width = values.shape
+    rows, cols, m, p = height // patch, width // patch, merge, patch
+    blocks = values.reshape(n, 3, rows // m, m, p, cols // m, m, p).permute(0, 2, 5, 3, 6, 1, 4, 7)
+    blocks = blocks.unsqueeze(6).expand(*blocks.shape[:6], frames, p, p)
+    return blocks.reshape(n * rows * cols, -1)
+
+
+def framed(views: Sequence["Tensor"]) -> tuple["Tensor", "Tensor"]:
+    """Views (n, 3, height, width) of any sizes, top left in a frame that holds each, zeros around (Idefics).
+
+    Returns: (n, views, 3, height, width); (n, views, height, width) int64, 1 where a view is.
+    """
+    import torch
+
+    n = len(views[0])
+    height, width = (max(view.shape[axis] for view in views) for axis in (2, 3))
+    values = views[0].new_zeros((n, len(views), 3, height, width))
+    mask = torch.zeros((n, len(views), height, width), dtype=torch.int64, device=values.device)
+    for i, view in enumerate(views):
+        values[:, i, :, : view.shape[2], : view.shape[3]] = view
+        mask[:, i, : view.shape[2], : view.shape[3]] = 1
+    return values, mask

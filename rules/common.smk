@@ -61,7 +61,7 @@ from lossmap.study.settings import check_study
 from lossmap.study.specs import MakeSummary, ShownExhibit, spec_of
 from lossmap.study.checks import check_annotations, check_contents
 from lossmap.study.control_checks import configuration_here
-from lossmap.vlm.checkpoints import fetch_configuration, local_checkpoint
+from lossmap.vlm.checkpoints import fetch_configuration, folders_of
 from lossmap.vlm.families import read_family
 
 
@@ -246,14 +246,20 @@ def dataset_files(wildcards):
 
 
 def files_of_checkpoint(model, *names):
-    """Files of a checkpoint folder; nothing for a hub id, which its revision pins."""
-    folder = local_checkpoint(config["models"][model]["checkpoint"])
-    return sorted(str(path) for name in names for path in folder.glob(name))
+    """Files of a checkpoint folder, of an adapter's with its base's; nothing for a hub id, which its revision pins."""
+    folders = folders_of(config["models"][model]["checkpoint"])
+    return sorted({str(path) for folder in folders for name in names for path in folder.glob(name)})
 
 
 def checkpoint_files(wildcards):
     """What the vision side of a model is made of."""
-    names = ("config.json", "preprocessor_config.json", "processor_config.json", "*.safetensors*")
+    names = (
+        "config.json",
+        "adapter_config.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "*.safetensors*",
+    )
     return files_of_checkpoint(wildcards.model, *names)
 
 

@@ -33,6 +33,7 @@ LAYERS = {  # imports go down only: nothing of the library knows a study or the 
     "measures": {"numpy", "scipy", "torch", "lossmap.measures"},
     "vlm": {
         *("numpy", "torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "PIL", "tqdm", "xarray"),
+        "peft",
         *("lossmap.vlm", "lossmap.data", "lossmap.store"),
     },
     "reconstruct": {

@@ -80,13 +80,6 @@ def test_the_check_imports_nothing_heavy():
 # Other formats
 
 
-def lora(folder):
-    for path in folder.iterdir():
-        path.unlink()
-    config = {"peft_type": "LORA", "base_model_name_or_path": "llava-hf/llava-1.5-7b-hf"}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-
-
 def adapter_beside_weights(folder):
     (folder / "adapter_config.json").write_text('{"peft_type": "IA3"}')
 
@@ -176,7 +169,6 @@ def index_of_another(folder):
 
 
 FORMATS = [
-    (lora, "is a LoRA adapter of llava-hf/llava-1.5-7b-hf .adapter_config.json.. Merge it .peft's merge_and_unload"),
     (adapter_beside_weights, "is an adapter .IA3. of another model"),
     (original, "is in the original LLaVA format.* transformers' convert_llava_weights_to_hf.py"),
     (original_of_another_type, "is in the original LLaVA format"),

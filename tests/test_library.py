@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import peft
 import pytest
 import torch
 from accelerate import Accelerator
@@ -184,7 +185,6 @@ def test_a_processor_of_other_pixels_is_refused():
 
 
 def test_an_adapter_is_part_of_the_model(tmp_path):
-    peft = pytest.importorskip("peft")
     plain, model = tiny_model("llava"), tiny_model("llava")
     targets = ["q_proj", "v_proj", "linear_1"]
     adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False))

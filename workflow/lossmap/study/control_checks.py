@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.grids import components_per_patch, sides_of_blocks
-from lossmap.vlm.checkpoints import known_configuration, local_checkpoint
+from lossmap.vlm import checkpoints
 from lossmap.vlm.input_size import Shapes, embedding_shapes
 
 
@@ -30,8 +30,7 @@ def control_problems(config: dict) -> list[str]:
 
 def configuration_here(model: dict) -> Path | None:
     """The folder with the configuration of a study's model, where it is here."""
-    folder = local_checkpoint(model["checkpoint"])
-    return folder if folder.is_dir() else known_configuration(model["checkpoint"], model.get("revision"))
+    return checkpoints.configuration_here(model["checkpoint"], model.get("revision"))
 
 
 def _misfit(control: dict, shapes: Shapes) -> str | None:

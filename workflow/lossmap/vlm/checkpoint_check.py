@@ -6,7 +6,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lossmap.errors import LossmapError
-from lossmap.vlm.checkpoints import INDEX, check_configuration, missing_weights, weight_files, weight_map
+from lossmap.vlm.adapters import ADAPTER_WEIGHTS, is_adapter, read_adapter
+from lossmap.vlm.checkpoints import (
+    INDEX,
+    check_configuration,
+    configuration_here,
+    missing_weights,
+    weight_files,
+    weight_map,
+)
 from lossmap.vlm.families import SEES_MORE, Family, is_connector_key, is_vision_key
 from lossmap.vlm.foreign_formats import ORIGINAL_LLAVA, json_object
 from lossmap.vlm.input_size import size_problem
@@ -28,8 +36,10 @@ def checkpoint_problems(
     """What is wrong with a local checkpoint in a study, a line each; of faults that follow from others, the first.
 
     Parameters: folder; image_size and view, the study's; asked, whether the model is asked for text, so that it needs
-        its language model, tokenizer and chat template.
+        its language model, tokenizer and chat template. Of an adapter's folder, its base's too, as far as that is here.
     """
+    if is_adapter(folder):
+        return _adapter_problems(folder, image_size, asked, view)
     try:
         model_type, family = check_configuration(folder)
     except LossmapError as error:
@@ -41,6 +51,20 @@ def checkpoint_problems(
     except LossmapError as error:
         problems.append(str(error))
     return problems + (language_problems(folder, model_type) if asked else [])
+
+
+def _adapter_problems(folder: Path, image_size: int | None, asked: bool, view: View) -> list[str]:
+    try:
+        adapter = read_adapter(folder)
+        _tensors_in(folder / ADAPTER_WEIGHTS)
+    except LossmapError as error:
+        return [str(error)]
+    if isinstance(adapter.base, Path):
+        found = checkpoint_problems(adapter.base, image_size, asked, view)
+    else:
+        known = configuration_here(adapter.base, adapter.revision)
+        found = configuration_problems(known, image_size, asked, adapter.base, view) if known else []
+    return [f"{folder}: its base: {problem}" for problem in found]
 
 
 def configuration_problems(

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from lossmap.errors import LossmapError
+from lossmap.vlm.adapters import COMMIT, Adapter, is_adapter, read_adapter
 from lossmap.vlm.families import Family, is_vision_key, read_family
 from lossmap.vlm.foreign_formats import ADAPTER, foreign_format
 
@@ -16,7 +17,6 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 # Where Snakefile, config.yaml and the shipped models lie: the repository, or a folder of the installed package.
 CHECKOUT = _PACKAGE / "checkout" if (_PACKAGE / "checkout").is_dir() else _PACKAGE.parents[1]
 SHIPPED = "workflow/"
-COMMIT = re.compile(r"[0-9a-f]{40}")
 # Configurations of the paper's checkpoints, so that they are known without a network: <hub id>/<commit>/
 CONFIGURATIONS = CHECKOUT / "workflow" / "studies" / "configurations"
 
@@ -30,6 +30,7 @@ def local_checkpoint(checkpoint: str | Path) -> Path:
 
 def resolve_checkpoint(checkpoint: str | Path, revision: str | None = None, vision_only: bool = True) -> Path:
     """The folder that holds a checkpoint's configuration, processor and weights, downloaded first if it's a hub id.
+    Of an adapter's folder it is that of its base; `adapter_of` says what is to be merged.
 
     Of a hub checkpoint the small JSON files come first, then only those weight files that the index maps needed tensors
     to. huggingface_hub's own environment variables apply: HF_HOME (where the cache lies), HF_TOKEN, HF_ENDPOINT,
@@ -40,10 +41,30 @@ def resolve_checkpoint(checkpoint: str | Path, revision: str | None = None, visi
     Raises: LossmapError if something is missing, unreachable, not permitted, not pinned, or not safetensors.
     """
     folder = local_checkpoint(checkpoint)
+    if is_adapter(folder):
+        adapter = read_adapter(folder)
+        return resolve_checkpoint(adapter.base, adapter.revision, vision_only)
     if not folder.is_dir():
         folder = _download(str(checkpoint), revision, vision_only)
     check_files(folder, vision_only)
     return folder
+
+
+def adapter_of(checkpoint: str | Path) -> Adapter | None:
+    """The adapter, where a checkpoint is an adapter's folder. Raises: LossmapError as `read_adapter`."""
+    folder = local_checkpoint(checkpoint)
+    return read_adapter(folder) if is_adapter(folder) else None
+
+
+def folders_of(checkpoint: str | Path) -> list[Path]:
+    """The local folders whose files make a checkpoint: its own, and of an adapter that of its base, where it is here.
+    Raises nothing: what is wrong with them is told elsewhere."""
+    folder = local_checkpoint(checkpoint)
+    try:
+        adapter = adapter_of(folder)
+    except LossmapError:
+        return [folder]
+    return [folder] if adapter is None or adapter.revision else [folder, Path(adapter.base)]
 
 
 def fetch_configuration(checkpoint: str | Path, revision: str | None = None) -> Path:
@@ -54,6 +75,9 @@ def fetch_configuration(checkpoint: str | Path, revision: str | None = None) -> 
     Raises: LossmapError if it is unreachable, not permitted, or not pinned.
     """
     folder = local_checkpoint(checkpoint)
+    if is_adapter(folder):
+        adapter = read_adapter(folder)
+        return fetch_configuration(adapter.base, adapter.revision)
     if folder.is_dir():
         return folder
     shipped = CONFIGURATIONS / checkpoint / (revision or "")
@@ -70,6 +94,19 @@ def known_configuration(checkpoint: str, revision: str | None) -> Path | None:
         return None
     cached = _hub_cache() / f"models--{checkpoint.replace('/', '--')}" / "snapshots" / revision
     return next((folder for folder in (CONFIGURATIONS / checkpoint / revision, cached) if _is_known(folder)), None)
+
+
+def configuration_here(checkpoint: str, revision: str | None = None) -> Path | None:
+    """The folder with a checkpoint's configuration, of an adapter its base's; None where it is not here, or the adapter
+    can't be used."""
+    folder = local_checkpoint(checkpoint)
+    if is_adapter(folder):
+        try:
+            adapter = read_adapter(folder)
+        except LossmapError:
+            return None
+        return configuration_here(str(adapter.base), adapter.revision)
+    return folder if folder.is_dir() else known_configuration(checkpoint, revision)
 
 
 def _is_known(folder: Path) -> bool:
@@ -139,6 +176,11 @@ def check_configuration(folder: Path) -> tuple[str, Family]:
     foreign = foreign_format(folder)
     if foreign:
         raise LossmapError(foreign)
+    if is_adapter(folder):  # of the hub: a folder's is its base's by now
+        raise LossmapError(
+            f"{folder}: is a LoRA adapter ({ADAPTER}) on the hub, and Lossmap takes an adapter as a folder. Download it"
+            " (hf download OWNER/NAME --local-dir FOLDER) and give that folder."
+        )
     if not (folder / "config.json").is_file():
         inner = sorted(path.parent.name for path in folder.glob("*/config.json"))
         hint = f" Its sub-folder {inner[0]} has one." if inner else ""

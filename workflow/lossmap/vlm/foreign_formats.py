@@ -13,12 +13,14 @@ ORIGINAL_LLAVA = (
 def foreign_format(folder: Path) -> str | None:
     """What a folder holds instead of a model in transformers' format, with the remedy; None if it shows no such thing.
 
-    Found: adapters, the original LLaVA code's and Mistral's own formats, quantised weights.
+    Found: adapters but for LoRA's (see `adapters.read_adapter`), the original LLaVA code's and Mistral's own formats,
+    quantised weights.
     """
     adapter, config = json_object(folder / ADAPTER), json_object(folder / "config.json")
     original = bool({"mm_vision_tower", "mm_projector_type"} & set(config))
-    if (folder / ADAPTER).is_file():
-        kind, base = adapter.get("peft_type", "LORA"), adapter.get("base_model_name_or_path", "another model")
+    kind = adapter.get("peft_type", "LORA")
+    if (folder / ADAPTER).is_file() and (kind != "LORA" or original):
+        base = adapter.get("base_model_name_or_path", "another model")
         named = "a LoRA adapter" if kind == "LORA" else f"an adapter ({kind})"
         then = "; that is then in the original LLaVA format, so convert it, too" if original else ""
         return (

@@ -11,10 +11,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from lossmap.errors import LossmapError
+from lossmap.vlm.adapters import ADAPTER_WEIGHTS, Adapter
 from lossmap.vlm.checkpoint_check import language_problems
-from lossmap.vlm.checkpoints import resolve_checkpoint, weight_files
-from lossmap.vlm.families import Family, read_family
+from lossmap.vlm.checkpoints import adapter_of, resolve_checkpoint, weight_files
+from lossmap.vlm.families import Family, is_vision_key, read_family
+from lossmap.vlm.foreign_formats import ADAPTER
 from lossmap.vlm.loading import check_loaded, placed, precision_of, quiet, reduced
+from lossmap.vlm.merging import merge_adapter
 from lossmap.vlm.preprocessing import Preprocessor, load_preprocessor
 from lossmap.vlm.processors import load_processor
 from lossmap.vlm.tiled import TiledPreprocessor
@@ -220,10 +223,13 @@ def load_language_side(
             output_loading_info=True,
         )
     check_loaded(checkpoint, "language", info)
+    adapter = adapter_of(checkpoint)
+    if adapter is not None:
+        merge_adapter(model, adapter, config, lambda name: not is_vision_key(family, name))
     preprocessor = load_preprocessor(folder, image_size=image_size, view=view)
     processor = _processor(folder, preprocessor)
     made = placed(model, device)
-    return LanguageSide(model_type, family, made, processor, preprocessor, revision or _digest(folder))
+    return LanguageSide(model_type, family, made, processor, preprocessor, revision or _digest(folder, adapter))
 
 
 def _drop_vision(model: PreTrainedModel, family: Family) -> None:
@@ -251,11 +257,14 @@ def _processor(folder: Path, preprocessor: Preprocessor | TiledPreprocessor) -> 
     return processor
 
 
-def _digest(folder: Path) -> str:
-    """Of the weights, the tokenizer, the chat template and the settings: of all that what a model says depends on."""
+def _digest(folder: Path, adapter: Adapter | None) -> str:
+    """Of the weights, the tokenizer, the chat template and the settings, and of an adapter's files: of all that what a
+    model says depends on."""
     sha = hashlib.sha256()
     said = {path.name for ending in ("json", "jinja", "model", "txt") for path in folder.glob(f"*.{ending}")}
-    for name in sorted({*weight_files(folder, vision_only=False), *said}):
-        with (folder / name).open("rb") as file:
-            sha.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+    files = [folder / name for name in sorted({*weight_files(folder, vision_only=False), *said})]
+    files += [adapter.folder / name for name in (ADAPTER, ADAPTER_WEIGHTS)] if adapter else []
+    for path in files:
+        with path.open("rb") as file:
+            sha.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return f"sha256:{sha.hexdigest()}"

@@ -17,8 +17,10 @@ from transformers.utils import logging as transformers_logging
 
 from lossmap.errors import LossmapError
 from lossmap.store.layouts import Shape
-from lossmap.vlm.checkpoints import resolve_checkpoint, weight_files
+from lossmap.vlm.adapters import Adapter
+from lossmap.vlm.checkpoints import adapter_of, resolve_checkpoint, weight_files
 from lossmap.vlm.families import Family, is_connector_key, is_vision_key, read_family
+from lossmap.vlm.merging import merge_adapter
 from lossmap.vlm.preprocessing import Preprocessor, load_preprocessor
 from lossmap.vlm.tap import ONE_VIEW, Tap
 from lossmap.vlm.tiled import TiledPreprocessor
@@ -183,7 +185,8 @@ def load_vision_side(
     model_type, family = read_family(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     model_class = cast("type[PreTrainedModel]", MODEL_MAPPING[type(config)])
-    model = load_base_model(checkpoint, folder, config, model_class, is_vision_key, precision)
+    adapter = adapter_of(checkpoint)
+    model = load_base_model(checkpoint, folder, config, model_class, is_vision_key, precision, adapter)
     for part in TEXT_PARTS:
         if hasattr(model, part):
             setattr(model, part, None)
@@ -209,11 +212,13 @@ def load_base_model(
     model_class: type[PreTrainedModel],
     wanted: Callable[[Family, str], bool],
     dtype: torch.dtype,
+    adapter: Adapter | None = None,
 ) -> PreTrainedModel:
     """A base model with an empty language model, of whose checkpoint only the wanted tensors are read.
 
     Parameters: checkpoint, as messages call it; folder, where it lies; model_class, built from config less its language
-        model; wanted, whether a tensor of this family and name is read; dtype, of the weights.
+        model; wanted, whether a tensor of this family and name is read; dtype, of the weights; adapter, what is merged
+        into them.
     Raises: LossmapError if a weight outside the language model is missing or doesn't fit.
     """
     _, family = read_family(folder)
@@ -228,6 +233,8 @@ def load_base_model(
         )
     info["missing_keys"] = [key for key in info["missing_keys"] if not key.startswith(TEXT_PARTS)]
     check_loaded(checkpoint, "vision", info)
+    if adapter is not None:
+        merge_adapter(model, adapter, config, lambda name: wanted(family, name))
     return model
 
 

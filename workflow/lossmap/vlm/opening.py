@@ -25,15 +25,15 @@ def open_model(
 ) -> VisionSide:
     """A model's vision tower and connector, ready for `embed`.
 
-    Parameters: model, a checkpoint (a folder, or a hub id with revision, of which only the vision side is loaded), or a
-        model of transformers in memory: the base class or the one that generates, on any device, in any precision, in
-        training or not, with or without an adapter by peft, loaded or merged. It is used as it is, and left as it was.
-        processor: of a model in memory, its processor or image processor. revision: of a hub id, the commit, 40 hex
-        digits. view: how images are seen: "processor", as the model's own image processor resizes and cuts them;
-        "square", in one square view; or limits of the processor, such as {"max_pixels": 1003520} or {"tiles": 4}; by
-        default square where image_size is given, else processor. image_size: of a square view, its side in pixels, for
-        families that take any (Qwen, Idefics, SmolVLM, Mistral). dtype and device: of a checkpoint; by default
-        "float32", and a GPU where there is one.
+    Parameters: model, a checkpoint (a folder, of a model or of a LoRA adapter, or a hub id with revision; the vision
+        side alone is loaded), or a model of transformers in memory: the base class or the one that generates, on any
+        device, in any precision, in training or not, with or without an adapter by peft, loaded or merged. It is used
+        as it is, and left as it was. processor: of a model in memory, its processor or image processor. revision: of a
+        hub id, the commit, 40 hex digits. view: how images are seen: "processor", as the model's own image processor
+        resizes and cuts them; "square", in one square view; or limits of the processor, such as {"max_pixels": 1003520}
+        or {"tiles": 4}; by default square where image_size is given, else processor. image_size: of a square view, its
+        side in pixels, for families that take any (Qwen, Idefics, SmolVLM, Mistral). dtype and device: of a checkpoint;
+        by default "float32", and a GPU where there is one.
     Returns: VisionSide.
     Raises: LossmapError if the checkpoint can't be had, the family is not known, the processor is missing or makes
         other pixels than Lossmap would, weights are not in memory, or revision, dtype or device are given with a

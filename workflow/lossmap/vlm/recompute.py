@@ -11,7 +11,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from lossmap.errors import LossmapError
 from lossmap.store.layouts import Shape, ViewShape, one_view
-from lossmap.vlm.checkpoints import resolve_checkpoint
+from lossmap.vlm.checkpoints import adapter_of, resolve_checkpoint
 from lossmap.vlm.families import Family, is_connector_key, read_family
 from lossmap.vlm.loading import connector_digest, load_base_model, placed, precision_of, reduced
 from lossmap.vlm.preprocessing import Preprocessor, load_preprocessor
@@ -151,7 +151,9 @@ def load_connector(
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     whole = cast("type[PreTrainedModel]", MODEL_MAPPING[type(config)])
     model_class = reduced(whole, lambda model: _keep_only(model, family.connector))
-    model = load_base_model(checkpoint, folder, config, model_class, is_connector_key, precision)
+    model = load_base_model(
+        checkpoint, folder, config, model_class, is_connector_key, precision, adapter_of(checkpoint)
+    )
     return Connector(checkpoint, model_type, family, config, placed(model, device), grid, example)
 
 

@@ -105,7 +105,6 @@ def _model(checkpoint: str, revision: str | None) -> tuple[str, dict]:
                 f"--model: {checkpoint} is no folder here; as a hub id it needs --revision: a 40-digit commit hash, so"
                 " that the study can be repeated. The hub's page of the model lists them under Files, History."
             )
-        folder = fetch_configuration(checkpoint, revision)
-    size = usual_image_size(folder)
+    size = usual_image_size(fetch_configuration(checkpoint, revision))
     given = {"checkpoint": checkpoint, "revision": revision, "image_size": size}
     return name_of(os.path.abspath(checkpoint), "model"), {key: value for key, value in given.items() if value}

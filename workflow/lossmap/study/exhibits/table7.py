@@ -21,8 +21,9 @@ PAGE = ["dataset", "model", "index", "k", "overlap", "chance", "overlap_reported
 NOTE = (
     "Share of an image's k nearest neighbours that are the same before and after the connector (k-NN overlap ratio, "
     "the image itself left out), by how embeddings are compared. All patches: an image's patches side by side, as one "
-    "long vector. Cosine: inner product of vectors scaled to unit length. Whitened: principal components that hold "
-    "99% of the variance, each scaled to deviation 1, so that no direction outweighs another. Without sinks: tokens "
+    "long vector; not for models whose images differ in their numbers of patches. Cosine: inner product of vectors "
+    "scaled to unit length. Whitened: principal components that hold 99% of the variance, each scaled to deviation 1, "
+    "so that no direction outweighs another. Without sinks: tokens "
     "longer than {s.sink_ratio:g} times the image's median token are left out of the mean. In brackets: "
     "{s.confidence:.0%} interval for the population of which the images are a sample. Chance: k / (n - 1). Reported: "
     "the paper's values for its LLaVA, whatever the dataset here: it does not say on which images. The CSV file also "

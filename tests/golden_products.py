@@ -285,7 +285,9 @@ def shown(folder: Path, family: str, speaking: bool) -> tuple[Path, dict]:
     connector = load_connector(model["checkpoint"], image_size=model["image_size"])
     pre = 2 * numbers(4, *connector.pre_shape, seed=11)
     post = 2 * numbers(4, *connector.post_shape, seed=12)
-    return store_of(folder, pre, post, connector.grid, None, model), model
+    return store_of(
+        folder, pre, post, (connector.shape.views[0].rows, connector.shape.views[0].cols), None, model
+    ), model
 
 
 def captions(folder: Path, family: str) -> dict[str, np.ndarray]:

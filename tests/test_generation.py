@@ -35,6 +35,9 @@ FAMILIES = [
     "internvl",
     "idefics3",
     "qwen2_vl",
+    "qwen3_vl",
+    "smolvlm",
+    "mistral3",
 ]
 ASKED = ["What is in this image ?", "Which one ?", "What is in this image ? red green answer ."]
 
@@ -128,7 +131,8 @@ def test_batches_and_their_padding_change_nothing(name):
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_every_family_says_what_the_whole_model_says(tmp_path, model_type):
     model = save_speaking(model_type, tmp_path)
-    vision, language = load_vision_side(tmp_path), load_language_side(tmp_path)
+    side = {"image_size": SIDE} if model_type == "mistral3" else {}
+    vision, language = load_vision_side(tmp_path, **side), load_language_side(tmp_path, **side)
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)) for _ in ASKED]
     pixels = vision.preprocessor.normalise(vision.preprocessor.prepare(images))

@@ -2,7 +2,6 @@
 headers. Importing it needs neither torch nor transformers."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 from lossmap.errors import LossmapError
@@ -27,8 +26,6 @@ HEADER = 100_000_000  # bytes that the header of a safetensors file has at most
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 # Families that are asked without a chat template, since their checkpoints have none.
 PLAIN = ("paligemma",)
-TORCHVISION = ("mistral3",)  # families whose processors want it even for images
-VIDEO = ("smolvlm",)  # families whose processors can't be made without their video part, which Lossmap leaves out
 
 
 def checkpoint_problems(
@@ -115,19 +112,13 @@ def language_problems(folder: Path, model_type: str, receives: str = ALL) -> lis
 
 def _mute(called: str | Path, model_type: str, receives: str) -> list[str]:
     """Why a model can't be asked for text, if it can't."""
-    if FAMILIES[model_type].stacked and receives == SEQUENCE:
-        return [
-            f"{called}: a {model_type} language model is given features of several tower layers (DeepStack) beside the"
-            " sequence, which embeddings with receives: sequence do not hold. Set receives: all, or leave this model"
-            " out of captions, answers and choices."
-        ]
-    if model_type in VIDEO:
-        why = f"the processor of {model_type} can't be made without its video part"
-    elif model_type in TORCHVISION and find_spec("torchvision") is None:
-        why = f"the processor of {model_type} needs torchvision, which is not installed"
-    else:
+    if not FAMILIES[model_type].stacked or receives == ALL:
         return []
-    return [f"{called}: {why}. Leave this model out of captions, answers and choices."]
+    return [
+        f"{called}: a {model_type} language model is given features of several tower layers (DeepStack) beside the"
+        " sequence, which embeddings with receives: sequence do not hold. Set receives: all, or leave this model out of"
+        " captions, answers and choices."
+    ]
 
 
 def _has_template(folder: Path) -> bool:

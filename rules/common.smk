@@ -55,6 +55,7 @@ from lossmap.study.derived import (
     measured_datasets,
     networks_of,
     part_ranges,
+    sequence_alone,
     view_of,
 )
 from lossmap.study.settings import check_study
@@ -223,6 +224,7 @@ def summary_settings():
     ]
     about = {"study": config["study"], "models": list(config["models"]), "browser": bool(EVALUATED)}
     about["views"] = {name: view_of(model) for name, model in config["models"].items()}
+    about["sequence_alone"] = sequence_alone(config)
     return canonical(MakeSummary(exhibits=shown, **about).model_dump())
 
 

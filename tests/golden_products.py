@@ -43,10 +43,6 @@ from lossmap.vlm.families import FAMILIES
 from lossmap.vlm.recompute import load_connector
 from lossmap.vlm.stored import open_embeddings
 
-# Families whose processors can't be had without torchvision speak in no test; their embeddings are tested all the same.
-SILENT = ("mistral3", "qwen3_vl", "smolvlm")
-SPEAKING = [family for family in FAMILIES if family not in SILENT]
-
 GRID, FEATURES, TOKENS, WIDTH = (4, 4), 6, 4, 8  # of the toy embeddings
 SHAPES = {"pre_shape": [16, FEATURES], "post_shape": [TOKENS, WIDTH]}
 BLOCKS = [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
@@ -285,7 +281,8 @@ def shown(folder: Path, family: str, speaking: bool) -> tuple[Path, dict]:
     connector = load_connector(model["checkpoint"], image_size=model["image_size"])
     pre = 2 * numbers(4, *connector.pre_shape, seed=11)
     post = 2 * numbers(4, *connector.post_shape, seed=12)
-    return store_of(folder, pre, post, connector.grid, None, model), model
+    (view,) = connector.shape.views
+    return store_of(folder, pre, post, (view.rows, view.cols), None, model), model
 
 
 def captions(folder: Path, family: str) -> dict[str, np.ndarray]:
@@ -346,8 +343,8 @@ MAKERS = {
     "networks": (networks, None),
     "patch_losses": (patch_losses, None),
     "ladder": (ladder, None),
-    "captions": (captions, SPEAKING),
-    "answers": (answers, SPEAKING),
-    "choices": (choices, SPEAKING),
+    "captions": (captions, list(FAMILIES)),
+    "answers": (answers, list(FAMILIES)),
+    "choices": (choices, list(FAMILIES)),
     "probe": (probe, list(FAMILIES)),
 }

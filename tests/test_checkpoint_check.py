@@ -12,7 +12,7 @@ import pytest
 import yaml
 from huggingface_hub.file_download import repo_folder_name
 from safetensors.torch import load_file, save_file
-from tiny_models import CONFIGS, SIDE, save_config
+from tiny_models import CONFIGS, SIDE, save_config, save_tiny
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from lossmap.errors import LossmapError
@@ -275,19 +275,24 @@ def test_what_only_text_needs_is_missed_where_text_is_asked(model, spoil, messag
     check_study(study)
 
 
-def test_families_that_can_not_be_asked_are_told_so(model, monkeypatch):
-    for model_type, message in [
-        ("qwen3_vl", "given features of several tower layers .deepstack. beside post"),
-        ("smolvlm", "can't be made without its video part. Leave this model out of captions"),
-        ("mistral3", "needs torchvision, which is not installed. Leave"),
-    ]:
-        monkeypatch.setattr(checkpoint_check, "find_spec", lambda name: None)
-        [problem] = checkpoint_check.language_problems(model, model_type)
-        assert re.search(message, problem)
-    monkeypatch.setattr(checkpoint_check, "find_spec", lambda name: name)
-    assert checkpoint_check.language_problems(model, "mistral3") == []
+def test_a_model_that_can_not_be_asked_is_told_so(model):
+    [problem] = checkpoint_check.language_problems(model, "qwen3_vl", "sequence")
+    assert re.search("given features of several tower layers .DeepStack. beside .*Set receives: all, or leave", problem)
+    for model_type in ("qwen3_vl", "smolvlm", "mistral3"):
+        assert checkpoint_check.language_problems(model, model_type) == []
     no_template(model)
     assert checkpoint_check.language_problems(model, "paligemma") == []  # no checkpoint of its has one
+
+
+def test_receives_is_checked_before_anything_is_loaded(tmp_path):
+    save_tiny("qwen3_vl", tmp_path / "deepstack")
+    assert checkpoint_problems(tmp_path / "deepstack", receives="sequence") == []
+    save_tiny("llava", tmp_path / "llava")
+    [problem] = checkpoint_problems(tmp_path / "llava", receives="sequence")
+    assert "receives is sequence, but its language model is given nothing else of an image" in problem
+    assert checkpoint_check.configuration_problems(tmp_path / "llava", None, False, "a/b", receives="sequence") == [
+        problem.replace(str(tmp_path / "llava"), "a/b")
+    ]
 
 
 @pytest.mark.parametrize("where", ["chat_template.json", "tokenizer_config.json", "processor_config.json"])

@@ -1,6 +1,7 @@
 """The registry: each family on a random tiny model, patches put back where they lie in the image."""
 
 import copy
+import json
 import re
 import subprocess
 import sys
@@ -30,14 +31,25 @@ def embed(vision, images):
     return vision.embed(vision.preprocessor.normalise(batch, vision.device, vision.dtype))
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+STACKED = [name for name, family in FAMILIES.items() if family.stacked]
+
+
+@pytest.fixture(scope="module", params=[(name, "all") for name in CONFIGS] + [(name, "sequence") for name in STACKED])
 def pair(request, tmp_path_factory):
     """The whole model and its vision side, loaded from a checkpoint."""
-    folder = tmp_path_factory.mktemp(request.param)
-    model = save_tiny(request.param, folder)
-    if FAMILIES[request.param].view == "base":
+    model_type, receives = request.param
+    folder = tmp_path_factory.mktemp(model_type)
+    model = save_tiny(model_type, folder)
+    if FAMILIES[model_type].view == "base":
         model.config.image_grid_pinpoints = [[0, 0]]  # no tiles: the base view alone
-    return model, load_vision_side(folder, image_size=SIDE if request.param == "mistral3" else None)
+    side = SIDE if model_type == "mistral3" else None
+    return model, load_vision_side(folder, image_size=side, receives=receives)
+
+
+def given(made, vision):
+    """What the language model is given of `get_image_features`, as `receives` has it: (images, tokens, features)."""
+    outputs = [made.pooler_output, *(made.deepstack_features if len(vision.taps) > 1 else ())]
+    return torch.cat([torch.stack(list(out)) for out in outputs], dim=-1)
 
 
 def test_the_registry_holds_the_families_that_the_tiny_models_cover():
@@ -49,7 +61,7 @@ def test_shapes_are_known_by_the_configuration_alone(pair, tmp_path_factory):
     _, vision = pair
     folder = tmp_path_factory.mktemp("configuration")
     save_config(vision.model_type, folder)
-    shapes = embedding_shapes(folder, SIDE if vision.model_type == "mistral3" else None)
+    shapes = embedding_shapes(folder, SIDE if vision.model_type == "mistral3" else None, vision.receives)
     assert (shapes.pre_grid, shapes.post_grid) == (vision.pre_grid, vision.post_grid)
     assert shapes.pre_shape == (vision.pre_grid[0] * vision.pre_grid[1], vision.pre_dim)
     assert shapes.post_shape == (vision.post_tokens, vision.post_dim)
@@ -70,7 +82,7 @@ def without_attention(vision):
     """The same vision side with the tower's attention silenced, so that no patch hears of another."""
     silent = copy.copy(vision)
     silent.model = copy.deepcopy(vision.model)
-    silent._tap = Tap(silent.model, vision.family.connector, ONE_VIEW if vision.family.view == "base" else None)
+    silent._tap = Tap(silent.model, vision.taps, ONE_VIEW if vision.family.view == "base" else None)
     silenced = 0
     for name, parameter in silent.model.named_parameters():
         if re.search(r"(self_attn\.out_proj|attention\.projection_layer|attn\.proj|attention\.o_proj)\.", name):
@@ -130,21 +142,70 @@ def test_vision_side_is_bit_identical_to_the_whole_model(pair):
     images = [noise(SIDE, SIDE, seed) for seed in range(3)]
     batch = vision.preprocessor.prepare([Image.fromarray(image) for image in images])
     inputs = vision.preprocessor.normalise(batch)
-    seen = []
-    connector = base.get_submodule(family.connector)
-    hook = connector.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    seen = {}
+    hooks = [
+        base.get_submodule(name).register_forward_pre_hook(lambda module, args, at=i: seen.update({at: args[0]}))
+        for i, name in enumerate(vision.taps)
+    ]
     with torch.inference_mode():
-        wanted = base.get_image_features(**inputs).pooler_output
-    hook.remove()
+        wanted = given(base.get_image_features(**inputs), vision)
+    for hook in hooks:
+        hook.remove()
     pre, post = vision.embed(inputs)
-    assert torch.equal(post, torch.stack(list(wanted)))
+    assert torch.equal(post, wanted)
     # The hook's rows are those of pre, in whatever order: each row of one is a row of the other.
     rows = pre.flatten(0, 1)
-    hooked = family.to_raster(seen[0], model.config, vision.pre_grid).reshape(rows.shape)
-    assert torch.equal(rows, hooked)
+    hooked = [family.to_raster(seen[i], model.config, vision.pre_grid) for i in range(len(vision.taps))]
+    assert torch.equal(rows, torch.cat([one.reshape(len(rows), -1) for one in hooked], dim=-1))
     assert pre.shape == (3, 64, vision.pre_dim)
-    assert vision.pre_dim == WIDTH
-    assert post.shape == (3, vision.post_tokens, TEXT_WIDTH)
+    assert vision.pre_dim == WIDTH * len(vision.taps)
+    assert post.shape == (3, vision.post_tokens, TEXT_WIDTH * len(vision.taps))
+
+
+@pytest.mark.parametrize("model_type", STACKED)
+def test_a_changed_patch_lands_in_its_raster_row_of_every_connector(tmp_path, model_type):
+    save_tiny(model_type, tmp_path)
+    vision = without_attention(load_vision_side(tmp_path))
+    assert len(vision.taps) == 3
+    pre, post = embed(vision, with_each_cell_changed(noise(SIDE, SIDE), PATCH))
+    for part in pre.chunk(3, dim=-1):
+        assert_only_own_changes(part, 64)
+    _, post = embed(vision, with_each_cell_changed(noise(SIDE, SIDE), 2 * PATCH))
+    for part in post.chunk(3, dim=-1):
+        assert_only_own_changes(part, 16)
+
+
+@pytest.mark.parametrize("model_type", STACKED)
+def test_the_sequence_is_the_first_part_of_all(tmp_path, model_type):
+    save_tiny(model_type, tmp_path)
+    whole, alone = (load_vision_side(tmp_path, receives=receives) for receives in ("all", "sequence"))
+    assert whole.provenance["receives"] == "all"
+    assert alone.provenance["receives"] == "sequence"
+    assert whole.digest == alone.digest
+    assert whole.connector_digest != alone.connector_digest
+    for found, wanted in zip(embed(whole, [noise(SIDE, SIDE)]), embed(alone, [noise(SIDE, SIDE)]), strict=True):
+        assert torch.equal(found[..., : wanted.shape[-1]], wanted)
+
+
+def test_receives_means_nothing_to_a_model_without_deepstack(tmp_path):
+    save_tiny("llava", tmp_path)
+    with pytest.raises(LossmapError, match="receives is sequence, but its language model is given nothing else"):
+        load_vision_side(tmp_path, receives="sequence")
+    with pytest.raises(LossmapError, match="receives is 'both'. Write all or sequence"):
+        load_vision_side(tmp_path, receives="both")
+    assert "receives" not in load_vision_side(tmp_path).provenance
+
+
+def test_connectors_that_are_called_in_another_order_are_refused(tmp_path):
+    """Then number i of `deepstack_features` is not of number i of the list."""
+    save_tiny("qwen3_vl", tmp_path)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    content["vision_config"]["deepstack_visual_indexes"] = [1, 0]
+    path.write_text(json.dumps(content))
+    with pytest.raises(LossmapError, match="not one of each of visual.merger, .*in this order.*indexes rise.*sequence"):
+        load_vision_side(tmp_path)
+    assert load_vision_side(tmp_path, receives="sequence").pre_dim == WIDTH
 
 
 def test_a_batch_embeds_as_its_images_do_alone(pair):

@@ -10,10 +10,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_loading import COMMIT, Hub
-from tiny_models import SIDE, save_tiny
+from tiny_models import SIDE
 from tiny_processors import edit_json, save_speaking
 from transformers import AutoModelForImageTextToText
-from transformers.utils import is_torchvision_available
 
 from lossmap.errors import LossmapError
 from lossmap.miniature import language as miniature
@@ -35,6 +34,9 @@ FAMILIES = [
     "internvl",
     "idefics3",
     "qwen2_vl",
+    "qwen3_vl",
+    "smolvlm",
+    "mistral3",
 ]
 ASKED = ["What is in this image ?", "Which one ?", "What is in this image ? red green answer ."]
 
@@ -128,7 +130,8 @@ def test_batches_and_their_padding_change_nothing(name):
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_every_family_says_what_the_whole_model_says(tmp_path, model_type):
     model = save_speaking(model_type, tmp_path)
-    vision, language = load_vision_side(tmp_path), load_language_side(tmp_path)
+    side = {"image_size": SIDE} if model_type == "mistral3" else {}
+    vision, language = load_vision_side(tmp_path, **side), load_language_side(tmp_path, **side)
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)) for _ in ASKED]
     pixels = vision.preprocessor.normalise(vision.preprocessor.prepare(images))
@@ -235,11 +238,34 @@ def test_missing_and_misshapen_weights_are_named_never_made_up(tmp_path):
 
 
 def test_what_cannot_speak_from_post_is_refused(tmp_path):
-    save_tiny("qwen3_vl", tmp_path)
+    save_speaking("qwen3_vl", tmp_path)
     with pytest.raises(LossmapError, match="dtype is 'int8'. Choose one of"):
         load_language_side(tmp_path, dtype="int8")
-    with pytest.raises(LossmapError, match="qwen3_vl language model is given features of several tower layers"):
-        load_language_side(tmp_path)
+    several = "qwen3_vl language model is given features of several tower layers .*Set receives: all, or leave"
+    with pytest.raises(LossmapError, match=several):
+        load_language_side(tmp_path, receives="sequence")
+    post = torch.zeros(3, 16, 48)  # of the merger alone
+    fewer = "given 144 features of a token, .*have 48. They were made with receives: sequence.*extract them again"
+    with pytest.raises(LossmapError, match=fewer):
+        load_language_side(tmp_path).generate(ASKED, post, 3)
+    save_speaking("llava", tmp_path / "llava")
+    with pytest.raises(LossmapError, match="receives is sequence, but its language model is given nothing else"):
+        load_language_side(tmp_path / "llava", receives="sequence")
+
+
+def test_deepstack_reaches_the_language_model_bit_for_bit(tmp_path):
+    model = save_speaking("qwen3_vl", tmp_path)
+    vision, language = load_vision_side(tmp_path), load_language_side(tmp_path)
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)) for _ in ASKED]
+    pixels = vision.preprocessor.normalise(vision.preprocessor.prepare(images))
+    post = vision.embed(pixels)[1]
+    encoded = language.encode(ASKED, post.shape[1])
+    with torch.inference_mode():
+        wanted = model(**{**encoded, **pixels}).logits
+        assert torch.equal(language.model(**encoded, mm_encoder_outputs=language.image(post)).logits, wanted)
+        post[..., -48:] = 0  # of the last of three connectors
+        assert not torch.equal(language.model(**encoded, mm_encoder_outputs=language.image(post)).logits, wanted)
 
 
 def test_a_checkpoint_without_tokenizer_is_named(tmp_path):
@@ -257,15 +283,6 @@ def test_a_tokenizer_that_can_not_be_read_is_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text('{"model": 3}')
     with pytest.raises(LossmapError, match=f"{tmp_path}: its processor can't be loaded, .* Add the tokenizer's files"):
         load_language_side(tmp_path)
-
-
-@pytest.mark.skipif(is_torchvision_available(), reason="with torchvision it loads")
-def test_a_processor_that_wants_torchvision_is_named(tmp_path):
-    save_tiny("mistral3", tmp_path)
-    with pytest.raises(
-        LossmapError, match="processor of mistral3 needs torchvision, which is not .* Leave this model out"
-    ):
-        load_language_side(tmp_path, image_size=SIDE)
 
 
 # Prompts

@@ -59,6 +59,36 @@ def pair(checkpoint):
     return load_vision_side(folder, image_size=size), load_connector(folder, image_size=size)
 
 
+def test_of_a_model_with_deepstack_each_connector_makes_its_part_exactly(tmp_path):
+    save_tiny("qwen3_vl", tmp_path)
+    vision = load_vision_side(tmp_path)
+    pre, post = embedded(vision, 1)
+    connector = load_connector(tmp_path)
+    assert torch.equal(connector.post(pre), post)
+    assert [key for key in connector.model.state_dict() if key.startswith("visual.deepstack_merger_list.1.")]
+
+
+def test_of_a_sequence_alone_the_merger_alone_is_loaded(tmp_path):
+    save_tiny("qwen3_vl", tmp_path)
+    vision, connector = (load(tmp_path, receives="sequence") for load in (load_vision_side, load_connector))
+    pre, post = embedded(vision, 1)
+    assert torch.equal(connector.post(pre), post)
+    assert connector.digest == vision.connector_digest != load_connector(tmp_path).digest
+    assert all(key.startswith("visual.merger.") for key in connector.model.state_dict())
+    with pytest.raises(LossmapError, match="64 patches of 96 features.*another image_size, view or receives"):
+        load_connector(tmp_path)(pre)
+
+
+def test_embeddings_that_say_nothing_of_deepstack_hold_the_sequence_alone(tmp_path):
+    """Those that were made before Lossmap knew more than the merger."""
+    save_tiny("qwen3_vl", tmp_path)
+    alone = load_vision_side(tmp_path, receives="sequence")
+    told = {**alone.provenance, "checkpoint": str(tmp_path), "image_size": None, "compute_dtype": "float32"}
+    del told["receives"]
+    assert connector_of(told).connectors == ["visual.merger"]
+    assert connector_of(told | load_vision_side(tmp_path).provenance).connectors[1:]
+
+
 def test_post_is_what_the_vision_side_gives(pair):
     vision, connector = pair
     pre, post = embedded(vision, 5)

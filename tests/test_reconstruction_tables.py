@@ -131,7 +131,7 @@ def tabulated(folder, stores, models, ladder):
 def table1(folder, monkeypatch, checkpoint, preprocessing, parameters=20_979_712):
     asked = []
     monkeypatch.setattr(describe_connectors, "resolve_checkpoint", lambda *which: asked.append(which) or folder)
-    monkeypatch.setattr(describe_connectors, "connector_parameters", lambda where: parameters)
+    monkeypatch.setattr(describe_connectors, "connector_parameters", lambda *where: parameters)
     rows = {"model": "llava", "connector_kind": ["own", "own", "identity"], "best": [False, True, True]}
     rows |= {"decoder": ["ridge", "mlp-3", "ridge"], "parameters": [1, 27_300_000, 2]}
     stores = [toy_store(folder, preprocessing)]
@@ -153,7 +153,7 @@ def test_table1_tells_shapes_and_sizes(tmp_path, monkeypatch):
 def test_table1_gives_each_model_its_own_shapes(tmp_path, monkeypatch):
     """Whatever their order: the second model's name comes first in the alphabet."""
     monkeypatch.setattr(describe_connectors, "resolve_checkpoint", lambda *which: tmp_path)
-    monkeypatch.setattr(describe_connectors, "connector_parameters", lambda where: 1)
+    monkeypatch.setattr(describe_connectors, "connector_parameters", lambda *where: 1)
     stores = []
     for name, tokens in (("b", 2), ("a", 3)):
         (tmp_path / name).mkdir()

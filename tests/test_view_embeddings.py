@@ -60,8 +60,8 @@ def test_post_equals_the_models_own(model, embedded, i):
     inputs = by_transformers(model_type, folder, images[i])
     with torch.inference_mode():
         made = whole.model.get_image_features(**{name: inputs[name] for name in FAMILIES[model_type].inputs})
-    wanted = made.pooler_output
-    wanted = wanted if torch.is_tensor(wanted) else torch.cat(list(wanted))
+    outputs = [made.pooler_output, *(made.deepstack_features if FAMILIES[model_type].stacked else ())]
+    wanted = torch.cat([out if torch.is_tensor(out) else torch.cat(list(out)) for out in outputs], dim=-1)
     post = rows_of(found, "post", i)
     assert post.shape == wanted.flatten(0, -2).shape
     np.testing.assert_allclose(post, wanted.flatten(0, -2).numpy(), rtol=1e-4, atol=1e-4)

@@ -131,7 +131,7 @@ CONFIGS = {
             "intermediate_size": 2 * WIDTH,
             "out_hidden_size": TEXT_WIDTH,
             "num_position_embeddings": 64,
-            "deepstack_visual_indexes": [0],
+            "deepstack_visual_indexes": [0, 1],
         },
         text_config=_qwen_text,
         image_token_id=3,

@@ -1,4 +1,4 @@
-"""Processors for tiny models: the families' own classes, but of those that need torchvision, on a few words."""
+"""Processors for tiny models: the families' own classes, on a few words."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,8 @@ from tiny_models import IMAGE_PROCESSORS, PATCH, SIDE, save_tiny
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-from lossmap.vlm.processors import image_processor_only
+from lossmap.vlm.processors import processor_class_of
 
 WORDS = [
     "What",
@@ -41,6 +40,9 @@ MARKS = {
     "internvl": ["<IMG_CONTEXT>", "<img>", "</img>", "<video>"],
     "qwen2_vl": ["<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"],
     "qwen2_5_vl": ["<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"],
+    "qwen3_vl": ["<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"],
+    "smolvlm": ["<image>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>"],
+    "mistral3": ["[IMG]", "[IMG_BREAK]", "[IMG_END]"],
 }
 NAMES = {
     "idefics2": {"image_token": "<image>", "image_boundary_token": "<fake_token_around_image>"},
@@ -53,6 +55,7 @@ NAMES = {
     },
     "qwen2_vl": {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
     "qwen2_5_vl": {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
+    "qwen3_vl": {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
 }
 _CLIP = {"patch_size": PATCH, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
 OPTIONS = {
@@ -64,12 +67,15 @@ OPTIONS = {
     "internvl": {"image_seq_length": 16},
     "idefics2": {"image_seq_len": 4},
     "idefics3": {"image_seq_len": 16},
+    "smolvlm": {"image_seq_len": 4},
+    "mistral3": {"patch_size": PATCH, "spatial_merge_size": 2},
 }
 PLACE = {  # what stands for an image in a chat, before the processor expands it
     "aya_vision": "<image>",
     "gemma3": "<start_of_image>",
     "qwen2_vl": "<|vision_start|><|image_pad|><|vision_end|>",
     "qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>",
+    "qwen3_vl": "<|vision_start|><|image_pad|><|vision_end|>",
 }
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'].upper() }}:{% for c in m['content'] %}"
@@ -111,7 +117,7 @@ def save_speaking(model_type: str, folder: Path, **how):
     image_processor = IMAGE_PROCESSORS[model_type]()
     if model_type == "paligemma":
         image_processor.image_seq_length = 64
-    processor_class = image_processor_only(PROCESSOR_MAPPING[CONFIG_MAPPING[model_type]])
+    processor_class = processor_class_of(CONFIG_MAPPING[model_type])
     place = PLACE.get(model_type, MARKS.get(model_type, ["<image>"])[0])
     template = None if model_type == "paligemma" else TEMPLATE.replace("PLACE", place)
     processor = processor_class(

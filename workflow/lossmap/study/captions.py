@@ -1,6 +1,7 @@
 """Captions in reStructuredText: what is shown, and what it says."""
 
 import re
+from collections.abc import Sequence
 from types import ModuleType
 
 import pandas as pd
@@ -11,10 +12,21 @@ POPULATION = "In brackets: {:.0%} interval for the population of which the image
 BOOTSTRAP = "In brackets: {:.0%} bootstrap interval over images."
 
 
-def caption(module: ModuleType, table: pd.DataFrame, settings: Spec) -> str:
-    """The caption of an exhibit, as the report and its page show it."""
-    about = " ".join(module.ABOUT.format(s=settings).split())
+def caption(module: ModuleType, table: pd.DataFrame, settings: Spec, sequence_alone: Sequence[str] = ()) -> str:
+    """The caption of an exhibit, as the report and its page show it. sequence_alone: see `about_receives`."""
+    about = " ".join([*module.ABOUT.format(s=settings).split(), *about_receives(sequence_alone).split()])
     return "\n".join([_plain(about), "", *map(_plain, module.findings(table, settings)), ""])
+
+
+def about_receives(sequence_alone: Sequence[str]) -> str:
+    """What is said wherever numbers stand of models of which less is measured than their language model receives; ""
+    where there are none. sequence_alone: their names."""
+    if not sequence_alone:
+        return ""
+    return (
+        f"Of {', '.join(sequence_alone)}, the merger's input and output alone are measured (receives: sequence), which"
+        " is less than the language model receives; of other models with DeepStack, all that theirs receives."
+    )
 
 
 def html_of(text: str) -> str:

@@ -428,6 +428,10 @@ COLUMNS = {
     "connector_parameters_m": Column("connector parameters", "millions", "", "trained numbers of the connector"),
     "decoder_parameters_m": Column("decoder parameters", "millions", "", "trained numbers of the decoder"),
     "input": Column("input", NAME, "", "what the model sees of an image"),
+    "receives": Column(
+        *("connectors", NAME, ""),
+        "of a model with DeepStack: whether all that feed its language model are measured, or the merger alone",
+    ),
     # training
     "step": Column("step", "count", "", "of the network's training"),
     "images_seen": Column("images seen", "count", "", "until that step, one counted as often as it was seen"),

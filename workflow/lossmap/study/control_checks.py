@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lossmap.errors import LossmapError
 from lossmap.reconstruct.grids import components_per_patch, sides_of_blocks
+from lossmap.study.derived import receives_of
 from lossmap.vlm import checkpoints
 from lossmap.vlm.input_size import Shapes, embedding_shapes
 
@@ -21,7 +22,7 @@ def control_problems(config: dict) -> list[str]:
     problems = []
     for model, entry in config["models"].items():
         folder = configuration_here(entry)
-        shapes = embedding_shapes(folder, entry.get("image_size")) if folder else None
+        shapes = embedding_shapes(folder, entry.get("image_size"), receives_of(entry)) if folder else None
         for name, control in config["reconstruction"]["controls"].items():
             if shapes and (misfit := _misfit(control, shapes)):
                 problems.append(f"reconstruction: controls: {name}: with {model}: {misfit}")

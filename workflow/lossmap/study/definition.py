@@ -106,6 +106,12 @@ class Model(Section):
         "how images are seen: processor, as the model's own image processor cuts and resizes them; square, in one"
         " square view; or limits of the processor; left out: square where image_size is given, else processor"
     )
+    receives: Literal["all", "sequence"] | None = left_out(
+        "what is measured of a model with DeepStack (Qwen3-VL): all, what its language model receives of an image, the"
+        " merger's output and the DeepStack features side by side, of all layers that they are made of; sequence, the"
+        " merger's input and output alone, of which captions, answers and choices can't be made; left out: all. A study"
+        " may list the checkpoint twice, once each. Other models receive the sequence alone: left out"
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "Model":

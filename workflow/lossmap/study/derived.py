@@ -2,6 +2,7 @@
 
 from lossmap.reconstruct.specs import LINEAR
 from lossmap.study.definition import ALL, OWN
+from lossmap.vlm.receives import ALL as RECEIVES_ALL
 from lossmap.vlm.view_limits import PROCESSOR, SQUARE, View
 
 # What a model is asked about a dataset -> the formats whose datasets have what is needed to score it.
@@ -115,3 +116,13 @@ def neighbours_wanted(config: dict, dataset: str) -> list[tuple[str, int]]:
 def view_of(model: dict) -> View:
     """How a model of a study sees images: its view, by default square where image_size is given, else processor."""
     return model.get("view") or (SQUARE if model.get("image_size") else PROCESSOR)
+
+
+def receives_of(model: dict) -> str:
+    """What is measured of what a model's language model receives: see `lossmap.vlm.receives`."""
+    return model.get("receives") or RECEIVES_ALL
+
+
+def sequence_alone(study: dict) -> list[str]:
+    """The models of which less is measured than their language model receives."""
+    return [name for name, model in study["models"].items() if receives_of(model) != RECEIVES_ALL]

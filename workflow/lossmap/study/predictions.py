@@ -20,7 +20,9 @@ from lossmap.store.images import Images
 from lossmap.study.products import product_key
 from lossmap.study.provenance import provenance
 from lossmap.study.specs import Generate
+from lossmap.vlm.families import FAMILIES
 from lossmap.vlm.generation import LanguageSide, load_language_side
+from lossmap.vlm.receives import received
 from lossmap.vlm.stored import open_embeddings
 from lossmap.vlm.view_limits import SQUARE
 
@@ -55,12 +57,14 @@ def open_asked(embeddings: Path, spec: Generate, step: str, product: str, thread
 
     Parameters: embeddings, the store's index; spec, of the model and how it speaks; step, which
         asks; product, a name in `lossmap.study.products`; threads, of torch.
-    Raises: LossmapError if the store was made by another checkpoint, revision or image_size; as `load_language_side`.
+    Raises: LossmapError if the store was made by another checkpoint, revision, image_size, view or receives; as
+        `load_language_side`.
     """
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     store = open_embeddings(embeddings, device)
     made = store.attrs["key"]
+    made = {**made, "receives": received(made, FAMILIES.get(str(made.get("model_type"))))}
     other = [
         f"{key}: {made.get(key, SQUARE)!r} there, {value!r} here"
         for key, value in spec.opening.items()

@@ -26,11 +26,11 @@ VERSIONS = {
 
 # Product -> family -> number -> what changed, for products that run a model. What isn't listed is at 1.
 FAMILY_VERSIONS: dict[str, dict[str, dict[int, str]]] = {
-    "embeddings": {},
+    "embeddings": {"qwen3_vl": {1: "first", 2: "DeepStack, too: all that it receives"}},
     "captions": {},
     "answers": {},
     "choices": {},
-    "probe": {},
+    "probe": {"qwen3_vl": {1: "first", 2: "DeepStack, too: all that it receives"}},
 }
 
 

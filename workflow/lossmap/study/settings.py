@@ -8,7 +8,7 @@ from lossmap.data.sources import entry_problems, input_paths
 from lossmap.errors import LossmapError, study_file
 from lossmap.study.control_checks import control_problems
 from lossmap.study.definition import ALL, Study
-from lossmap.study.derived import BEHAVIOUR, EXAMPLES, evaluated, examples_of, view_of
+from lossmap.study.derived import BEHAVIOUR, EXAMPLES, evaluated, examples_of, receives_of, view_of
 from lossmap.study.reading import placed
 from lossmap.study.sources import MADE, is_made
 from lossmap.study.wording import faults_of, nearest
@@ -81,13 +81,16 @@ def _brace_problems(config: dict) -> list[str]:
 def _model_problems(config: dict, paths: bool) -> list[str]:
     problems, asked = [], any(config[section]["datasets"] for section in BEHAVIOUR)
     for name, model in config["models"].items():
-        checkpoint, side, view = model["checkpoint"], model.get("image_size"), view_of(model)
+        checkpoint, side = model["checkpoint"], model.get("image_size")
+        view, receives = view_of(model), receives_of(model)
         folder = local_checkpoint(checkpoint)
         if folder.is_dir():
             if "revision" in model:
                 problems.append(f"models: {name}: revision means nothing to a folder; {checkpoint} is one")
             if paths:
-                problems += [f"models: {name}: {line}" for line in checkpoint_problems(folder, side, asked, view)]
+                problems += [
+                    f"models: {name}: {line}" for line in checkpoint_problems(folder, side, asked, view, receives)
+                ]
             continue
         if folder.is_file():
             problems.append(f"models: {name}: {checkpoint} is a file; give the folder that holds the whole checkpoint")
@@ -100,7 +103,8 @@ def _model_problems(config: dict, paths: bool) -> list[str]:
             )
         elif paths and (known := known_configuration(checkpoint, model["revision"])):
             problems += [
-                f"models: {name}: {line}" for line in configuration_problems(known, side, asked, checkpoint, view)
+                f"models: {name}: {line}"
+                for line in configuration_problems(known, side, asked, checkpoint, view, receives)
             ]
     return problems
 

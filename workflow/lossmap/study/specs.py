@@ -13,8 +13,11 @@ from lossmap.study.derived import (
     examples_of,
     images_at_once,
     most_neighbours,
+    receives_of,
+    sequence_alone,
     view_of,
 )
+from lossmap.vlm.receives import ALL
 from lossmap.vlm.view_limits import SQUARE
 
 View = Literal["processor", "square"] | dict[str, int]
@@ -85,11 +88,14 @@ class OfModel(Spec):
     image_size: int | None
     # Left out where it is square, as keys of embeddings were before there were others.
     view: View = Field("square", exclude_if=lambda view: view == SQUARE)
+    # Left out where it is all: so it was not there before, and is not of families without DeepStack.
+    receives: Literal["all", "sequence"] = Field("all", exclude_if=lambda receives: receives == ALL)
 
     @classmethod
     def of(cls, study, **values):
         model = study["models"][values["model"]]
-        how = {key: model.get(key) for key in OfModel.model_fields} | {"view": view_of(model)}
+        how = {key: model.get(key) for key in OfModel.model_fields}
+        how |= {"view": view_of(model), "receives": receives_of(model)}
         return super().of(study, **how, **values)
 
     @property
@@ -100,6 +106,7 @@ class OfModel(Spec):
             "revision": self.revision,
             "image_size": self.image_size,
             "view": self.view,
+            "receives": self.receives,
         }
 
 
@@ -240,6 +247,7 @@ class DescribedModel(Spec):
     name: str
     checkpoint: str
     revision: str | None
+    receives: Literal["all", "sequence"] = Field("all", exclude_if=lambda receives: receives == ALL)
 
 
 class DescribeConnectors(Spec):
@@ -252,7 +260,12 @@ class DescribeConnectors(Spec):
         models = study["models"].items()
         return cls(
             models=[
-                {"name": name, **{key: model.get(key) for key in ("checkpoint", "revision")}} for name, model in models
+                {
+                    "name": name,
+                    **{key: model.get(key) for key in ("checkpoint", "revision")},
+                    "receives": receives_of(model),
+                }
+                for name, model in models
             ]
         )
 
@@ -396,13 +409,19 @@ class CompareModels(Spec):
 
 
 class MakeExhibit(Spec):
-    """How figures look, and how each model sees images; the rest is each exhibit's own."""
+    """How figures look, and how each model sees images; the rest is each exhibit's own. sequence_alone: models of
+    which the merger alone is measured, though their language model receives more."""
 
     SECTIONS = ("figures",)
     scale: float
     palette: str
     names: dict[str, str]
     views: dict[str, View]
+    sequence_alone: list[str] = Field([], exclude_if=lambda names: not names)
+
+    @classmethod
+    def of(cls, study, **values):
+        return super().of(study, sequence_alone=sequence_alone(study), **values)
 
 
 class ShownExhibit(Spec):
@@ -421,6 +440,7 @@ class MakeSummary(Spec):
     study: str
     models: list[str]
     views: dict[str, View]
+    sequence_alone: list[str] = Field([], exclude_if=lambda names: not names)
     exhibits: list[ShownExhibit]
     browser: bool
 

@@ -2,7 +2,6 @@
 headers. Importing it needs neither torch nor transformers."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 from lossmap.errors import LossmapError
@@ -15,9 +14,10 @@ from lossmap.vlm.checkpoints import (
     weight_files,
     weight_map,
 )
-from lossmap.vlm.families import SEES_MORE, Family, is_connector_key, is_vision_key
+from lossmap.vlm.families import FAMILIES, Family, is_connector_key, is_vision_key
 from lossmap.vlm.foreign_formats import ORIGINAL_LLAVA, json_object
 from lossmap.vlm.input_size import size_problem
+from lossmap.vlm.receives import ALL, SEQUENCE, receives_problem
 from lossmap.vlm.view_limits import SQUARE, View
 
 POINTER = b"version https://git-lfs"  # how a file begins that git left in place of a large one
@@ -26,62 +26,62 @@ HEADER = 100_000_000  # bytes that the header of a safetensors file has at most
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 # Families that are asked without a chat template, since their checkpoints have none.
 PLAIN = ("paligemma",)
-TORCHVISION = ("mistral3",)  # families whose processors want it even for images
-VIDEO = ("smolvlm",)  # families whose processors can't be made without their video part, which Lossmap leaves out
 
 
 def checkpoint_problems(
-    folder: Path, image_size: int | None = None, asked: bool = False, view: View = SQUARE
+    folder: Path, image_size: int | None = None, asked: bool = False, view: View = SQUARE, receives: str = ALL
 ) -> list[str]:
     """What is wrong with a local checkpoint in a study, a line each; of faults that follow from others, the first.
 
-    Parameters: folder; image_size and view, the study's; asked, whether the model is asked for text, so that it needs
-        its language model, tokenizer and chat template. Of an adapter's folder, its base's too, as far as that is here.
+    Parameters: folder; image_size, view and receives, the study's; asked, whether the model is asked for text, so that
+        it needs its language model, tokenizer and chat template. Of an adapter's folder, its base's too, as far as that
+        is here.
     """
     if is_adapter(folder):
-        return _adapter_problems(folder, image_size, asked, view)
+        return _adapter_problems(folder, image_size, asked, view, receives)
     try:
         model_type, family = check_configuration(folder)
     except LossmapError as error:
         return [str(error)]
     size = size_problem(folder, image_size, view=view)
-    problems = [size] if size else []
+    problems = list(filter(None, [size, receives_problem(f"{folder} ({model_type})", family, receives)]))
     try:
         problems += missing_weights(folder, vision_only=not asked) or _weight_problems(folder, family, not asked)
     except LossmapError as error:
         problems.append(str(error))
-    return problems + (language_problems(folder, model_type) if asked else [])
+    return problems + (language_problems(folder, model_type, receives) if asked else [])
 
 
-def _adapter_problems(folder: Path, image_size: int | None, asked: bool, view: View) -> list[str]:
+def _adapter_problems(folder: Path, image_size: int | None, asked: bool, view: View, receives: str) -> list[str]:
     try:
         adapter = read_adapter(folder)
         _tensors_in(folder / ADAPTER_WEIGHTS)
     except LossmapError as error:
         return [str(error)]
     if isinstance(adapter.base, Path):
-        found = checkpoint_problems(adapter.base, image_size, asked, view)
+        found = checkpoint_problems(adapter.base, image_size, asked, view, receives)
     else:
         known = configuration_here(adapter.base, adapter.revision)
-        found = configuration_problems(known, image_size, asked, adapter.base, view) if known else []
+        found = configuration_problems(known, image_size, asked, adapter.base, view, receives) if known else []
     return [f"{folder}: its base: {problem}" for problem in found]
 
 
 def configuration_problems(
-    folder: Path, image_size: int | None, asked: bool, called: str, view: View = SQUARE
+    folder: Path, image_size: int | None, asked: bool, called: str, view: View = SQUARE, receives: str = ALL
 ) -> list[str]:
     """The same of a hub checkpoint, of which the configuration alone is here. called: what messages call it."""
     try:
-        model_type, _ = check_configuration(folder)
+        model_type, family = check_configuration(folder)
     except LossmapError as error:
         return [str(error)]
     size = size_problem(folder, image_size, called, view)
-    return ([size] if size else []) + (_mute(called, model_type) if asked else [])
+    problems = list(filter(None, [size, receives_problem(f"{called} ({model_type})", family, receives)]))
+    return problems + (_mute(called, model_type, receives) if asked else [])
 
 
-def language_problems(folder: Path, model_type: str) -> list[str]:
+def language_problems(folder: Path, model_type: str, receives: str = ALL) -> list[str]:
     """What a checkpoint lacks, beside weights, to be asked for text."""
-    mute = _mute(folder, model_type)
+    mute = _mute(folder, model_type, receives)
     if mute:
         return mute
     remedy = "leave this model out of captions, answers and choices"
@@ -110,19 +110,15 @@ def language_problems(folder: Path, model_type: str) -> list[str]:
     return problems
 
 
-def _mute(called: str | Path, model_type: str) -> list[str]:
-    """Why a family can't be asked for text, if it can't."""
-    if model_type in SEES_MORE:
-        why = (
-            f"a {model_type} language model is given {SEES_MORE[model_type]} beside post, which the store does not hold"
-        )
-    elif model_type in VIDEO:
-        why = f"the processor of {model_type} can't be made without its video part"
-    elif model_type in TORCHVISION and find_spec("torchvision") is None:
-        why = f"the processor of {model_type} needs torchvision, which is not installed"
-    else:
+def _mute(called: str | Path, model_type: str, receives: str) -> list[str]:
+    """Why a model can't be asked for text, if it can't."""
+    if not FAMILIES[model_type].stacked or receives == ALL:
         return []
-    return [f"{called}: {why}. Leave this model out of captions, answers and choices."]
+    return [
+        f"{called}: a {model_type} language model is given features of several tower layers (DeepStack) beside the"
+        " sequence, which embeddings with receives: sequence do not hold. Set receives: all, or leave this model out of"
+        " captions, answers and choices."
+    ]
 
 
 def _has_template(folder: Path) -> bool:
@@ -154,7 +150,7 @@ def _weight_problems(folder: Path, family: Family, vision_only: bool) -> list[st
                 f"{folder / mapped[lost[0]]}: lacks {lost[0]} and {len(lost) - 1} other tensors that {INDEX} says are"
                 " in it. Get the file again, and the index with it."
             ]
-    if not any(is_connector_key(family, key) for key in names):
+    if not any(is_connector_key(family, key, SEQUENCE) for key in names):
         return [
             f"{folder}: holds no weights of the connector ({family.connector}). Use a checkpoint of the whole model."
         ]

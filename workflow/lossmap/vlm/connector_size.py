@@ -8,12 +8,14 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES, read_family
+from lossmap.vlm.receives import ALL
 
 
-def connector_parameters(config: PreTrainedConfig | str | Path) -> int:
-    """Number of parameters of a model's connector.
+def connector_parameters(config: PreTrainedConfig | str | Path, receives: str = ALL) -> int:
+    """Number of parameters of a model's connector; of a DeepStack model, of all its connectors.
 
-    Parameters: config, a model's configuration or the folder of its checkpoint (of which config.json alone is read).
+    Parameters: config, a model's configuration or the folder of its checkpoint (of which config.json alone is read);
+        receives, "sequence" for the one connector at whose output the image's tokens begin.
     Raises: LossmapError if the folder has no readable config.json, or the model is of no known family.
     """
     if not isinstance(config, PreTrainedConfig):
@@ -25,5 +27,6 @@ def connector_parameters(config: PreTrainedConfig | str | Path) -> int:
         raise LossmapError(f"{config.model_type}: no such family is known. Known families: {', '.join(FAMILIES)}.")
     with torch.device("meta"):
         model = AutoModel.from_config(config)
-    connector = model.get_submodule(FAMILIES[config.model_type].connector)
-    return sum(values.numel() for values in connector.parameters())
+    family = FAMILIES[config.model_type]
+    connectors = [model.get_submodule(name) for name in (family.connector, *family.further(config, receives))]
+    return sum(values.numel() for connector in connectors for values in connector.parameters())

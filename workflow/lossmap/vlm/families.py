@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lossmap.errors import LossmapError
+from lossmap.vlm.receives import ALL
 
 
 def _raster(pre, config, grid):
@@ -123,6 +124,10 @@ def _resampled(config) -> int:
     return config.perceiver_config.resampler_n_latents
 
 
+def _deepstack(config) -> int:
+    return len(config.vision_config.deepstack_visual_indexes)
+
+
 def _gemma3_pool(config) -> int:
     patches_per_side = config.vision_config.image_size // config.vision_config.patch_size
     return patches_per_side // round(config.mm_tokens_per_image**0.5)
@@ -141,11 +146,15 @@ class Family:
     vision_keys: how the names of the vision side's tensors begin in a checkpoint, after an optional "model.".
     to_raster: pre as the hook saw it -> the same numbers with patches in raster order.
     arguments: pre (images, patches, features) in raster order -> what the connector takes, for tokens in post's order.
-    pre_dim: from the config, the features of a patch.
+    pre_dim: from the config, the features of a patch, as they enter one connector.
     newline: tokens that follow the grid in post (the learned `image_newline`).
     latents: from the config, the tokens of post where it has no grid.
     own_view: how its own image processor cuts images (of `view_limits.LIMITS`); None where it always makes one view
         of one size.
+    stacked: the list of further connectors, whose outputs the language model is given beside the connector's, token
+        for token (DeepStack). They take what the connector takes, of other layers, and are called in their order;
+        `get_image_features` gives what leaves each as `deepstack_features`. None where there are none.
+    stack_size: from the config, how many these are.
     """
 
     connector: str
@@ -159,6 +168,14 @@ class Family:
     newline: int = 0
     latents: Callable[[Any], int] | None = None
     own_view: str | None = None
+    stacked: str | None = None
+    stack_size: Callable[[Any], int] | None = None
+
+    def further(self, config: Any, receives: str = ALL) -> list[str]:
+        """Names of the connectors that are measured beside `connector`, in their order."""
+        if receives != ALL or self.stacked is None or self.stack_size is None:
+            return []
+        return [f"{self.stacked}.{i}" for i in range(self.stack_size(config))]
 
 
 _TOWER = ("vision_tower.", "multi_modal_projector.")
@@ -168,6 +185,7 @@ _SIZES = ("pixel_values", "image_sizes")
 _MASK = ("pixel_values", "pixel_attention_mask")
 _GRID = ("pixel_values", "image_grid_thw")
 _LLAVA_NEXT = ("multi_modal_projector", _SIZES, _one, "base", (*_TOWER, "image_newline"))
+_DEEPSTACK: dict[str, Any] = {"stacked": "visual.deepstack_merger_list", "stack_size": _deepstack}
 _QWEN = ("visual.merger", _GRID, _spatial_merge, "any", ("visual.",))
 
 FAMILIES: dict[str, Family] = {
@@ -192,17 +210,13 @@ FAMILIES: dict[str, Family] = {
         *(*_QWEN, _merge_blocks, _squares_listed), pre_dim=lambda c: c.vision_config.embed_dim, own_view="native"
     ),
     "qwen2_5_vl": Family(*_QWEN, _windows, _squares_listed, own_view="native"),
-    # deepstack_merger_list feeds the language model too, so post understates what it sees of the image.
-    "qwen3_vl": Family(*_QWEN, _merge_blocks, _squares_listed, own_view="native"),
+    "qwen3_vl": Family(*_QWEN, _merge_blocks, _squares_listed, own_view="native", **_DEEPSTACK),
     "mistral3": Family(
         *("multi_modal_projector", _SIZES, lambda c: c.spatial_merge_size, "any", _TOWER),
         arguments=_with_sizes,
         own_view="longest",
     ),
 }
-
-# Families whose language model is given more of an image than post.
-SEES_MORE = {"qwen3_vl": "features of several tower layers (deepstack)"}
 
 
 def read_family(folder: Path) -> tuple[str, Family]:
@@ -233,6 +247,10 @@ def is_vision_key(family: Family, key: str) -> bool:
     return key.removeprefix("model.").startswith(family.vision_keys)
 
 
-def is_connector_key(family: Family, key: str) -> bool:
-    """Whether a tensor of this name belongs to what makes post of pre: the connector, or a learned token after it."""
-    return key.removeprefix("model.").startswith((f"{family.connector}.", "image_newline"))
+def is_connector_key(family: Family, key: str, receives: str = ALL) -> bool:
+    """Whether a tensor of this name belongs to what makes post of pre: the connectors, or a learned token after them.
+
+    receives: see `lossmap.vlm.receives`.
+    """
+    stacked = (f"{family.stacked}.",) if family.stacked and receives == ALL else ()
+    return key.removeprefix("model.").startswith((f"{family.connector}.", "image_newline", *stacked))

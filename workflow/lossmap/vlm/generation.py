@@ -20,6 +20,7 @@ from lossmap.vlm.loading import check_loaded, placed, precision_of, quiet, reduc
 from lossmap.vlm.merging import merge_adapter
 from lossmap.vlm.preprocessing import Preprocessor, load_preprocessor
 from lossmap.vlm.processors import load_processor
+from lossmap.vlm.receives import ALL, receives_problem
 from lossmap.vlm.tiled import TiledPreprocessor
 from lossmap.vlm.view_limits import SQUARE, View
 
@@ -141,10 +142,25 @@ class LanguageSide:
         return Image.new("RGB", size, (127, 127, 127)), self.preprocessor.tiling.asked()
 
     def image(self, post: torch.Tensor) -> dict[str, BaseModelOutputWithPooling]:
-        """post (n, tokens, features) as the argument `mm_encoder_outputs` of the model."""
-        post = post.to(self.device, self.dtype)
-        each: Any = post if self.model_type in ONE_TENSOR else list(post)
-        return {"image": BaseModelOutputWithPooling(pooler_output=each)}
+        """post (n, tokens, features) as the argument `mm_encoder_outputs` of the model.
+
+        Raises: LossmapError if post isn't all that a language model with DeepStack receives.
+        """
+        further = len(self.family.further(self.model.config))
+        words = cast(Any, self.model.get_input_embeddings()).weight
+        width = (1 + further) * words.shape[1]
+        if further and post.shape[-1] != width:
+            raise LossmapError(
+                f"{self.model_type}: its language model is given {width} features of a token, with those of DeepStack;"
+                f" these embeddings have {post.shape[-1]}. They were made with receives: sequence, or by another model:"
+                " set the model's receives to all, and extract them again."
+            )
+        sequence, *stacked = post.to(self.device, self.dtype).chunk(1 + further, dim=-1)
+        each: Any = sequence if self.model_type in ONE_TENSOR else list(sequence)
+        image = BaseModelOutputWithPooling(pooler_output=each)
+        if self.family.stacked:
+            cast(Any, image).deepstack_features = [list(features) for features in stacked]
+        return {"image": image}
 
     def generate(
         self, prompts: list[str], post: torch.Tensor, max_new_tokens: int, size: tuple[int, int] | None = None
@@ -198,6 +214,7 @@ def load_language_side(
     device: str = "cpu",
     image_size: int | None = None,
     view: View = SQUARE,
+    receives: str = ALL,
 ) -> LanguageSide:
     """Load a model's language model and tokenizer. Its vision tower and connector are neither built nor read.
 
@@ -208,7 +225,9 @@ def load_language_side(
     precision = precision_of(dtype)
     folder = resolve_checkpoint(checkpoint, revision, vision_only=False)
     model_type, family = read_family(folder)
-    for problem in language_problems(folder, model_type):
+    if problem := receives_problem(str(checkpoint), family, receives):
+        raise LossmapError(problem)
+    for problem in language_problems(folder, model_type, receives):
         raise LossmapError(problem)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     whole = cast("type[PreTrainedModel]", MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)])

@@ -13,6 +13,7 @@ from typing import Any, cast
 from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES, Family
 from lossmap.vlm.foreign_formats import json_object
+from lossmap.vlm.receives import ALL
 from lossmap.vlm.view_limits import SQUARE, View, view_problem
 
 USUAL = 336  # pixels: the side of LLaVA's images, proposed for models that take any
@@ -153,10 +154,10 @@ def usual_image_size(folder: Path) -> int | None:
     return next((side for side in sides if size_problem(folder, side) is None), None)
 
 
-def embedding_shapes(folder: Path, image_size: int | None = None) -> Shapes | None:
+def embedding_shapes(folder: Path, image_size: int | None = None, receives: str = ALL) -> Shapes | None:
     """Shapes of the embeddings of one image; None if they can't be known by the checkpoint's JSON files alone.
 
-    Parameters: as `size_problem`.
+    Parameters: folder and image_size as `size_problem`; receives, see `lossmap.vlm.receives`.
     """
     content, settings = json_object(folder / "config.json"), read_settings(folder)
     family = FAMILIES.get(str(content.get("model_type")))
@@ -174,7 +175,9 @@ def embedding_shapes(folder: Path, image_size: int | None = None) -> Shapes | No
             tokens = family.latents(config)
         else:
             return None
-        pre_shape, post_shape = (rows * columns, family.pre_dim(config)), (tokens, config.text_config.hidden_size)
+        connectors = 1 + len(family.further(config, receives))
+        pre_shape = rows * columns, connectors * family.pre_dim(config)
+        post_shape = tokens, connectors * config.text_config.hidden_size
         return Shapes((rows, columns), pre_shape, post_grid, post_shape)
     except (LossmapError, AttributeError, TypeError, KeyError, ValueError, ZeroDivisionError):
         return None  # another check names it; what a file leaves to transformers' defaults, loading tells

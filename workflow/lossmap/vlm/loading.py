@@ -4,7 +4,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from lossmap.vlm.checkpoints import adapter_of, resolve_checkpoint, weight_files
 from lossmap.vlm.families import Family, is_connector_key, is_vision_key, read_family
 from lossmap.vlm.merging import merge_adapter
 from lossmap.vlm.preprocessing import Preprocessor, load_preprocessor
+from lossmap.vlm.receives import ALL, receives_problem
 from lossmap.vlm.tap import ONE_VIEW, Tap
 from lossmap.vlm.tiled import TiledPreprocessor
 from lossmap.vlm.view_limits import SQUARE, View
@@ -38,7 +39,9 @@ class VisionSide:
     checkpoint, revision: where it comes from, None where that isn't known.
     view: how it sees images, see `view_limits`.  preprocessor: makes its pixel inputs.
     dtype, device: of the vision tower's weights.
-    pre_dim: width of a patch before the connector; post_dim: of a token after it.
+    receives: what pre and post are of a model with several connectors (DeepStack), see `lossmap.vlm.receives`.
+    taps: names of the connectors whose inputs are side by side in pre, and their outputs in post.
+    pre_dim: width of a patch before the connectors; post_dim: of a token after them.
     pre_grid: (rows, cols) of patches; post_grid: of tokens, None where they have no place in the image; post_tokens:
         how many the language model receives (LLaVA-NeXT and -OneVision end with one `image_newline` after the grid).
         All three are None of a model whose views depend on the image.
@@ -54,7 +57,10 @@ class VisionSide:
         revision: str | None,
         checkpoint: str | Path | None = None,
         view: View = SQUARE,
+        receives: str = ALL,
     ):
+        if problem := receives_problem(str(checkpoint or model_type), family, receives):
+            raise LossmapError(problem)
         self.model_type, self.family, self.config, self.model = model_type, family, config, model
         self.preprocessor, self.revision = preprocessor, revision
         self.checkpoint = None if checkpoint is None else str(checkpoint)
@@ -62,7 +68,9 @@ class VisionSide:
         first = next(values for name, values in model.named_parameters() if is_vision_key(family, name))
         self.dtype: torch.dtype = first.dtype
         self.device: torch.device = first.device
-        self._tap = Tap(model, family.connector, _resolutions(family, preprocessor))
+        self.receives = receives
+        self.taps: list[str] = [family.connector, *family.further(config, receives)]
+        self._tap = Tap(model, self.taps, _resolutions(family, preprocessor))
         self.pre_grid: tuple[int, int] | None = None
         self.post_grid: tuple[int, int] | None = None
         self.post_tokens: int | None = None
@@ -99,16 +107,30 @@ class VisionSide:
         Parameters: pixel_inputs, from `preprocessor.normalise(batch, vision.device, vision.dtype)`; shape, of these
             images' layout, where they are seen in views.
         Returns: pre (images, patches, pre_dim), what enters the connector, patches in raster order of each view of the
-            model's input; post (images, tokens, post_dim), what the language model receives, in its order.
+            model's input; post (images, tokens, post_dim), what the language model receives, in its order. Of several
+            connectors (`taps`) these stand side by side along the features.
         Raises: LossmapError if the patches or the tokens don't form the expected grids.
         """
         with self._tap as tap:
-            post = cast(Any, self.model).get_image_features(**pixel_inputs).pooler_output
+            made = cast(Any, self.model).get_image_features(**pixel_inputs)
             seen = tap.take()
-        post = post if torch.is_tensor(post) else torch.stack(list(post))
-        if shape is None:
-            return self._one_view(seen, post, pixel_inputs)
-        return self._views(seen, post, shape)
+        left = [made.pooler_output, *(made.deepstack_features if len(self.taps) > 1 else ())]
+        # All but the first must be called in their order: that of deepstack_features.
+        order = [*filter(seen.__contains__, self.taps[:1]), *(name for name in seen if name != self.taps[0])]
+        if len(left) != len(self.taps) or order != self.taps:
+            raise LossmapError(
+                f"{self.model_type}: {len(left)} outputs of the connectors {', '.join(seen)}, not one of each of"
+                f" {', '.join(self.taps)}, in this order. Lossmap doesn't know this layout: check the configuration"
+                " (deepstack_visual_indexes rise), or set the model's receives to sequence."
+            )
+        found = []
+        for name, out in zip(self.taps, left, strict=True):
+            post = out if torch.is_tensor(out) else torch.stack(list(out))
+            view = partial(self._one_view, pixel_inputs=pixel_inputs) if shape is None else partial(self._views, shape)
+            found.append(view(seen[name], post))
+        if len(found) == 1:
+            return found[0]
+        return torch.cat([pre for pre, _ in found], dim=-1), torch.cat([post for _, post in found], dim=-1)
 
     def _one_view(
         self, seen: torch.Tensor, post: torch.Tensor, pixel_inputs: dict[str, torch.Tensor]
@@ -124,7 +146,7 @@ class VisionSide:
             )
         return pre.reshape(images, rows * cols, -1), post
 
-    def _views(self, seen: torch.Tensor, post: torch.Tensor, shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
+    def _views(self, shape: Shape, seen: torch.Tensor, post: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The same of images in views. A view that is smaller than others lies top left in a frame of their size."""
         views = shape.views
         frame = max(view.rows for view in views), max(view.cols for view in views)
@@ -151,13 +173,15 @@ class VisionSide:
 
     @cached_property
     def connector_digest(self) -> str:
-        """The same over the connector's weights alone: over all that post depends on beside pre."""
-        return connector_digest(self.family, self.model)
+        """The same over the connectors' weights alone: over all that post depends on beside pre."""
+        return connector_digest(self.family, self.model, self.receives)
 
     @property
     def provenance(self) -> dict[str, str | None]:
-        """What embeddings came from: model_type, revision, digests of all weights and of the connector's."""
-        return {
+        """What embeddings came from: model_type, revision, digests of all weights and of the connector's; of a family
+        with several connectors, receives."""
+        which = {"receives": self.receives} if self.family.stacked else {}
+        return which | {
             "model_type": self.model_type,
             "revision": self.revision,
             "digest": self.digest,
@@ -172,12 +196,15 @@ def load_vision_side(
     device: str = "cpu",
     image_size: int | None = None,
     view: View = SQUARE,
+    receives: str = ALL,
 ) -> VisionSide:
     """Load a model's vision tower and connector. Its language model is neither built nor read.
 
     Parameters: checkpoint and revision, see `resolve_checkpoint`; dtype, float32, bfloat16 or float16 (the Qwen towers
-        overflow in float16); device, a torch device; image_size and view, see `load_preprocessor`.
-    Raises: LossmapError if the checkpoint can't be had, is of no known family, or lacks weights of the vision side.
+        overflow in float16); device, a torch device; image_size and view, see `load_preprocessor`; receives, see
+        `lossmap.vlm.receives`.
+    Raises: LossmapError if the checkpoint can't be had, is of no known family, lacks weights of the vision side, or
+        receives means nothing to its family.
     """
     precision = precision_of(dtype)
     folder = resolve_checkpoint(checkpoint, revision)
@@ -190,7 +217,8 @@ def load_vision_side(
     for part in TEXT_PARTS:
         if hasattr(model, part):
             setattr(model, part, None)
-    return VisionSide(model_type, family, config, placed(model, device), preprocessor, revision, checkpoint, view)
+    model = placed(model, device)
+    return VisionSide(model_type, family, config, model, preprocessor, revision, checkpoint, view, receives)
 
 
 def placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
@@ -269,9 +297,10 @@ def reduced(model_class: type[PreTrainedModel], drop: Callable[[PreTrainedModel]
     return Reduced
 
 
-def connector_digest(family: Family, model: PreTrainedModel) -> str:
+def connector_digest(family: Family, model: PreTrainedModel, receives: str = ALL) -> str:
     """`digest_of` what makes post of pre in a base model: the same whether its tower was loaded or not."""
-    return digest_of({name: values for name, values in model.state_dict().items() if is_connector_key(family, name)})
+    state = model.state_dict().items()
+    return digest_of({name: values for name, values in state if is_connector_key(family, name, receives)})
 
 
 def digest_of(tensors: dict[str, torch.Tensor]) -> str:

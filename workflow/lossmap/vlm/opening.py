@@ -10,6 +10,7 @@ from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES, is_vision_key
 from lossmap.vlm.loading import VisionSide, load_vision_side
 from lossmap.vlm.preprocessing import read_preprocessor
+from lossmap.vlm.receives import ALL
 from lossmap.vlm.view_limits import PROCESSOR, SQUARE, View
 
 
@@ -22,6 +23,7 @@ def open_model(
     view: View | None = None,
     dtype: str | None = None,
     device: str | None = None,
+    receives: str = ALL,
 ) -> VisionSide:
     """A model's vision tower and connector, ready for `embed`.
 
@@ -33,7 +35,8 @@ def open_model(
         resizes and cuts them; "square", in one square view; or limits of the processor, such as {"max_pixels": 1003520}
         or {"tiles": 4}; by default square where image_size is given, else processor. image_size: of a square view, its
         side in pixels, for families that take any (Qwen, Idefics, SmolVLM, Mistral). dtype and device: of a checkpoint;
-        by default "float32", and a GPU where there is one.
+        by default "float32", and a GPU where there is one. receives: of a DeepStack model (Qwen3-VL), "all": pre and
+        post of all its connectors, side by side along the features; "sequence": of the merger alone.
     Returns: VisionSide.
     Raises: LossmapError if the checkpoint can't be had, the family is not known, the processor is missing or makes
         other pixels than Lossmap would, weights are not in memory, or revision, dtype or device are given with a
@@ -44,14 +47,14 @@ def open_model(
         if processor is not None:
             raise LossmapError(f"{model}: a checkpoint brings its own processor. Leave processor out.")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return load_vision_side(model, revision, dtype or "float32", device, image_size, view)
+        return load_vision_side(model, revision, dtype or "float32", device, image_size, view, receives)
     given = [name for name, value in (("revision", revision), ("dtype", dtype), ("device", device)) if value]
     if given:
         raise LossmapError(f"A model in memory is used as it is: leave out {', '.join(given)}.")
-    return _of_memory(model, processor, image_size, view)
+    return _of_memory(model, processor, image_size, view, receives)
 
 
-def _of_memory(model: torch.nn.Module, processor: Any, image_size: int | None, view: View) -> VisionSide:
+def _of_memory(model: torch.nn.Module, processor: Any, image_size: int | None, view: View, receives: str) -> VisionSide:
     if hasattr(model, "get_base_model"):  # peft's wrapper; the adapter's layers stay where they are, inside the model
         model = cast(Any, model).get_base_model()
     base: Any = getattr(model, "base_model", model)  # of the class that generates; a base model is its own
@@ -85,4 +88,5 @@ def _of_memory(model: torch.nn.Module, processor: Any, image_size: int | None, v
         preprocessor = read_preprocessor(Path(folder), image_size, called, view)
     revision = getattr(base.config, "_commit_hash", None)
     checkpoint = getattr(model, "name_or_path", "") or None
-    return VisionSide(model_type, FAMILIES[model_type], base.config, base, preprocessor, revision, checkpoint, view)
+    family = FAMILIES[model_type]
+    return VisionSide(model_type, family, base.config, base, preprocessor, revision, checkpoint, view, receives)

@@ -3,10 +3,15 @@
 Processors of families that also take video demand a video processor, and video processors demand torchvision, even for
 images alone. Lossmap reads images only, so it uses each family's own processor class less its video part. The image
 part is pinned to transformers' PIL backend, so that a machine with torchvision gives the same pixels as one without.
+Mistral 3's class can't be imported without torchvision, of which it uses nothing: it is imported beside its PIL part.
 """
 
+import sys
 from functools import cache
+from importlib import import_module
+from inspect import Parameter, signature
 from pathlib import Path
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 
@@ -28,7 +33,47 @@ def image_processor_only(processor_class: Any) -> Any:
             return [name for name in processor_class.get_attributes() if name != "video_processor"]
 
     ImageOnly.__name__ = ImageOnly.__qualname__ = processor_class.__name__
+    if signature(processor_class).parameters["video_processor"].default is Parameter.empty:
+        _spare_video(ImageOnly)
     return ImageOnly
+
+
+def _spare_video(image_only: Any) -> None:
+    """Have a class do without its video part that demands one, as SmolVLM's does even where there is no video."""
+    init = image_only.__init__
+    # transformers reads the names of its arguments, so that it must stay the same function but for a default.
+    image_only.__init__ = FunctionType(
+        init.__code__, init.__globals__, init.__name__, (None, *init.__defaults__), init.__closure__
+    )
+    image_only.video_processor = SimpleNamespace(num_frames=None, fps=None)  # looked up for every chat
+    if init.__globals__.get("num2words", init) is None:  # which says how many frames a video has
+        init.__globals__["num2words"] = _no_video
+
+
+def _no_video(*_: Any) -> str:
+    raise ImportError("Videos need the package num2words.")
+
+
+def processor_class_of(config_class: type) -> Any:
+    """The processor class of a family, less its video part; no torchvision is needed."""
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    found: Any = PROCESSOR_MAPPING[config_class]
+    if getattr(found, "is_dummy", False):
+        found = _beside_pil(found.__module__, found.__name__)
+    return image_processor_only(found)
+
+
+def _beside_pil(module: str, name: str) -> Any:
+    """A processor class whose module imports an image processor for torchvision, with that for PIL in its place."""
+    package = module.rpartition(".")[0]
+    family = package.rpartition(".")[2]
+    wanted = f"{package}.image_processing_{family}"
+    sys.modules[wanted] = import_module(f"{package}.image_processing_pil_{family}")
+    try:
+        return getattr(import_module(module), name)
+    finally:
+        del sys.modules[wanted]
 
 
 def load_processor(folder: Path | str) -> Any:
@@ -39,8 +84,6 @@ def load_processor(folder: Path | str) -> Any:
     Raises: what transformers raises if a file of the tokenizer or the image processor is missing.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    processor_class = image_processor_only(PROCESSOR_MAPPING[type(config)])
-    return processor_class.from_pretrained(folder, local_files_only=True, backend="pil")
+    return processor_class_of(type(config)).from_pretrained(folder, local_files_only=True, backend="pil")

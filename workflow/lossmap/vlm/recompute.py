@@ -1,6 +1,6 @@
 """post from stored pre, through the frozen connector: no image, no vision tower, no language model."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import cast
 
@@ -12,9 +12,10 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from lossmap.errors import LossmapError
 from lossmap.store.layouts import Shape, ViewShape, one_view
 from lossmap.vlm.checkpoints import adapter_of, resolve_checkpoint
-from lossmap.vlm.families import Family, is_connector_key, read_family
+from lossmap.vlm.families import FAMILIES, Family, is_connector_key, read_family
 from lossmap.vlm.loading import connector_digest, load_base_model, placed, precision_of, reduced
 from lossmap.vlm.preprocessing import Preprocessor, load_preprocessor
+from lossmap.vlm.receives import ALL, received, receives_problem
 from lossmap.vlm.view_limits import SQUARE, View
 
 # Idefics2's connector holds some 100 MB for each image on its way, in float32.
@@ -22,7 +23,8 @@ BATCH = 16
 
 
 class Connector:
-    """A model's connector and what follows it on the way to the language model.
+    """A model's connector and what follows it on the way to the language model; of a DeepStack model all connectors,
+    each on its own part of pre, unless it receives the sequence alone.
 
     Call it with pre (n, patches, features), a tensor or an array of any floating dtype, patches in raster order as they
     lie in a store, and with the shape of these images' layout where they were seen in views. It returns post (n,
@@ -30,12 +32,12 @@ class Connector:
     taken in batches of another size. It raises LossmapError if pre has another shape than the connector takes.
 
     checkpoint: as messages call it.  model_type, family, config: what it is.  dtype, device: of the weights, in which
-        it computes.  features, features_out: of pre and post.  shape: of all images' layout; pre_shape (patches,
-        features) and post_shape (tokens, features_out); the three are None where images differ.  digest: of the weights
-        in use, the `connector_digest` of a VisionSide of the same checkpoint.
+        it computes.  connectors: names of the modules.  features, features_out: of pre and post.  shape: of all images'
+        layout; pre_shape (patches, features) and post_shape (tokens, features_out); the three are None where images
+        differ.  digest: of the weights in use, the `connector_digest` of a VisionSide of the same checkpoint.
     """
 
-    def __init__(self, checkpoint, model_type, family, config, model, grid, example):
+    def __init__(self, checkpoint, model_type, family, config, model, grid, example, receives=ALL):
         self.checkpoint: str = str(checkpoint)
         self.model_type: str = model_type
         self.family: Family = family
@@ -43,8 +45,9 @@ class Connector:
         self.model: PreTrainedModel = model
         self.dtype: torch.dtype = model.dtype
         self.device: torch.device = model.device
-        self.digest: str = connector_digest(family, model)
-        self.features: int = family.pre_dim(config)
+        self.digest: str = connector_digest(family, model, receives)
+        self.connectors: list[str] = [family.connector, *family.further(config, receives)]
+        self.features: int = family.pre_dim(config) * len(self.connectors)
         self.shape: Shape | None = self._shape(grid) if grid else None
         tried = self.shape or example
         with torch.inference_mode():
@@ -61,7 +64,7 @@ class Connector:
             raise LossmapError(
                 f"{self.checkpoint}: its connector takes {shape.patches} patches of {self.features} features"
                 f" per image, these embeddings have the shape {tuple(pre.shape)}. They were made by another model, or"
-                " with another image_size or view: extract them again."
+                " with another image_size, view or receives: extract them again."
             )
         batches = [self.post(torch.as_tensor(pre[start : start + BATCH]), shape) for start in range(0, len(pre), BATCH)]
         none = np.empty((0, shape.tokens, self.features_out), dtype=np.float32)
@@ -88,10 +91,13 @@ class Connector:
 
     def _tokens(self, pre: torch.Tensor, view: ViewShape) -> torch.Tensor:
         """What the connector makes of one view, before it is joined with others."""
-        # Contiguous, for the same sums however pre lay in memory.
-        given = self.family.arguments(pre.contiguous(), self.config, (view.rows, view.cols))
-        post = self.model.get_submodule(self.family.connector)(*given)
-        return post.reshape(len(pre), -1, post.shape[-1])
+        made = []
+        for name, part in zip(self.connectors, pre.chunk(len(self.connectors), dim=-1), strict=True):
+            # Contiguous, for the same sums however pre lay in memory.
+            given = self.family.arguments(part.contiguous(), self.config, (view.rows, view.cols))
+            post = self.model.get_submodule(name)(*given)
+            made.append(post.reshape(len(pre), -1, post.shape[-1]))
+        return made[0] if len(made) == 1 else torch.cat(made, dim=-1)
 
     def _shape(self, grid: tuple[int, int]) -> Shape:
         """Of images that are all seen in one view of this grid."""
@@ -134,11 +140,13 @@ def load_connector(
     device: str = "cpu",
     image_size: int | None = None,
     view: View = SQUARE,
+    receives: str = ALL,
 ) -> Connector:
     """Load a model's connector. Neither its vision tower nor its language model is built or read.
 
     Parameters: as `load_vision_side`, of which the embeddings came.
-    Raises: LossmapError if the checkpoint can't be had, is of no known family, or lacks weights of the connector.
+    Raises: LossmapError if the checkpoint can't be had, is of no known family, lacks weights of the connector, or
+        receives means nothing to its family.
     """
     precision = precision_of(dtype)
     folder = resolve_checkpoint(checkpoint, revision)
@@ -148,13 +156,15 @@ def load_connector(
     else:
         grid, example = None, preprocessor.layout(96, 64).shape  # one that the model takes
     model_type, family = read_family(folder)
+    if problem := receives_problem(str(checkpoint), family, receives):
+        raise LossmapError(problem)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     whole = cast("type[PreTrainedModel]", MODEL_MAPPING[type(config)])
-    model_class = reduced(whole, lambda model: _keep_only(model, family.connector))
-    model = load_base_model(
-        checkpoint, folder, config, model_class, is_connector_key, precision, adapter_of(checkpoint)
-    )
-    return Connector(checkpoint, model_type, family, config, placed(model, device), grid, example)
+    kept = [family.connector, *([family.stacked] if family.stacked and receives == ALL else [])]
+    model_class = reduced(whole, lambda model: _keep_only(model, kept))
+    wanted = partial(is_connector_key, receives=receives)
+    model = load_base_model(checkpoint, folder, config, model_class, wanted, precision, adapter_of(checkpoint))
+    return Connector(checkpoint, model_type, family, config, placed(model, device), grid, example, receives)
 
 
 def connector_of(key: dict, device: str = "cpu") -> Connector:
@@ -170,7 +180,8 @@ def connector_of(key: dict, device: str = "cpu") -> Connector:
             " version of Lossmap wrote them. Extract them again."
         )
     how = {name: key[name] for name in ("checkpoint", "revision", "image_size")}
-    connector = load_connector(**how, view=key.get("view", SQUARE), dtype=key["compute_dtype"], device=device)
+    how |= {"view": key.get("view", SQUARE), "receives": received(key, FAMILIES.get(str(key.get("model_type"))))}
+    connector = load_connector(**how, dtype=key["compute_dtype"], device=device)
     if connector.digest != key["connector_digest"]:
         raise LossmapError(
             f"{connector.checkpoint}: the weights of its connector are not those that made the embeddings"
@@ -180,11 +191,13 @@ def connector_of(key: dict, device: str = "cpu") -> Connector:
     return connector
 
 
-def _keep_only(module: torch.nn.Module, path: str) -> None:
-    """Drop every module but the one at this path."""
-    head, _, rest = path.partition(".")
-    for name, _ in list(module.named_children()):
-        if name != head:
+def _keep_only(module: torch.nn.Module, paths: list[str]) -> None:
+    """Drop every module but those at these paths."""
+    for name, child in list(module.named_children()):
+        if name in paths:
+            continue
+        within = [path.removeprefix(f"{name}.") for path in paths if path.startswith(f"{name}.")]
+        if within:
+            _keep_only(child, within)
+        else:
             setattr(module, name, None)
-    if rest:
-        _keep_only(getattr(module, head), rest)

@@ -14,6 +14,7 @@ from lossmap.vlm.families import is_vision_key, read_family
 from lossmap.vlm.input_size import embedding_shapes, usual_image_size
 from lossmap.vlm.loading import TEXT_PARTS, VisionSide, _without_text, precision_of, quiet
 from lossmap.vlm.preprocessing import read_preprocessor
+from lossmap.vlm.receives import ALL
 from lossmap.vlm.tiled import TiledPreprocessor
 from lossmap.vlm.view_limits import SQUARE, View
 
@@ -63,12 +64,14 @@ class LanguageCost:
     token_cache: int
 
 
-def vision_cost(folder: Path, image_size: int | None, dtype: str, called: str, view: View = SQUARE) -> VisionCost:
+def vision_cost(
+    folder: Path, image_size: int | None, dtype: str, called: str, view: View = SQUARE, receives: str = ALL
+) -> VisionCost:
     """Embed one image, without weights. Where its views depend on its size, it is one of `TYPICAL` pixels.
 
     Parameters: folder, with the model's configuration and its image processor's (see `fetch_configuration`);
         image_size and view, see `load_preprocessor`; dtype, of the computation, see `load_vision_side`; called, what
-        messages call the model.
+        messages call the model; receives, see `lossmap.vlm.receives`.
     Raises: LossmapError as `load_preprocessor`, and if the configuration is of no known family.
     """
     preprocessor = read_preprocessor(folder, image_size, called, view)
@@ -80,7 +83,7 @@ def vision_cost(folder: Path, image_size: int | None, dtype: str, called: str, v
         if hasattr(model, part):
             setattr(model, part, None)
     with DryRun() as cost:
-        vision = VisionSide(model_type, family, config, model, preprocessor, None)
+        vision = VisionSide(model_type, family, config, model, preprocessor, None, called, view, receives)
     if isinstance(preprocessor, TiledPreprocessor):
         with DryRun() as cost:
             vision.embed_image(Image.new("RGB", TYPICAL))

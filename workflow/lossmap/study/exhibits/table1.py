@@ -12,7 +12,7 @@ ABOUT = """
 connector is, counted from the model's configuration, and how large the decoder with the lowest held-out error is."""
 COLUMNS = (
     *("model", "pre_patches", "pre_features", "post_tokens", "post_features", "connector_parameters_m", "decoder"),
-    *("decoder_parameters_m", "input"),
+    *("decoder_parameters_m", "input", "receives"),
 )
 NOTE = (
     "Pre: patches and features that enter the connector; post: tokens and features that leave it. Parameters are in "
@@ -47,7 +47,7 @@ def page(table, settings):
     for name, (rows, features) in zip(("pre", "post"), shapes, strict=True):
         shown[name] = [f"{n} x {width}" for n, width in zip(rows, features, strict=True)]
     sizes = [f"connector_parameters_m{end}" for end in ("", "_reported")]
-    sizes += ["decoder", *(f"decoder_parameters_m{end}" for end in ("", "_reported")), "input"]
+    sizes += ["decoder", *(f"decoder_parameters_m{end}" for end in ("", "_reported")), "input", "receives"]
     return pd.DataFrame(shown | cells(table, sizes))
 
 
@@ -56,9 +56,10 @@ def findings(table, settings):
     lines = []
     for row in table.to_dict("records"):
         before, after = row["pre_patches"] * row["pre_features"], row["post_tokens"] * row["post_features"]
+        which = f" ({row['receives']})" if isinstance(row["receives"], str) else ""
         lines.append(
             f"- **{row['model']}**: {row['pre_patches']} x {row['pre_features']} to {row['post_tokens']} x "
             f"{row['post_features']} ({before:,} dimensions to {after:,}), by a connector of "
-            f"{row['connector_parameters_m']:.3g} million parameters."
+            f"{row['connector_parameters_m']:.3g} million parameters{which}."
         )
     return lines

@@ -8,6 +8,8 @@ from lossmap.store.index import open_store
 from lossmap.study.specs import DescribeConnectors
 from lossmap.vlm.checkpoints import resolve_checkpoint
 from lossmap.vlm.connector_size import connector_parameters
+from lossmap.vlm.families import FAMILIES
+from lossmap.vlm.receives import SEQUENCE, received
 
 
 def run(*, embeddings: list[Path], table: Path, spec: DescribeConnectors) -> None:
@@ -23,9 +25,18 @@ def run(*, embeddings: list[Path], table: Path, spec: DescribeConnectors) -> Non
         row = {"model": model.name, "pre_patches": patches, "pre_features": features}
         row |= {"post_tokens": tokens, "post_features": width}
         folder = resolve_checkpoint(model.checkpoint, model.revision)
-        row["connector_parameters"] = connector_parameters(folder)
-        rows.append(row | {"input": _input(store.attrs["preprocessing"])})
+        row["connector_parameters"] = connector_parameters(folder, model.receives)
+        row |= {"input": _input(store.attrs["preprocessing"]), "receives": _receives(store.attrs.get("key", {}))}
+        rows.append(row)
     pd.DataFrame(rows).to_parquet(table, index=False)
+
+
+def _receives(key: dict) -> str | None:
+    """Which connectors of a DeepStack model are measured, from the key of a store; None of other models."""
+    family = FAMILIES.get(str(key.get("model_type")))
+    if family is None or not family.stacked:
+        return None
+    return "merger alone" if received(key, family) == SEQUENCE else "merger and DeepStack"
 
 
 def _input(preprocessing: dict) -> str:

@@ -30,7 +30,7 @@ def run(name: str, /, *, results: Path, inputs: list[str], settings: dict, spec:
         output.parent.mkdir(parents=True, exist_ok=True)
     read = {label: [Path(path) for path in paths] for label, paths in files.items()}
     table = module.table(exhibit.settings, **read)
-    text = caption(module, table, exhibit.settings)
+    text = caption(module, table, exhibit.settings, spec.sequence_alone)
     write_csv(table, made["csv"][0])
     made["rst"][0].write_text(text, encoding="utf-8")
     if exhibit.has_page:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from lossmap.study.captions import findings_of, html_of
+from lossmap.study.captions import about_receives, findings_of, html_of
 from lossmap.study.exhibit import TOPICS
 from lossmap.study.specs import MakeSummary
 from lossmap.study.tables import how_seen
@@ -34,7 +34,7 @@ def run(*, results: Path, page: Path, text: Path, spec: MakeSummary) -> None:
         topics.append({"question": question.partition(" ")[2], "entries": entries, "exhibits": shown})
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    seen = how_seen(spec.views)
+    seen = " ".join(filter(None, [how_seen(spec.views), about_receives(spec.sequence_alone)]))
     filled = template.render(study=spec.study, models=spec.models, topics=topics, view=seen, browser=spec.browser)
     page.write_text(filled + "\n", encoding="utf-8")
     text.write_text("\n".join([*lines, seen]) + "\n", encoding="utf-8")

@@ -21,7 +21,7 @@ from lossmap.study.cost.text import (
     describe_work,
     in_bytes,
 )
-from lossmap.study.derived import view_of
+from lossmap.study.derived import receives_of, view_of
 from lossmap.study.reading import default_study, lines_of, read_study
 from lossmap.study.settings import check_study
 from lossmap.vlm.checkpoints import check_configuration, fetch_configuration
@@ -53,7 +53,8 @@ def run(*, configfile: Path | None = None, rate: float = 125.0, bandwidth: float
         try:
             check_configuration(folder)
             dtype = config["extraction"]["compute_dtype"]
-            vision[name] = vision_cost(folder, model.get("image_size"), dtype, model["checkpoint"], view_of(model))
+            side, view, receives = model.get("image_size"), view_of(model), receives_of(model)
+            vision[name] = vision_cost(folder, side, dtype, model["checkpoint"], view, receives)
         except LossmapError as error:
             faults.append(f"models: {name}: {error}")
             notes.append(f"{name}: not planned. {error}")

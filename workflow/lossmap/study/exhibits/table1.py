@@ -15,10 +15,11 @@ COLUMNS = (
     *("decoder_parameters_m", "input", "receives"),
 )
 NOTE = (
-    "Pre: patches and features that enter the connector; post: tokens and features that leave it. Parameters are in "
-    "millions: of the connector, counted from the model's configuration, and of the decoder with the lowest held-out "
-    "error (of a network, without those of the ridge that it adds to). Reported: the paper's value, where the study "
-    "has its model; its decoder is a 3-layer MLP for LLaVA and a 16-layer transformer for the others."
+    "Pre: patches and features that enter the connector; post: tokens and features that leave it; where images differ "
+    "in layout, those of the median image. Parameters are in millions: of the connector, counted from the model's "
+    "configuration, and of the decoder with the lowest held-out error (of a network, without those of the ridge that "
+    "it adds to). Reported: the paper's value, where the study has its model; its decoder is a 3-layer MLP for LLaVA "
+    "and a 16-layer transformer for the others."
 )
 
 

@@ -375,6 +375,11 @@ def test_a_hub_checkpoint_is_checked_as_far_as_its_configuration_is_here(tmp_pat
     (cached / "config.json").write_text("{}")
     check_study(study)  # the rest is still to come
     save_config("qwen2_5_vl", cached, processor={"size": {"shortest_edge": 3136, "longest_edge": 12845056}})
+    check_study(study)  # its own processor takes any size
+    study["models"]["m"]["view"] = {"tiles": 4}
+    with pytest.raises(LossmapError, match="models: m: owner/model .qwen2_5_vl.: view asks for tiles, .* max_pixels"):
+        check_study(study)
+    study["models"]["m"]["view"] = "square"
     with pytest.raises(
         LossmapError, match="models: m: owner/model .qwen2_5_vl.: takes images of any size. Set the model"
     ):

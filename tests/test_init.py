@@ -1,26 +1,25 @@
 """`lossmap init`: a study of someone's own images that passes every check, with settings that fit their number."""
 
 import os
-import shutil
 
 import numpy as np
 import pytest
 import yaml
 from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
-from small_study import ROOT
 
 from lossmap.__main__ import main
 from lossmap.study.checks import check_annotations
+from lossmap.study.derived import view_of
 from lossmap.study.own_study import LIMIT, name_of, neighbours_of
 from lossmap.study.reading import read_study
 from lossmap.study.settings import check_study
 
 LLAVA = "workflow/zoo/llava"
 HUB = {  # of the paper; their configurations are shipped
-    "llava-hf/llava-1.5-7b-hf": ("b234b804b114d9e37bb655e11cbbb5f5e971b7a9", None),
-    "Qwen/Qwen2.5-VL-7B-Instruct": ("cc594898137f460bfe9f0759e9844b3ce807cfb5", 336),
-    "HuggingFaceM4/idefics2-8b": ("2c42686c57fe21cf0348c9ce1077d094b72e7698", 336),
+    "llava-hf/llava-1.5-7b-hf": "b234b804b114d9e37bb655e11cbbb5f5e971b7a9",
+    "Qwen/Qwen2.5-VL-7B-Instruct": "cc594898137f460bfe9f0759e9844b3ce807cfb5",
+    "HuggingFaceM4/idefics2-8b": "2c42686c57fe21cf0348c9ce1077d094b72e7698",
 }
 
 
@@ -125,26 +124,13 @@ def test_the_folder_that_trains_is_another_one(here, capsys):
 
 
 @pytest.mark.parametrize("hub_id", HUB)
-def test_a_hub_model_gets_the_image_size_that_it_needs(here, hub_id):
-    revision, size = HUB[hub_id]
+def test_a_hub_model_sees_images_as_its_own_processor_shows_them(here, hub_id):
+    revision = HUB[hub_id]
     photos(here / "photos", 20)
     assert init("--revision", revision, model=hub_id) == 0
-    content, _ = written()
-    wanted = {"checkpoint": hub_id, "revision": revision} | ({"image_size": size} if size else {})
-    assert content["models"] == {hub_id.partition("/")[2]: wanted}
-
-
-def test_the_image_size_is_one_that_the_vision_tower_takes(here):
-    """Idefics2's has position embeddings up to a size, and patches of a size."""
-    photos(here / "photos", 20)
-    shutil.copytree(ROOT / "workflow/zoo/idefics2", here / "model")
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        if (here / "model" / name).is_file():
-            text = (here / "model" / name).read_text()
-            (here / "model" / name).write_text(text.replace('"shortest_edge": 64', '"shortest_edge": 32'))
-    assert init(model="model") == 0
-    content, _ = written()
-    assert content["models"]["model"]["image_size"] == 64
+    content, study = written()
+    assert content["models"] == {hub_id.partition("/")[2]: {"checkpoint": hub_id, "revision": revision}}
+    assert [view_of(model) for model in study["models"].values()] == ["processor"]
 
 
 def test_names_of_any_path_become_names_of_results(here):

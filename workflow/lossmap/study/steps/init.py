@@ -14,7 +14,6 @@ from lossmap.study.checks import LEAST_IMAGES, check_annotations
 from lossmap.study.own_study import LIMIT, Photos, name_of, write_study
 from lossmap.study.settings import check_study, is_hub_like
 from lossmap.vlm.checkpoints import fetch_configuration, local_checkpoint
-from lossmap.vlm.input_size import usual_image_size
 
 
 def run(
@@ -93,7 +92,7 @@ def _count(option: str, entry: dict) -> dict:
 
 
 def _model(checkpoint: str, revision: str | None) -> tuple[str, dict]:
-    """The name and the entry of a model, with an image_size where it needs one."""
+    """The name and the entry of a model, which sees images as its own processor shows them."""
     folder = local_checkpoint(checkpoint)
     if not folder.is_dir():
         if not is_hub_like(checkpoint):
@@ -105,6 +104,6 @@ def _model(checkpoint: str, revision: str | None) -> tuple[str, dict]:
                 f"--model: {checkpoint} is no folder here; as a hub id it needs --revision: a 40-digit commit hash, so"
                 " that the study can be repeated. The hub's page of the model lists them under Files, History."
             )
-    size = usual_image_size(fetch_configuration(checkpoint, revision))
-    given = {"checkpoint": checkpoint, "revision": revision, "image_size": size}
+    fetch_configuration(checkpoint, revision)  # so that what is wrong with it is told now
+    given = {"checkpoint": checkpoint, "revision": revision}
     return name_of(os.path.abspath(checkpoint), "model"), {key: value for key, value in given.items() if value}

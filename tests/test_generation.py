@@ -37,6 +37,10 @@ FAMILIES = [
     "qwen3_vl",
     "smolvlm",
     "mistral3",
+    "qwen3_vl_moe",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "exaone4_5",
 ]
 ASKED = ["What is in this image ?", "Which one ?", "What is in this image ? red green answer ."]
 

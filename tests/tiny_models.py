@@ -1,4 +1,4 @@
-"""Random tiny models of all 14 families: the real transformers classes with few and narrow layers, built in moments."""
+"""Random tiny models of all families: the real transformers classes with few and narrow layers, built in moments."""
 
 import copy
 import json
@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForImageTextToText,
     AyaVisionConfig,
+    Exaone4_5_Config,
     Gemma3Config,
     Idefics2Config,
     Idefics3Config,
@@ -20,7 +21,10 @@ from transformers import (
     PaliGemmaConfig,
     Qwen2_5_VLConfig,
     Qwen2VLConfig,
+    Qwen3_5Config,
+    Qwen3_5MoeConfig,
     Qwen3VLConfig,
+    Qwen3VLMoeConfig,
     SmolVLMConfig,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -68,6 +72,28 @@ _qwen_vision = {"depth": 3, "num_heads": 4, "patch_size": PATCH, "spatial_merge_
 _qwen_text = {
     **_text,
     "rope_parameters": {"rope_type": "default", "mrope_section": [2, 2, 2], "rope_theta": 10000.0},
+}
+_qwen3_vision = {
+    **_qwen_vision,
+    "hidden_size": WIDTH,
+    "intermediate_size": 2 * WIDTH,
+    "out_hidden_size": TEXT_WIDTH,
+    "num_position_embeddings": 64,
+}
+_experts = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+}
+_qwen3_5_text = {
+    **_qwen_text,
+    "rope_parameters": {**_qwen_text["rope_parameters"], "mrope_section": [1, 1, 1], "partial_rotary_factor": 0.5},
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_key_head_dim": 12,
+    "linear_value_head_dim": 12,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
 }
 _perceiver = {
     "hidden_size": TEXT_WIDTH,
@@ -125,15 +151,25 @@ CONFIGS = {
         image_token_id=3,
     ),
     "qwen3_vl": lambda: Qwen3VLConfig(
+        vision_config={**_qwen3_vision, "deepstack_visual_indexes": [0, 1]}, text_config=_qwen_text, image_token_id=3
+    ),
+    "qwen3_vl_moe": lambda: Qwen3VLMoeConfig(
+        vision_config={**_qwen3_vision, "deepstack_visual_indexes": [0, 1]},
+        text_config={**_qwen_text, **_experts},
+        image_token_id=3,
+    ),
+    "qwen3_5": lambda: Qwen3_5Config(vision_config=_qwen3_vision, text_config=_qwen3_5_text, image_token_id=3),
+    "qwen3_5_moe": lambda: Qwen3_5MoeConfig(
+        vision_config=_qwen3_vision, text_config={**_qwen3_5_text, **_experts}, image_token_id=3
+    ),
+    "exaone4_5": lambda: Exaone4_5_Config(
         vision_config={
-            **_qwen_vision,
-            "hidden_size": WIDTH,
-            "intermediate_size": 2 * WIDTH,
-            "out_hidden_size": TEXT_WIDTH,
-            "num_position_embeddings": 64,
-            "deepstack_visual_indexes": [0, 1],
+            **_qwen3_vision,
+            "num_key_value_heads": 2,
+            "window_size": 4 * PATCH,
+            "fullatt_block_indexes": [2],
         },
-        text_config=_qwen_text,
+        text_config={**_of("exaone4"), "layer_types": ["full_attention"] * 2},
         image_token_id=3,
     ),
     "mistral3": lambda: Mistral3Config(
@@ -158,9 +194,11 @@ IMAGE_PROCESSORS = {
     "smolvlm": lambda: SmolVLMImageProcessorPil(size={"longest_edge": 4 * SIDE}, max_image_size={"longest_edge": SIDE}),
     "qwen2_vl": lambda: Qwen2VLImageProcessorPil(patch_size=PATCH, size=PIXELS),
     "qwen2_5_vl": lambda: Qwen2VLImageProcessorPil(patch_size=PATCH, size=PIXELS),
-    "qwen3_vl": lambda: Qwen2VLImageProcessorPil(
-        patch_size=PATCH, size=PIXELS, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    **dict.fromkeys(
+        ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"),
+        lambda: Qwen2VLImageProcessorPil(patch_size=PATCH, size=PIXELS, image_mean=[0.5] * 3, image_std=[0.5] * 3),
     ),
+    "exaone4_5": lambda: Qwen2VLImageProcessorPil(patch_size=PATCH, size=PIXELS),
     "mistral3": lambda: PixtralImageProcessorPil(
         patch_size={"height": PATCH, "width": PATCH}, size={"longest_edge": SIDE}
     ),

@@ -44,6 +44,7 @@ MARKS = {
     "smolvlm": ["<image>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>"],
     "mistral3": ["[IMG]", "[IMG_BREAK]", "[IMG_END]"],
 }
+MARKS |= dict.fromkeys(("qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "exaone4_5"), MARKS["qwen2_vl"])
 NAMES = {
     "idefics2": {"image_token": "<image>", "image_boundary_token": "<fake_token_around_image>"},
     "gemma3": {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"},
@@ -57,6 +58,7 @@ NAMES = {
     "qwen2_5_vl": {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
     "qwen3_vl": {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
 }
+NAMES |= dict.fromkeys(("qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "exaone4_5"), NAMES["qwen2_vl"])
 _CLIP = {"patch_size": PATCH, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
 OPTIONS = {
     "llava": _CLIP,
@@ -77,6 +79,7 @@ PLACE = {  # what stands for an image in a chat, before the processor expands it
     "qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>",
     "qwen3_vl": "<|vision_start|><|image_pad|><|vision_end|>",
 }
+PLACE |= dict.fromkeys(("qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "exaone4_5"), PLACE["qwen2_vl"])
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'].upper() }}:{% for c in m['content'] %}"
     "{% if c['type'] == 'image' %} PLACE {% else %} {{ c['text'] }}{% endif %}{% endfor %}\n{% endfor %}"

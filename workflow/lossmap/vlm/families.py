@@ -211,6 +211,10 @@ FAMILIES: dict[str, Family] = {
     ),
     "qwen2_5_vl": Family(*_QWEN, _windows, _squares_listed, own_view="native"),
     "qwen3_vl": Family(*_QWEN, _merge_blocks, _squares_listed, own_view="native", **_DEEPSTACK),
+    "qwen3_vl_moe": Family(*_QWEN, _merge_blocks, _squares_listed, own_view="native", **_DEEPSTACK),
+    "qwen3_5": Family(*_QWEN, _merge_blocks, _squares_listed, own_view="native"),
+    "qwen3_5_moe": Family(*_QWEN, _merge_blocks, _squares_listed, own_view="native"),
+    "exaone4_5": Family(*_QWEN, _windows, _squares_listed, own_view="native"),
     "mistral3": Family(
         *("multi_modal_projector", _SIZES, lambda c: c.spatial_merge_size, "any", _TOWER),
         arguments=_with_sizes,

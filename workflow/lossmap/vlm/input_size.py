@@ -30,6 +30,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen2_vl": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
     "qwen2_5_vl": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
     "qwen3_vl": {"vision_config": {"patch_size": 16, "spatial_merge_size": 2}},
+    "qwen3_vl_moe": {"vision_config": {"patch_size": 16, "spatial_merge_size": 2}},
+    "qwen3_5": {"vision_config": {"patch_size": 16, "spatial_merge_size": 2}},
+    "qwen3_5_moe": {"vision_config": {"patch_size": 16, "spatial_merge_size": 2}},
+    "exaone4_5": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
     "mistral3": {"spatial_merge_size": 2, "vision_config": {"patch_size": 16, "image_size": 1024}},
 }
 LARGEST_TILE = {"longest_edge": 364}  # of Idefics3 and SmolVLM, where their settings are silent

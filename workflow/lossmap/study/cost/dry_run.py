@@ -12,6 +12,9 @@ from torch.utils.flop_counter import flop_registry
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
+# Each row times the matrix of its expert. On the meta device PyTorch takes bfloat16 alone.
+GROUPED = (torch.ops.aten._grouped_mm,)
+
 
 @dataclass
 class Cost:
@@ -63,15 +66,17 @@ class _ShapesOfWeights(TorchDispatchMode):
             args, kwargs = tree_map_only(torch.device, lambda place: CPU if place == META else place, (args, kwargs))
             return function(*args, **kwargs)
         formula = flop_registry.get(function._overloadpacket)
-        if formula is None:
+        if formula is None and function._overloadpacket not in GROUPED:
             with self:  # in inference mode, what consists of other operations comes here as a whole
                 made = function.decompose(*args, **kwargs)
             if made is not NotImplemented:
                 return made
         args, kwargs = tree_map_only(torch.Tensor, _to_meta, (args, kwargs))
         given = {_storage(value) for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)}
-        made = function(*args, **kwargs)
-        if formula is not None:
+        made = _experts(*args[:2]) if function._overloadpacket in GROUPED else function(*args, **kwargs)
+        if function._overloadpacket in GROUPED:
+            self.cost.flops += 2 * args[0].numel() * args[1].shape[-1]
+        elif formula is not None:
             self.cost.flops += formula(*args, **kwargs, out_val=made)
         for value in tree_leaves(made):
             if isinstance(value, torch.Tensor) and _storage(value) not in given:  # no view of what there was
@@ -97,6 +102,11 @@ class _AttentionOfGPUs(TorchFunctionMode):
                 key, value = (side.repeat_interleave(query.shape[1] // side.shape[1], 1) for side in (key, value))
             return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
         return function(*args, **(kwargs or {}))
+
+
+def _experts(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Shape of the product of rows, each with one of the weights (experts, features in, features out)."""
+    return torch.empty(rows.shape[0], weights.shape[-1], dtype=rows.dtype, device=META)
 
 
 def _without_values(value) -> bool:

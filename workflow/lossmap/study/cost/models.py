@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
 from lossmap.study.cost.dry_run import META, DryRun
@@ -143,7 +144,10 @@ def language_cost(folder: Path, dtype: str, tokens: int) -> LanguageCost:
     with torch.inference_mode(), DryRun() as reading:
         read = text(inputs_embeds=vectors[:, :-1], use_cache=True)
         head(read.last_hidden_state[:, -1:])
-    cache = sum(side.nbytes for layer in read.past_key_values.layers for side in (layer.keys, layer.values))
+    layers = read.past_key_values.layers
+    grown = sum(side.nbytes for layer in layers if hasattr(layer, "keys") for side in (layer.keys, layer.values))
+    # Layers of linear attention hold a state of the same size, however long the prompt is.
+    states = sum(_nbytes(vars(layer)) for layer in layers if not hasattr(layer, "keys"))
     with torch.inference_mode(), DryRun() as saying:
         head(text(inputs_embeds=vectors[:, -1:], past_key_values=read.past_key_values).last_hidden_state)
     return LanguageCost(
@@ -151,9 +155,14 @@ def language_cost(folder: Path, dtype: str, tokens: int) -> LanguageCost:
         prompt_flops=reading.flops,
         token_flops=saying.flops,
         activations=reading.memory,
-        cache=cache,
-        token_cache=cache // tokens,
+        cache=grown + states,
+        token_cache=grown // tokens,
     )
+
+
+def _nbytes(held) -> int:
+    """Of all tensors in what is held."""
+    return sum(value.nbytes for value in tree_leaves(held) if isinstance(value, torch.Tensor))
 
 
 def _size(weights) -> dict[str, int]:

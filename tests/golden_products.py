@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from specs import checked
-from tiny_models import SIDE, save_tiny
+from tiny_models import NEEDS_SIDE, SIDE, save_tiny
 from tiny_processors import save_speaking
 
 from lossmap.data.formats import read
@@ -39,9 +39,12 @@ from lossmap.study.steps import (
     probe_patches,
     train_reconstructor,
 )
+from lossmap.vlm.checkpoint_check import MUTE
 from lossmap.vlm.families import FAMILIES
 from lossmap.vlm.recompute import load_connector
 from lossmap.vlm.stored import open_embeddings
+
+SPEAKING = [family for family in FAMILIES if family not in MUTE]
 
 GRID, FEATURES, TOKENS, WIDTH = (4, 4), 6, 4, 8  # of the toy embeddings
 SHAPES = {"pre_shape": [16, FEATURES], "post_shape": [TOKENS, WIDTH]}
@@ -111,7 +114,7 @@ def embeddings(folder: Path, family: str) -> dict[str, np.ndarray]:
 
 
 def model_of(folder: Path, family: str) -> dict:
-    side = SIDE if family == "mistral3" else None
+    side = SIDE if family in NEEDS_SIDE else None
     return {"checkpoint": str(folder / "model"), "revision": None, "image_size": side}
 
 
@@ -343,8 +346,8 @@ MAKERS = {
     "networks": (networks, None),
     "patch_losses": (patch_losses, None),
     "ladder": (ladder, None),
-    "captions": (captions, list(FAMILIES)),
-    "answers": (answers, list(FAMILIES)),
-    "choices": (choices, list(FAMILIES)),
+    "captions": (captions, SPEAKING),
+    "answers": (answers, SPEAKING),
+    "choices": (choices, SPEAKING),
     "probe": (probe, list(FAMILIES)),
 }

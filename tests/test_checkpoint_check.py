@@ -12,7 +12,7 @@ import pytest
 import yaml
 from huggingface_hub.file_download import repo_folder_name
 from safetensors.torch import load_file, save_file
-from tiny_models import CONFIGS, SIDE, save_config, save_tiny
+from tiny_models import CONFIGS, NEEDS_SIDE, SIDE, save_config, save_tiny
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from lossmap.errors import LossmapError
@@ -280,6 +280,9 @@ def test_a_model_that_can_not_be_asked_is_told_so(model):
     assert re.search("given features of several tower layers .DeepStack. beside .*Set receives: all, or leave", problem)
     for model_type in ("qwen3_vl", "smolvlm", "mistral3"):
         assert checkpoint_check.language_problems(model, model_type) == []
+    for model_type, why in checkpoint_check.MUTE.items():
+        [problem] = checkpoint_check.language_problems(model, model_type)
+        assert problem.endswith(f"{why}. Leave this model out of captions, answers and choices.")
     no_template(model)
     assert checkpoint_check.language_problems(model, "paligemma") == []  # no checkpoint of its has one
 
@@ -325,7 +328,7 @@ def test_sizes_are_told_alike_by_the_files_alone_and_at_loading(tmp_path, model_
 @pytest.mark.parametrize("model_type", DEFAULTS)
 def test_what_a_configuration_leaves_out_is_taken_as_transformers_takes_it(model_type):
     config = CONFIG_MAPPING[model_type](vision_config={})
-    if model_type == "mistral3":
+    if model_type in NEEDS_SIDE:
         config = CONFIG_MAPPING[model_type](vision_config={"model_type": "pixtral"})
     for name, value in DEFAULTS[model_type].items():
         if isinstance(value, dict):
@@ -335,7 +338,9 @@ def test_what_a_configuration_leaves_out_is_taken_as_transformers_takes_it(model
 
 
 def test_families_without_a_size_of_their_own_are_those_whose_defaults_are_known():
-    assert set(DEFAULTS) == {name for name, family in FAMILIES.items() if family.view in ("any", "longest")}
+    assert set(DEFAULTS) == {name for name, family in FAMILIES.items() if family.view in ("any", "longest")} | {
+        "vipllava"
+    }
 
 
 @pytest.mark.parametrize("model_type", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics2", "mistral3"])
@@ -417,7 +422,7 @@ def test_the_papers_models_are_known_without_the_hub(tmp_path):
 def test_shapes_that_a_familys_processor_refuses_are_named(tmp_path):
     shapes = [("a.jpg", 640, 427), ("b.png", 201, 1), ("c.png", 3, 601), ("d.png", 400, 2), ("e.png", 400_000, 1)]
     limits = {name: 200 for name, family in FAMILIES.items() if "image_grid_thw" in family.inputs}
-    limits |= {"mistral3": SIDE}
+    limits |= dict.fromkeys(NEEDS_SIDE, SIDE)
     for model_type in CONFIGS:
         save_config(model_type, tmp_path / model_type)
         found = shape_problems(tmp_path / model_type, shapes)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from test_generation import FAMILIES, MAIN, embedded, language_side, scenes, whole
+from tiny_models import NEEDS_SIDE, SIDE, TEXT_WIDTH
 from tiny_processors import save_speaking
 
 from lossmap.errors import LossmapError
@@ -65,9 +66,11 @@ def test_one_pass_gives_the_plain_ways_log_probabilities(name):
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_every_family_goes_on_from_its_cache(tmp_path, model_type):
     model = save_speaking(model_type, tmp_path)
-    language = load_language_side(tmp_path)
-    tokens = {"llava_next": 65, "llava_onevision": 65, "gemma3": 4, "idefics2": 4, "llava": 64, "paligemma": 64}
-    post = torch.randn(2, tokens.get(model_type, 16), 48, generator=torch.Generator().manual_seed(1))
+    language = load_language_side(tmp_path, image_size=SIDE if model_type in NEEDS_SIDE else None)
+    tokens = dict.fromkeys(("llava", "vipllava", "paligemma"), 64)
+    tokens |= {"llava_next": 65, "llava_onevision": 65, "gemma3": 4, "idefics2": 4, "smolvlm": 4}
+    width = TEXT_WIDTH * (1 + len(language.family.further(model.config)))
+    post = torch.randn(2, tokens.get(model_type, 16), width, generator=torch.Generator().manual_seed(1))
     prompts, options = ["What is in this image ?", "Which one ?"], [[10], [11, 12, 13]]
     expected = plain(model, language, prompts, post, options)
     torch.testing.assert_close(

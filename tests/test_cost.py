@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from test_views import CUT, WIDER
-from tiny_models import CONFIGS, SIDE, save_config, save_tiny
+from tiny_models import CONFIGS, NEEDS_SIDE, SIDE, save_config, save_tiny
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForImageTextToText
@@ -88,7 +88,7 @@ def test_attention_is_counted_and_its_matrix_not_held():
 
 
 def size_of(model_type):
-    return SIDE if model_type == "mistral3" else None
+    return SIDE if model_type in NEEDS_SIDE else None
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)

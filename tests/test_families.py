@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import CONFIGS, PATCH, SIDE, TEXT_WIDTH, WIDTH, save_config, save_tiny
+from tiny_models import CONFIGS, NEEDS_SIDE, PATCH, SIDE, TEXT_WIDTH, WIDTH, save_config, save_tiny
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES, is_vision_key, read_family
@@ -43,7 +43,7 @@ def pair(request, tmp_path_factory):
     model = save_tiny(model_type, folder)
     if FAMILIES[model_type].view == "base":
         model.config.image_grid_pinpoints = [[0, 0]]  # no tiles: the base view alone
-    side = SIDE if model_type == "mistral3" else None
+    side = SIDE if model_type in NEEDS_SIDE else None
     return model, load_vision_side(folder, image_size=side, receives=receives)
 
 
@@ -61,7 +61,7 @@ def test_shapes_are_known_by_the_configuration_alone(pair, tmp_path_factory):
     _, vision = pair
     folder = tmp_path_factory.mktemp("configuration")
     save_config(vision.model_type, folder)
-    shapes = embedding_shapes(folder, SIDE if vision.model_type == "mistral3" else None, vision.receives)
+    shapes = embedding_shapes(folder, SIDE if vision.model_type in NEEDS_SIDE else None, vision.receives)
     assert (shapes.pre_grid, shapes.post_grid) == (vision.pre_grid, vision.post_grid)
     assert shapes.pre_shape == (vision.pre_grid[0] * vision.pre_grid[1], vision.pre_dim)
     assert shapes.post_shape == (vision.post_tokens, vision.post_dim)
@@ -84,6 +84,10 @@ def without_attention(vision):
     silent.model = copy.deepcopy(vision.model)
     silent._tap = Tap(silent.model, vision.taps, ONE_VIEW if vision.family.view == "base" else None)
     silenced = 0
+    for module in silent.model.modules():  # of convolutions that overlap, what they see of neighbours
+        if isinstance(module, torch.nn.Conv2d) and module.kernel_size > module.stride:
+            middle = module.weight.data[:, :, 1, 1].clone()
+            module.weight.data.zero_()[:, :, 1, 1] = middle
     for name, parameter in silent.model.named_parameters():
         if re.search(r"(self_attn\.out_proj|attention\.projection_layer|attn\.proj|attention\.o_proj)\.", name):
             parameter.data.zero_()
@@ -265,8 +269,8 @@ def test_idefics2_latents_have_no_place(tmp_path):
 
 def test_pre_and_post_grids_have_the_ratio_of_the_family(pair):
     _, vision = pair
-    ratio = {"gemma3": 4, "smolvlm": 4, "idefics2": None}
-    halved = ("aya_vision", "internvl", "idefics3", *QWEN, "mistral3")
+    ratio = {"gemma3": 4, "smolvlm": 4, "got_ocr2": 4, "idefics2": None}
+    halved = ("aya_vision", "internvl", "idefics3", *QWEN, "mistral3", "lighton_ocr")
     ratio |= dict.fromkeys(halved, 2)
     merge = ratio.get(vision.model_type, 1)
     assert vision.pre_grid == (8, 8)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_loading import COMMIT, Hub
-from tiny_models import SIDE
+from tiny_models import NEEDS_SIDE, SIDE
 from tiny_processors import edit_json, save_speaking
 from transformers import AutoModelForImageTextToText
 
@@ -41,6 +41,12 @@ FAMILIES = [
     "qwen3_5",
     "qwen3_5_moe",
     "exaone4_5",
+    "glm4v",
+    "glm4v_moe",
+    "glm46v",
+    "glm_ocr",
+    "lighton_ocr",
+    "vipllava",
 ]
 ASKED = ["What is in this image ?", "Which one ?", "What is in this image ? red green answer ."]
 
@@ -134,7 +140,7 @@ def test_batches_and_their_padding_change_nothing(name):
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_every_family_says_what_the_whole_model_says(tmp_path, model_type):
     model = save_speaking(model_type, tmp_path)
-    side = {"image_size": SIDE} if model_type == "mistral3" else {}
+    side = {"image_size": SIDE} if model_type in NEEDS_SIDE else {}
     vision, language = load_vision_side(tmp_path, **side), load_language_side(tmp_path, **side)
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)) for _ in ASKED]

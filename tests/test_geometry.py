@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import CONFIGS, SIDE, save_config
+from tiny_models import CONFIGS, NEEDS_SIDE, SIDE, save_config
 
 from lossmap.vlm.geometry import ImageGeometry
 from lossmap.vlm.preprocessing import load_preprocessor
@@ -65,7 +65,7 @@ def folders(tmp_path_factory):
 @pytest.mark.parametrize("model_type", [*CONFIGS, "llava, margins"])
 @pytest.mark.parametrize("size", [(160, 96), (90, 131)], ids=str)
 def test_a_changed_square_changes_exactly_the_patches_whose_boxes_it_touches(folders, model_type, size):
-    preprocessor = load_preprocessor(folders / model_type, image_size=SIDE if model_type == "mistral3" else None)
+    preprocessor = load_preprocessor(folders / model_type, image_size=SIDE if model_type in NEEDS_SIDE else None)
     width, height = size
     geometry = preprocessor.geometry(width, height)
     rows, cols = preprocessor.grid
@@ -95,7 +95,7 @@ def test_a_changed_square_changes_exactly_the_patches_whose_boxes_it_touches(fol
 
 def test_only_the_centre_crop_leaves_pixels_out(folders):
     for model_type in CONFIGS:
-        preprocessor = load_preprocessor(folders / model_type, image_size=SIDE if model_type == "mistral3" else None)
+        preprocessor = load_preprocessor(folders / model_type, image_size=SIDE if model_type in NEEDS_SIDE else None)
         geometry = preprocessor.geometry(640, 480)
         if model_type == "llava":
             assert geometry.patch_of_pixel(0, 240) is None

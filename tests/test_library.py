@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from PIL import Image
 from specs import checked
-from tiny_models import CONFIGS, IMAGE_PROCESSORS, SIDE, save_tiny, tiny_model
+from tiny_models import CONFIGS, IMAGE_PROCESSORS, NEEDS_SIDE, SIDE, save_tiny, tiny_model
 from toy_store import embeddings as toy_arrays
 from toy_store import write_store
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
@@ -49,8 +49,8 @@ def pictures(n=5):
 
 
 def seen(model_type, view):
-    """Arguments of open_model for a view; Mistral 3's tiny model needs a side for a square one."""
-    return {"image_size": SIDE} if (model_type, view) == ("mistral3", "square") else {"view": view}
+    """Arguments of open_model for a view; some tiny models need a side for a square one."""
+    return {"image_size": SIDE} if model_type in NEEDS_SIDE and view == "square" else {"view": view}
 
 
 def assert_same(one, other, names=None):

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import errors
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_models import CONFIGS, SIDE, save_tiny, tiny_model
+from tiny_models import CONFIGS, NEEDS_SIDE, SIDE, save_tiny, tiny_model
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.checkpoints import resolve_checkpoint, weight_files
@@ -93,7 +93,7 @@ def test_provenance_names_model_revision_and_weights(tmp_path):
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_no_language_model_is_held(tmp_path, model_type):
     save_tiny(model_type, tmp_path)
-    vision = load_vision_side(tmp_path, image_size=SIDE if model_type == "mistral3" else None)
+    vision = load_vision_side(tmp_path, image_size=SIDE if model_type in NEEDS_SIDE else None)
     assert not [name for name in vision.model.state_dict() if name.startswith(("language_model", "text_model"))]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import CONFIGS, SIDE, save_config
+from tiny_models import CONFIGS, NEEDS_SIDE, SIDE, save_config
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoImageProcessor,
@@ -50,7 +50,7 @@ def by_transformers(model_type, folder, images, **settings):
 
 
 def load(model_type, folder):
-    return load_preprocessor(folder, image_size=SIDE if model_type == "mistral3" else None)
+    return load_preprocessor(folder, image_size=SIDE if model_type in NEEDS_SIDE else None)
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)

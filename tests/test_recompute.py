@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from specs import checked
-from tiny_models import CONFIGS, SIDE, WIDTH, save_tiny
+from tiny_models import CONFIGS, NEEDS_SIDE, SIDE, WIDTH, save_tiny
 
 from lossmap.data.formats import read
 from lossmap.errors import LossmapError
@@ -28,7 +28,7 @@ ROUNDING = 1e-3
 
 
 def size_of(model_type):
-    return SIDE if model_type == "mistral3" else None
+    return SIDE if model_type in NEEDS_SIDE else None
 
 
 def embedded(vision, count):
@@ -149,7 +149,9 @@ def test_neither_tower_nor_language_model_is_built_read_or_run(checkpoint, tmp_p
     def run(*args, **kwargs):
         raise AssertionError("the tower was run")
 
-    for layer in (torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.Embedding):
+    names = (family.connector, *family.after)
+    own = {type(part) for name in names for part in vision.model.get_submodule(name).modules()}
+    for layer in {torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.Embedding} - own:
         monkeypatch.setattr(layer, "forward", run)
     monkeypatch.setattr(type(vision.model), "get_image_features", run)
     connector = load_connector(tmp_path / "bare", image_size=size_of(model_type))

@@ -36,7 +36,11 @@ WIDER = {  # settings under which more of a processor's ways are taken than by t
         name: {"size": {"shortest_edge": 4 * PATCH * PATCH * 4, "longest_edge": SIDE * SIDE * 4}}
         for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "exaone4_5")
     },
-    "mistral3": {"size": {"longest_edge": 3 * SIDE}},
+    **{
+        name: {"size": {"shortest_edge": 4 * PATCH * PATCH * 8, "longest_edge": SIDE * SIDE * 8}}
+        for name in ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
+    },
+    **{name: {"size": {"longest_edge": 3 * SIDE}} for name in ("mistral3", "lighton_ocr")},
 }
 
 
@@ -45,8 +49,9 @@ def noise(width, height, seed=0):
 
 
 def tiny(model_type, size):
-    """The tiny image is a bit larger for Mistral 3, which fails on an image of one token."""
-    return (5, 27) if (model_type, size) == ("mistral3", (5, 7)) else size
+    """Small images are a bit larger for Mistral 3, which fails on one token, and LightOnOCR, which fails on none."""
+    larger = {"mistral3": {(5, 7): (5, 27)}, "lighton_ocr": {(5, 7): (9, 11), (90, 3): (90, 11)}}
+    return larger.get(model_type, {}).get(size, size)
 
 
 def opened(model_type, folder, view="processor", **settings):
@@ -58,7 +63,7 @@ def by_transformers(model_type, folder, image):
     """What the family's unmodified image processor gives of one image, asked as its own `Processor` asks it."""
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     asked = {"crop_to_patches": True} if model_type in ("internvl", "aya_vision") else {}
-    if model_type == "mistral3":
+    if FAMILIES[model_type].own_view == "longest":
         asked = {"patch_size": {"height": 2 * PATCH, "width": 2 * PATCH}}
     images = [[image]] if "pixel_attention_mask" in FAMILIES[model_type].inputs else [image]
     return processor(images, return_tensors="pt", **asked)
@@ -172,6 +177,8 @@ def test_limits_that_a_processor_does_not_know_are_errors(tmp_path, model_type, 
         ("qwen2_5_vl", (401, 2), r"401 x 2 pixels: shapes up to 200:1"),
         ("mistral3", (1000, 1), r"1000 x 1 pixels: scaled to 192 along the longer side, nothing is left"),
         ("mistral3", (5, 7), r"5 x 7 pixels makes one token"),
+        ("lighton_ocr", (90, 3), r"90 x 3 pixels is too narrow for a token of 2 x 2 patches"),
+        ("glm4v", (401, 2), r"401 x 2 pixels: shapes up to 200:1"),
         ("idefics2", (9, 1), r"9 x 1 pixels can't be cut into quarters"),
     ],
 )

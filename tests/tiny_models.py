@@ -11,9 +11,15 @@ from transformers import (
     AyaVisionConfig,
     Exaone4_5_Config,
     Gemma3Config,
+    Glm4vConfig,
+    Glm4vMoeConfig,
+    Glm46VConfig,
+    GlmOcrConfig,
+    GotOcr2Config,
     Idefics2Config,
     Idefics3Config,
     InternVLConfig,
+    LightOnOcrConfig,
     LlavaConfig,
     LlavaNextConfig,
     LlavaOnevisionConfig,
@@ -26,9 +32,12 @@ from transformers import (
     Qwen3VLConfig,
     Qwen3VLMoeConfig,
     SmolVLMConfig,
+    VipLlavaConfig,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
@@ -43,6 +52,8 @@ SIDE, PATCH, WIDTH, TEXT_WIDTH = 64, 8, 32, 48
 EDGES = {"shortest_edge": SIDE, "longest_edge": SIDE}
 SQUARE = {"height": SIDE, "width": SIDE}
 PIXELS = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE}
+TWO_FRAMES = {"shortest_edge": 2 * SIDE * SIDE, "longest_edge": 2 * SIDE * SIDE}
+NEEDS_SIDE = ("mistral3", "lighton_ocr")  # families whose tiny processors leave the side of a square open
 TILES = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE]]
 
 _layers = {
@@ -94,6 +105,20 @@ _qwen3_5_text = {
     "linear_value_head_dim": 12,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 2,
+}
+_glm_vision = {**_qwen3_vision, "image_size": SIDE}
+_glm_text = {
+    **_qwen_text,
+    "rope_parameters": {**_qwen_text["rope_parameters"], "mrope_section": [1, 1, 1], "partial_rotary_factor": 0.5},
+}
+_glm_experts = {
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
 }
 _perceiver = {
     "hidden_size": TEXT_WIDTH,
@@ -175,6 +200,36 @@ CONFIGS = {
     "mistral3": lambda: Mistral3Config(
         vision_config={"model_type": "pixtral", **_layers}, text_config=_of("mistral"), image_token_index=3
     ),
+    "glm4v": lambda: Glm4vConfig(vision_config=_glm_vision, text_config=_glm_text, image_token_id=3),
+    "glm4v_moe": lambda: Glm4vMoeConfig(
+        vision_config=_glm_vision, text_config={**_glm_text, **_glm_experts}, image_token_id=3
+    ),
+    "glm46v": lambda: Glm46VConfig(
+        vision_config={"model_type": "glm4v_vision", **_glm_vision},
+        text_config={"model_type": "glm4v_text", **_glm_text},
+        image_token_id=3,
+    ),
+    "glm_ocr": lambda: GlmOcrConfig(vision_config=_glm_vision, text_config=_glm_text, image_token_id=3),
+    "lighton_ocr": lambda: LightOnOcrConfig(
+        vision_config={"model_type": "pixtral", **_layers}, text_config=_of("qwen3"), image_token_id=3
+    ),
+    "vipllava": lambda: VipLlavaConfig(
+        vision_config={**_clip, "hidden_size": WIDTH // 2},
+        text_config=_of("llama"),
+        image_token_index=3,
+        vision_feature_layers=[-2, 1],
+    ),
+    "got_ocr2": lambda: GotOcr2Config(
+        vision_config={
+            **_layers,
+            "output_channels": WIDTH,
+            "window_size": 4,
+            "global_attn_indexes": [1],
+            "mlp_dim": 2 * WIDTH,
+        },
+        text_config=_of("qwen2"),
+        image_token_index=3,
+    ),
 }
 
 IMAGE_PROCESSORS = {
@@ -202,6 +257,13 @@ IMAGE_PROCESSORS = {
     "mistral3": lambda: PixtralImageProcessorPil(
         patch_size={"height": PATCH, "width": PATCH}, size={"longest_edge": SIDE}
     ),
+    **dict.fromkeys(("glm4v", "glm4v_moe"), lambda: Glm4vImageProcessorPil(patch_size=PATCH, size=TWO_FRAMES)),
+    **dict.fromkeys(("glm46v", "glm_ocr"), lambda: Glm46VImageProcessorPil(patch_size=PATCH, size=TWO_FRAMES)),
+    "lighton_ocr": lambda: PixtralImageProcessorPil(
+        patch_size={"height": PATCH, "width": PATCH}, size={"longest_edge": SIDE}
+    ),
+    "vipllava": lambda: CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SQUARE),
+    "got_ocr2": lambda: GotOcr2ImageProcessorPil(size=SQUARE),
 }
 
 
@@ -212,6 +274,9 @@ def tiny_model(model_type: str, seed: int = 0):
     with torch.no_grad():
         for parameter in model.parameters():  # initial values are ones and zeros in places, and small in others
             parameter.add_(torch.randn_like(parameter) * 0.1)
+        for module in model.modules():  # convolutions that overlap see most of what lies in their middle, as trained do
+            if isinstance(module, torch.nn.Conv2d) and module.kernel_size > module.stride:
+                module.weight[:, :, 1, 1] *= 4
     return model.eval()
 
 

@@ -45,6 +45,9 @@ MARKS = {
     "mistral3": ["[IMG]", "[IMG_BREAK]", "[IMG_END]"],
 }
 MARKS |= dict.fromkeys(("qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "exaone4_5"), MARKS["qwen2_vl"])
+GLM = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
+MARKS |= {name: ["<|image|>", "<|video|>"] for name in GLM}
+MARKS["got_ocr2"] = ["<imgpad>", "<img>", "</img>"]
 NAMES = {
     "idefics2": {"image_token": "<image>", "image_boundary_token": "<fake_token_around_image>"},
     "gemma3": {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"},
@@ -59,9 +62,13 @@ NAMES = {
     "qwen3_vl": {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
 }
 NAMES |= dict.fromkeys(("qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "exaone4_5"), NAMES["qwen2_vl"])
+NAMES |= {name: {"image_token": "<|image|>", "video_token": "<|video|>"} for name in GLM}
+NAMES["lighton_ocr"] = {"image_token": "<image>", "image_break_token": "<break>", "image_end_token": "<end>"}
 _CLIP = {"patch_size": PATCH, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
 OPTIONS = {
     "llava": _CLIP,
+    "vipllava": _CLIP,
+    "lighton_ocr": {"patch_size": PATCH},
     "llava_next": _CLIP,
     "llava_onevision": {"num_image_tokens": 64, "vision_feature_select_strategy": "full"},
     "gemma3": {"image_seq_length": 4},
@@ -102,7 +109,9 @@ def tiny_tokenizer(model_type: str) -> PreTrainedTokenizerFast:
     )
     tokenizer.add_special_tokens(["<pad>", "<s>", "</s>", *marks])
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    names = NAMES.get(model_type, {"image_token": "<image>"} if model_type in ("llava", "paligemma") else {})
+    names = NAMES.get(
+        model_type, {"image_token": "<image>"} if model_type in ("llava", "vipllava", "paligemma") else {}
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="<unk>",
@@ -120,7 +129,9 @@ def save_speaking(model_type: str, folder: Path, **how):
     image_processor = IMAGE_PROCESSORS[model_type]()
     if model_type == "paligemma":
         image_processor.image_seq_length = 64
-    processor_class = processor_class_of(CONFIG_MAPPING[model_type])
+    processor_class = processor_class_of(
+        CONFIG_MAPPING[model_type], "Glm46VProcessor" if model_type == "glm_ocr" else None
+    )
     place = PLACE.get(model_type, MARKS.get(model_type, ["<image>"])[0])
     template = None if model_type == "paligemma" else TEMPLATE.replace("PLACE", place)
     processor = processor_class(

@@ -176,7 +176,9 @@ def _blocks(shape: Shape) -> Blocks:
     for span in shape.spans:
         if span.cols:
             joined = _joined(shape, span)
-            m, (rows, cols) = span.merge, joined.shape
+            m = span.merge
+            rows, cols = (side // m * m for side in joined.shape)  # patches beyond whole blocks are in no token
+            joined = joined[:rows, :cols]
             cells = (
                 joined.reshape(rows // m, m, cols // m, m).transpose(0, 2, 1, 3).reshape(rows // m, cols // m, m * m)
             )

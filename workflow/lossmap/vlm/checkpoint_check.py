@@ -26,6 +26,8 @@ HEADER = 100_000_000  # bytes that the header of a safetensors file has at most
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 # Families that are asked without a chat template, since their checkpoints have none.
 PLAIN = ("paligemma",)
+# Families that Lossmap can't ask, and why.
+MUTE = {"got_ocr2": "the processor of got_ocr2 lays out prompts of its own, for reading text alone"}
 
 
 def checkpoint_problems(
@@ -112,6 +114,8 @@ def language_problems(folder: Path, model_type: str, receives: str = ALL) -> lis
 
 def _mute(called: str | Path, model_type: str, receives: str) -> list[str]:
     """Why a model can't be asked for text, if it can't."""
+    if model_type in MUTE:
+        return [f"{called}: {MUTE[model_type]}. Leave this model out of captions, answers and choices."]
     if not FAMILIES[model_type].stacked or receives == ALL:
         return []
     return [

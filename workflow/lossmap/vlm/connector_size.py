@@ -28,5 +28,6 @@ def connector_parameters(config: PreTrainedConfig | str | Path, receives: str = 
     with torch.device("meta"):
         model = AutoModel.from_config(config)
     family = FAMILIES[config.model_type]
-    connectors = [model.get_submodule(name) for name in (family.connector, *family.further(config, receives))]
-    return sum(values.numel() for connector in connectors for values in connector.parameters())
+    names = (family.connector, *family.after, *family.further(config, receives))
+    inside = tuple(f"{name}." for name in names)
+    return sum(values.numel() for name, values in model.named_parameters() if f"{name}.".startswith(inside))

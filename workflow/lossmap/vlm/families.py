@@ -95,6 +95,36 @@ def _squares_listed(pre, config, grid):
     return (_squares(pre, grid, _spatial_merge(config)).flatten(0, 2),)
 
 
+def _maps(pre, config, grid):
+    """(images, features, rows, columns)."""
+    return pre.flatten(2).transpose(1, 2)
+
+
+def _as_maps(pre, config, grid):
+    return (pre.transpose(1, 2).unflatten(2, grid),)
+
+
+def _map_blocks(pre, config, grid):
+    """GLM: blocks of m x m as small maps, (blocks, features, m, m), in raster order."""
+    return _merge_blocks(_maps(pre, config, grid), config, grid)
+
+
+def _squares_as_maps(pre, config, grid):
+    m = _spatial_merge(config)
+    squares = _squares(pre, grid, m).flatten(0, 1)
+    return (squares.transpose(1, 2).unflatten(2, (m, m)),)
+
+
+def _connector_alone(model, connector, given):
+    """post (tokens, features_out), however shaped, of what a connector takes."""
+    return model.get_submodule(connector)(*given)
+
+
+def _then_merger(model, connector, given):
+    """GLM: a convolution takes each square to a vector, and the merger that vector."""
+    return model.visual.merger(_connector_alone(model, connector, given).flatten(1))
+
+
 def _squares(pre, grid, side):
     """(images, squares, side * side, features): patches by squares of side x side, squares in raster order."""
     (rows, cols), (images, _, features) = grid, pre.shape
@@ -104,7 +134,8 @@ def _squares(pre, grid, side):
 
 def _vision_width(config) -> int:
     """Of the tower's vectors, side by side where the connector is given several layers."""
-    layers = getattr(config, "vision_feature_layer", None)
+    names = ("vision_feature_layer", "vision_feature_layers")  # ViP-LLaVA's hub checkpoints say the latter
+    layers = next((getattr(config, name) for name in names if hasattr(config, name)), None)
     return config.vision_config.hidden_size * (len(layers) if isinstance(layers, list | tuple) else 1)
 
 
@@ -149,6 +180,8 @@ class Family:
     pre_dim: from the config, the features of a patch, as they enter one connector.
     newline: tokens that follow the grid in post (the learned `image_newline`).
     latents: from the config, the tokens of post where it has no grid.
+    after: names of what else makes post of pre: modules that follow the connector, learned tokens.
+    apply: model, name of a connector, what `arguments` gives -> post.
     own_view: how its own image processor cuts images (of `view_limits.LIMITS`); None where it always makes one view
         of one size.
     stacked: the list of further connectors, whose outputs the language model is given beside the connector's, token
@@ -168,6 +201,8 @@ class Family:
     newline: int = 0
     latents: Callable[[Any], int] | None = None
     own_view: str | None = None
+    after: tuple[str, ...] = ()
+    apply: Callable = _connector_alone
     stacked: str | None = None
     stack_size: Callable[[Any], int] | None = None
 
@@ -186,6 +221,8 @@ _MASK = ("pixel_values", "pixel_attention_mask")
 _GRID = ("pixel_values", "image_grid_thw")
 _LLAVA_NEXT = ("multi_modal_projector", _SIZES, _one, "base", (*_TOWER, "image_newline"))
 _DEEPSTACK: dict[str, Any] = {"stacked": "visual.deepstack_merger_list", "stack_size": _deepstack}
+_GLM: dict[str, Any] = {"after": ("visual.merger",), "apply": _then_merger, "own_view": "native_frames"}
+_GLM_TAP = ("visual.downsample", _GRID, _spatial_merge, "any", ("visual.",), _map_blocks, _squares_as_maps)
 _QWEN = ("visual.merger", _GRID, _spatial_merge, "any", ("visual.",))
 
 FAMILIES: dict[str, Family] = {
@@ -215,10 +252,22 @@ FAMILIES: dict[str, Family] = {
     "qwen3_5": Family(*_QWEN, _merge_blocks, _squares_listed, own_view="native"),
     "qwen3_5_moe": Family(*_QWEN, _merge_blocks, _squares_listed, own_view="native"),
     "exaone4_5": Family(*_QWEN, _windows, _squares_listed, own_view="native"),
+    **dict.fromkeys(("glm4v", "glm4v_moe", "glm46v", "glm_ocr"), Family(*_GLM_TAP, **_GLM)),
     "mistral3": Family(
         *("multi_modal_projector", _SIZES, lambda c: c.spatial_merge_size, "any", _TOWER),
         arguments=_with_sizes,
         own_view="longest",
+    ),
+    "lighton_ocr": Family(
+        *("vision_projection", _SIZES, lambda c: c.spatial_merge_size, "any"),
+        ("vision_encoder.", "vision_projection."),
+        arguments=_with_sizes,
+        own_view="longest_in_patches",
+    ),
+    "vipllava": Family("multi_modal_projector", _PIXELS, _one, "whole", _TOWER),
+    "got_ocr2": Family(
+        *("multi_modal_projector", _PIXELS, lambda c: 4, "whole", _TOWER, _maps, _as_maps),
+        pre_dim=lambda c: c.vision_config.output_channels,
     ),
 }
 
@@ -256,5 +305,6 @@ def is_connector_key(family: Family, key: str, receives: str = ALL) -> bool:
 
     receives: see `lossmap.vlm.receives`.
     """
-    stacked = (f"{family.stacked}.",) if family.stacked and receives == ALL else ()
-    return key.removeprefix("model.").startswith((f"{family.connector}.", "image_newline", *stacked))
+    stacked = (family.stacked,) if family.stacked and receives == ALL else ()
+    names = (family.connector, "image_newline", *family.after, *stacked)
+    return f"{key.removeprefix('model.')}.".startswith(tuple(f"{name}." for name in names))

@@ -34,7 +34,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen3_5": {"vision_config": {"patch_size": 16, "spatial_merge_size": 2}},
     "qwen3_5_moe": {"vision_config": {"patch_size": 16, "spatial_merge_size": 2}},
     "exaone4_5": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
+    "glm4v": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
+    "glm4v_moe": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
+    "glm46v": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
+    "glm_ocr": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
     "mistral3": {"spatial_merge_size": 2, "vision_config": {"patch_size": 16, "image_size": 1024}},
+    "lighton_ocr": {"spatial_merge_size": 2, "vision_config": {"patch_size": 16, "image_size": 1024}},
+    "vipllava": {"vision_feature_layers": (-2, -5, -8, -11, 6)},
 }
 LARGEST_TILE = {"longest_edge": 364}  # of Idefics3 and SmolVLM, where their settings are silent
 LONGEST_OF_PIXTRAL = 1024  # its image processor's longest edge, likewise
@@ -208,7 +214,7 @@ def _largest_aspect(model_type: str | None, settings: dict) -> int | None:
     where that leaves the shorter one without a pixel."""
     if model_type in FAMILIES and "image_grid_thw" in FAMILIES[model_type].inputs:
         return ASPECT_OF_QWEN
-    if model_type == "mistral3":
+    if model_type in FAMILIES and FAMILIES[model_type].own_view in ("longest", "longest_in_patches"):
         size = settings.get("size")
         return size.get("longest_edge", LONGEST_OF_PIXTRAL) if isinstance(size, dict) else LONGEST_OF_PIXTRAL
     return None
@@ -276,8 +282,9 @@ def _own_side(family: Family, settings: dict) -> int | None:
     if shortest is None or shortest != longest:
         return None
     if "image_grid_thw" in family.inputs:  # Qwen counts pixels, not edges
-        side = round(shortest**0.5)
-        return side if side**2 == shortest else None
+        pixels = shortest // (settings.get("temporal_patch_size", 2) if family.own_view == "native_frames" else 1)
+        side = round(pixels**0.5)
+        return side if side**2 == pixels else None
     return shortest
 
 

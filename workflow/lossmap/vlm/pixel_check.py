@@ -128,7 +128,8 @@ def _one_view(processor: Any, family: Family, preprocessor: "Preprocessor", imag
         asked["size"] = {"shortest_edge": side, "longest_edge": side}
     elif _is_given_squares(family):
         image = image.resize((side, side), preprocessor.resample)
-        pixels = side * side if "image_grid_thw" in family.inputs else side
+        frames = preprocessor.frames if family.own_view == "native_frames" else 1
+        pixels = side * side * frames if "image_grid_thw" in family.inputs else side
         asked["size"] = {"shortest_edge": pixels, "longest_edge": pixels}
         if "image_sizes" in family.inputs:
             asked["size"] = {"longest_edge": side}

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
+from lossmap.vlm.foreign_formats import json_object
+
 
 @cache
 def image_processor_only(processor_class: Any) -> Any:
@@ -54,11 +56,14 @@ def _no_video(*_: Any) -> str:
     raise ImportError("Videos need the package num2words.")
 
 
-def processor_class_of(config_class: type) -> Any:
-    """The processor class of a family, less its video part; no torchvision is needed."""
+def processor_class_of(config_class: type, named: str | None = None) -> Any:
+    """The processor class of a family, less its video part; no torchvision is needed. named: what a checkpoint calls
+    it, for families of which transformers knows none by their configuration (GLM-OCR)."""
+    import transformers
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-    found: Any = PROCESSOR_MAPPING[config_class]
+    unknown = config_class not in PROCESSOR_MAPPING and named
+    found: Any = getattr(transformers, named) if unknown and named else PROCESSOR_MAPPING[config_class]
     if getattr(found, "is_dummy", False):
         found = _beside_pil(found.__module__, found.__name__)
     return image_processor_only(found)
@@ -86,4 +91,6 @@ def load_processor(folder: Path | str) -> Any:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    return processor_class_of(type(config)).from_pretrained(folder, local_files_only=True, backend="pil")
+    files = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+    named = next(filter(None, (json_object(Path(folder) / name).get("processor_class") for name in files)), None)
+    return processor_class_of(type(config), named).from_pretrained(folder, local_files_only=True, backend="pil")

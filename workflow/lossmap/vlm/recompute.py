@@ -95,7 +95,7 @@ class Connector:
         for name, part in zip(self.connectors, pre.chunk(len(self.connectors), dim=-1), strict=True):
             # Contiguous, for the same sums however pre lay in memory.
             given = self.family.arguments(part.contiguous(), self.config, (view.rows, view.cols))
-            post = self.model.get_submodule(name)(*given)
+            post = self.family.apply(self.model, name, given)
             made.append(post.reshape(len(pre), -1, post.shape[-1]))
         return made[0] if len(made) == 1 else torch.cat(made, dim=-1)
 
@@ -160,7 +160,7 @@ def load_connector(
         raise LossmapError(problem)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     whole = cast("type[PreTrainedModel]", MODEL_MAPPING[type(config)])
-    kept = [family.connector, *([family.stacked] if family.stacked and receives == ALL else [])]
+    kept = [family.connector, *family.after, *([family.stacked] if family.stacked and receives == ALL else [])]
     model_class = reduced(whole, lambda model: _keep_only(model, kept))
     wanted = partial(is_connector_key, receives=receives)
     model = load_base_model(checkpoint, folder, config, model_class, wanted, precision, adapter_of(checkpoint))

@@ -13,7 +13,9 @@ PROCESSOR, SQUARE = "processor", "square"
 # How processors cut images, and the limits that a study may set.
 LIMITS: dict[str, tuple[str, ...]] = {
     "native": ("min_pixels", "max_pixels"),
+    "native_frames": ("min_pixels", "max_pixels"),
     "longest": ("longest_edge",),
+    "longest_in_patches": ("longest_edge",),
     "bounded": ("shortest_edge", "longest_edge", "tiles"),
     "any_resolution": ("tiles",),
     "tiles": ("tiles",),

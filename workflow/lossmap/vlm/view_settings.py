@@ -6,7 +6,18 @@ from typing import Any
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.view_limits import SQUARE, Limits, View, view_problem
-from lossmap.vlm.views import AnyRes, Bounded, Longest, Native, PanAndScan, Split, Tiles, Tiling
+from lossmap.vlm.views import (
+    AnyRes,
+    Bounded,
+    Longest,
+    LongestInPatches,
+    Native,
+    NativeFrames,
+    PanAndScan,
+    Split,
+    Tiles,
+    Tiling,
+)
 
 LARGEST_TILE = 364  # of Idefics3 and SmolVLM, where their settings are silent
 
@@ -26,13 +37,25 @@ class _Fit:
         return self.pieces["patch"] * self.pieces["merge"]
 
 
-def native(fit: _Fit) -> Tiling:
+def native(fit: _Fit) -> Native:
     least, most = fit.limit("min_pixels", "shortest_edge"), fit.limit("max_pixels", "longest_edge")
     return Native(**fit.pieces, unit=fit.unit, least=min(least, most), most=most)
 
 
+def native_frames(fit: _Fit) -> Tiling:
+    frames = fit.settings.get("temporal_patch_size", 2)
+    given = native(fit)
+    return NativeFrames(**vars(given), frames=frames)
+
+
 def longest(fit: _Fit) -> Tiling:
     return Longest(**fit.pieces, unit=fit.unit, longest=fit.limit("longest_edge", "longest_edge"))
+
+
+def longest_in_patches(fit: _Fit) -> Tiling:
+    unit = fit.settings["patch_size"]
+    side = unit if isinstance(unit, int) else unit["height"]
+    return LongestInPatches(**fit.pieces, unit=side, longest=fit.limit("longest_edge", "longest_edge"))
 
 
 def bounded(fit: _Fit) -> Tiling | None:
@@ -87,7 +110,9 @@ def pan_and_scan(fit: _Fit) -> Tiling | None:
 
 WAYS: dict[str, Callable[[_Fit], Tiling | None]] = {
     "native": native,
+    "native_frames": native_frames,
     "longest": longest,
+    "longest_in_patches": longest_in_patches,
     "bounded": bounded,
     "any_resolution": any_resolution,
     "tiles": tiles,

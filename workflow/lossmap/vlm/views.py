@@ -104,20 +104,40 @@ class Native(Tiling):
         return {"size": {"shortest_edge": self.least, "longest_edge": self.most}}
 
     def cuts(self, width: int, height: int) -> list[Cut]:
-        if max(width, height) > ASPECT_OF_QWEN * min(width, height):
+        return [_stretched(width, height, self._size(width, height, (height, width), 1))]
+
+    def _size(self, width: int, height: int, given: Size, frames: int) -> Size:
+        """That whose sides are the nearest multiples of `unit` to those of a given one, within the limits on the pixels
+        of so many frames."""
+        if max(given) > ASPECT_OF_QWEN * min(given):
             raise LossmapError(
                 f"An image of {width} x {height} pixels: shapes up to {ASPECT_OF_QWEN}:1 are taken. Crop it, or take it"
                 " out of the dataset."
             )
         u = self.unit
-        high, wide = (round(side / u) * u for side in (height, width))
-        if high * wide > self.most:
-            shrink = math.sqrt(height * width / self.most)
-            high, wide = (max(u, math.floor(side / shrink / u) * u) for side in (height, width))
-        elif high * wide < self.least:
-            grow = math.sqrt(self.least / (height * width))
-            high, wide = (math.ceil(side * grow / u) * u for side in (height, width))
-        return [_stretched(width, height, (high, wide))]
+        high, wide = (round(side / u) * u for side in given)
+        if frames * high * wide > self.most:
+            shrink = math.sqrt(frames * given[0] * given[1] / self.most)
+            high, wide = (max(u, math.floor(side / shrink / u) * u) for side in given)
+        elif frames * high * wide < self.least:
+            grow = math.sqrt(self.least / (frames * given[0] * given[1]))
+            high, wide = (math.ceil(side * grow / u) * u for side in given)
+        return high, wide
+
+
+@dataclass(frozen=True)
+class NativeFrames(Native):
+    """The same, of an image whose shorter side is first raised to `unit`; a still image counts as `frames` equal ones
+    (GLM)."""
+
+    frames: int
+
+    def cuts(self, width: int, height: int) -> list[Cut]:
+        high, wide = height, width
+        if min(high, wide) < self.unit:
+            scale = max(self.unit / high, self.unit / wide)
+            high, wide = int(high * scale), int(wide * scale)
+        return [_stretched(width, height, self._size(width, height, (high, wide), self.frames))]
 
 
 @dataclass(frozen=True)
@@ -132,6 +152,15 @@ class Longest(Tiling):
         return {"size": {"longest_edge": self.longest}, "patch_size": {"height": self.unit, "width": self.unit}}
 
     def cuts(self, width: int, height: int) -> list[Cut]:
+        size = self._size(width, height)
+        if size == (self.unit, self.unit):
+            raise LossmapError(
+                f"An image of {width} x {height} pixels makes one token, with which transformers' model fails. Take it"
+                " out of the dataset."
+            )
+        return [_stretched(width, height, size)]
+
+    def _size(self, width: int, height: int) -> Size:
         ratio = max(width, height) / self.longest
         high, wide = (math.floor(side / ratio) if ratio > 1 else side for side in (height, width))
         if not high or not wide:
@@ -139,11 +168,19 @@ class Longest(Tiling):
                 f"An image of {width} x {height} pixels: scaled to {self.longest} along the longer side, nothing is"
                 " left of the other. Crop it, or take it out of the dataset."
             )
-        size = (-(-high // self.unit) * self.unit, -(-wide // self.unit) * self.unit)
-        if size == (self.unit, self.unit):
+        return -(-high // self.unit) * self.unit, -(-wide // self.unit) * self.unit
+
+
+@dataclass(frozen=True)
+class LongestInPatches(Longest):
+    """The same with a unit of one patch, so that a last row or column of patches may be in no token (LightOnOCR)."""
+
+    def cuts(self, width: int, height: int) -> list[Cut]:
+        size = self._size(width, height)
+        if min(size) < self.patch * self.merge:
             raise LossmapError(
-                f"An image of {width} x {height} pixels makes one token, with which transformers' model fails. Take it"
-                " out of the dataset."
+                f"An image of {width} x {height} pixels is too narrow for a token of {self.merge} x {self.merge}"
+                " patches. Crop it, or take it out of the dataset."
             )
         return [_stretched(width, height, size)]
 

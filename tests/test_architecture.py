@@ -172,7 +172,7 @@ def test_every_step_explains_itself(step, capsys):
     assert len(text.splitlines()) > 4
 
 
-@pytest.mark.parametrize(("page", "names"), [("families", FAMILIES), ("formats", FORMATS)])
+@pytest.mark.parametrize(("page", "names"), [("family-table", FAMILIES), ("formats", FORMATS)])
 def test_the_documentation_names_every_family_and_format(page, names):
     text = (ROOT / f"docs/{page}.md").read_text()
     assert not [name for name in names if f"`{name}`" not in text]

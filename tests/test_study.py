@@ -244,7 +244,7 @@ def test_a_fault_is_named_with_its_line(tmp_path, monkeypatch):
 
 def test_the_reference_says_what_the_definition_says(tmp_path):
     write_reference.run(folder=tmp_path)
-    for name in ("study.schema.json", "settings.md", "columns.md"):
+    for name in ("study.schema.json", "settings.md", "columns.md", "family-table.md"):
         made = (tmp_path / name).read_text()
         assert made == (ROOT / "docs" / name).read_text(), "run: python -m lossmap write_reference"
     schema = json.loads((tmp_path / "study.schema.json").read_text())

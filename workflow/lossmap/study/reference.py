@@ -1,4 +1,5 @@
-"""Pages of reference, made from definitions: what a study's file may say, and what tables' columns mean."""
+"""Pages of reference, made from definitions: what a study's file may say, and what tables' columns mean, where families
+are measured."""
 
 import json
 import re
@@ -6,6 +7,7 @@ import re
 from lossmap.study.columns import COLUMNS, SUFFIXES
 from lossmap.study.definition import Study
 from lossmap.study.exhibit import kinds, load
+from lossmap.vlm.family_table import family_table
 
 PREAMBLE = """# Settings of a study
 
@@ -24,6 +26,17 @@ Every column of every table, `results/STUDY/tables/*.csv`, by its name there; th
 what stands under *heading*, after a comma with what sets columns of one kind apart ("overlap, k = 100"), and tell the
 meaning to whoever rests on them. Numbers in a name stand for any: `recall_at_5` is `recall_at_r`. Every share is one of
 1, not of 100. Made by `python -m lossmap write_reference`; the definitions are in `workflow/lossmap/study/columns.py`.
+"""
+
+
+FAMILIES_PREAMBLE = """# Table of model families
+
+Where each [family](families.md) is measured and what it gives, made of the registry,
+`workflow/lossmap/vlm/families.py`, by `python -m lossmap write_reference`. *Tap*: the module whose input is pre; of
+several, inputs side by side. R x C: the grid of patches of a view; D and E: features of a patch and of a token; how many
+patches a token stands for, and how many tokens have no place, is what transformers takes where a configuration is
+silent. *Square view* and *own view*: what the vision tower is given of an image with `view: square` and with
+`view: processor`. *Text*: captions, answers and choices.
 """
 
 
@@ -72,6 +85,11 @@ def columns_page() -> str:
             *("| table | what it shows | in the paper | columns |", "|---|---|---|---|", *tables, ""),
         ]
     )
+
+
+def families_page() -> str:
+    """The registry of families as a page in Markdown."""
+    return f"{FAMILIES_PREAMBLE}\n{family_table()}"
 
 
 def _section(name: str, content: dict) -> str:

@@ -67,7 +67,7 @@ def test_one_pass_gives_the_plain_ways_log_probabilities(name):
 def test_every_family_goes_on_from_its_cache(tmp_path, model_type):
     model = save_speaking(model_type, tmp_path)
     language = load_language_side(tmp_path, image_size=SIDE if model_type in NEEDS_SIDE else None)
-    tokens = dict.fromkeys(("llava", "vipllava", "paligemma"), 64)
+    tokens = dict.fromkeys(("llava", "vipllava", "paligemma", "deepseek_vl", "janus"), 64)
     tokens |= {"llava_next": 65, "llava_onevision": 65, "gemma3": 4, "idefics2": 4, "smolvlm": 4}
     width = TEXT_WIDTH * (1 + len(language.family.further(model.config)))
     post = torch.randn(2, tokens.get(model_type, 16), width, generator=torch.Generator().manual_seed(1))

@@ -132,7 +132,7 @@ def test_a_changed_square_of_a_wide_photograph_lands_where_the_geometry_says(pai
     width, height = 240, 176
     geometry = vision.preprocessor.geometry(width, height)
     photograph = noise(width, height)
-    for row, col in [(0, 0), (2, 6), (7, 3)]:
+    for row, col in [(1, 0), (2, 6), (6, 3)] if vision.family.view == "padded" else [(0, 0), (2, 6), (7, 3)]:
         left, top, right, bottom = (round(v) for v in geometry.patch_box(row, col))
         changed = photograph.copy()
         changed[top:bottom, left:right] = (255, 0, 255)

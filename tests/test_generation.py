@@ -47,6 +47,8 @@ FAMILIES = [
     "glm_ocr",
     "lighton_ocr",
     "vipllava",
+    "deepseek_vl",
+    "janus",
 ]
 ASKED = ["What is in this image ?", "Which one ?", "What is in this image ? red green answer ."]
 

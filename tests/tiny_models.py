@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForImageTextToText,
     AyaVisionConfig,
+    DeepseekVLConfig,
     Exaone4_5_Config,
     Gemma3Config,
     Glm4vConfig,
@@ -19,6 +20,7 @@ from transformers import (
     Idefics2Config,
     Idefics3Config,
     InternVLConfig,
+    JanusConfig,
     LightOnOcrConfig,
     LlavaConfig,
     LlavaNextConfig,
@@ -35,12 +37,14 @@ from transformers import (
     VipLlavaConfig,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import DeepseekVLImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
@@ -230,6 +234,23 @@ CONFIGS = {
         text_config=_of("qwen2"),
         image_token_index=3,
     ),
+    "deepseek_vl": lambda: DeepseekVLConfig(vision_config=_siglip, text_config=_of("llama"), image_token_id=3),
+    "janus": lambda: JanusConfig(
+        vision_config={**_layers, "mlp_ratio": 2, "projection_dim": TEXT_WIDTH, "depth": 2},
+        vq_config={
+            "base_channels": 32,
+            "channel_multiplier": [1],
+            "embed_dim": 8,
+            "num_embeddings": 8,
+            "latent_channels": 8,
+            "num_res_blocks": 1,
+            "num_patches": 6,
+            "image_token_embed_dim": 16,
+            "projection_dim": TEXT_WIDTH,
+        },
+        text_config=_of("llama"),
+        image_token_id=3,
+    ),
 }
 
 IMAGE_PROCESSORS = {
@@ -264,6 +285,8 @@ IMAGE_PROCESSORS = {
     ),
     "vipllava": lambda: CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SQUARE),
     "got_ocr2": lambda: GotOcr2ImageProcessorPil(size=SQUARE),
+    "deepseek_vl": lambda: DeepseekVLImageProcessorPil(size=SQUARE),
+    "janus": lambda: JanusImageProcessorPil(size=SQUARE),
 }
 
 

@@ -63,12 +63,15 @@ NAMES = {
 }
 NAMES |= dict.fromkeys(("qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "exaone4_5"), NAMES["qwen2_vl"])
 NAMES |= {name: {"image_token": "<|image|>", "video_token": "<|video|>"} for name in GLM}
+NAMES["janus"] = {"image_token": "<image>", "boi_token": "<begin>", "eoi_token": "<end>"}
 NAMES["lighton_ocr"] = {"image_token": "<image>", "image_break_token": "<break>", "image_end_token": "<end>"}
 _CLIP = {"patch_size": PATCH, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
 OPTIONS = {
     "llava": _CLIP,
     "vipllava": _CLIP,
     "lighton_ocr": {"patch_size": PATCH},
+    "deepseek_vl": {"num_image_tokens": 64},
+    "janus": {"num_image_tokens": 64},
     "llava_next": _CLIP,
     "llava_onevision": {"num_image_tokens": 64, "vision_feature_select_strategy": "full"},
     "gemma3": {"image_seq_length": 4},
@@ -109,9 +112,8 @@ def tiny_tokenizer(model_type: str) -> PreTrainedTokenizerFast:
     )
     tokenizer.add_special_tokens(["<pad>", "<s>", "</s>", *marks])
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    names = NAMES.get(
-        model_type, {"image_token": "<image>"} if model_type in ("llava", "vipllava", "paligemma") else {}
-    )
+    plain = ("llava", "vipllava", "paligemma", "deepseek_vl")
+    names = NAMES.get(model_type, {"image_token": "<image>"} if model_type in plain else {})
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="<unk>",

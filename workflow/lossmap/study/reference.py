@@ -33,8 +33,8 @@ FAMILIES_PREAMBLE = """# Table of model families
 
 Where each [family](families.md) is measured and what it gives, made of the registry,
 `workflow/lossmap/vlm/families.py`, by `python -m lossmap write_reference`. *Tap*: the module whose input is pre; of
-several, inputs side by side. R x C: the grid of patches of a view; D and E: features of a patch and of a token; how many
-patches a token stands for, and how many tokens have no place, is what transformers takes where a configuration is
+several, inputs side by side. R x C: the grid of patches of a view; D and E: features of a patch and of a token; how
+many patches a token stands for, and how many tokens have no place, is what transformers takes where a configuration is
 silent. *Square view* and *own view*: what the vision tower is given of an image with `view: square` and with
 `view: processor`. *Text*: captions, answers and choices.
 """

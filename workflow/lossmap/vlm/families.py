@@ -173,7 +173,8 @@ class Family:
     merge: from the config, m where post is a raster of (rows / m) x (cols / m) tokens; None where post has no grid.
     view: how one image becomes one square input: "whole", the processor's own resize and centre crop; "base", the whole
         view of a family that also cuts tiles; "any", a family that takes any size, given S x S pixels; "longest",
-        scaled to S along the longer side, then to S x S.
+        scaled to S along the longer side, then to S x S; "padded", scaled to S along the longer side, in the middle of
+        a square of the mean colour.
     vision_keys: how the names of the vision side's tensors begin in a checkpoint, after an optional "model.".
     to_raster: pre as the hook saw it -> the same numbers with patches in raster order.
     arguments: pre (images, patches, features) in raster order -> what the connector takes, for tokens in post's order.
@@ -182,6 +183,7 @@ class Family:
     latents: from the config, the tokens of post where it has no grid.
     after: names of what else makes post of pre: modules that follow the connector, learned tokens.
     apply: model, name of a connector, what `arguments` gives -> post.
+    unread: modules of the base model that nobody reads an image with; they are neither built nor read.
     own_view: how its own image processor cuts images (of `view_limits.LIMITS`); None where it always makes one view
         of one size.
     stacked: the list of further connectors, whose outputs the language model is given beside the connector's, token
@@ -203,6 +205,7 @@ class Family:
     own_view: str | None = None
     after: tuple[str, ...] = ()
     apply: Callable = _connector_alone
+    unread: tuple[str, ...] = ()
     stacked: str | None = None
     stack_size: Callable[[Any], int] | None = None
 
@@ -223,6 +226,7 @@ _LLAVA_NEXT = ("multi_modal_projector", _SIZES, _one, "base", (*_TOWER, "image_n
 _DEEPSTACK: dict[str, Any] = {"stacked": "visual.deepstack_merger_list", "stack_size": _deepstack}
 _GLM: dict[str, Any] = {"after": ("visual.merger",), "apply": _then_merger, "own_view": "native_frames"}
 _GLM_TAP = ("visual.downsample", _GRID, _spatial_merge, "any", ("visual.",), _map_blocks, _squares_as_maps)
+_ALIGNER = ("aligner", _PIXELS, _one, "padded", ("vision_model.", "aligner."))
 _QWEN = ("visual.merger", _GRID, _spatial_merge, "any", ("visual.",))
 
 FAMILIES: dict[str, Family] = {
@@ -269,6 +273,8 @@ FAMILIES: dict[str, Family] = {
         *("multi_modal_projector", _PIXELS, lambda c: 4, "whole", _TOWER, _maps, _as_maps),
         pre_dim=lambda c: c.vision_config.output_channels,
     ),
+    "deepseek_vl": Family(*_ALIGNER),
+    "janus": Family(*_ALIGNER, unread=("vqmodel", "generation_embeddings", "generation_aligner", "generation_head")),
 }
 
 

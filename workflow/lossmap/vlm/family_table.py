@@ -45,6 +45,8 @@ ABOUT = {
     "lighton_ocr": About("LightOnOCR", "a last row or column of patches may be in no token"),
     "vipllava": About("ViP-LLaVA", f"pre is several layers side by side; {CLASS_CUT}"),
     "got_ocr2": About("GOT-OCR 2", "pre follows the tower's neck; each token sees patches around its own 4 x 4, too"),
+    "deepseek_vl": About("DeepSeek-VL 1.3B"),
+    "janus": About("Janus-Pro, Janus 1.3B", "what it draws images with isn't loaded"),
 }
 ORDER = {
     families._raster: "raster",
@@ -59,6 +61,7 @@ SQUARE = {
     "base": "all of it",
     "any": "all of it, squashed",
     "longest": "scaled along the longer side, then squashed",
+    "padded": "all of it, between margins of the mean colour",
 }
 OWN = {
     None: "the same",

@@ -25,7 +25,7 @@ from lossmap.vlm.tiled import TiledPreprocessor
 from lossmap.vlm.view_limits import SQUARE, View
 
 # What transformers concatenates is a list with a tensor for each image; these families want one tensor.
-ONE_TENSOR = ("paligemma", "gemma3", "aya_vision", "internvl", "vipllava")
+ONE_TENSOR = ("paligemma", "gemma3", "aya_vision", "internvl", "vipllava", "deepseek_vl", "janus")
 # What the language model takes of a processor's outputs. The rest is about pixels.
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "image_grid_thw")
 

@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -211,14 +211,20 @@ def load_vision_side(
     preprocessor = load_preprocessor(folder, image_size=image_size, view=view)
     model_type, family = read_family(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    model_class = cast("type[PreTrainedModel]", MODEL_MAPPING[type(config)])
+    whole = cast("type[PreTrainedModel]", MODEL_MAPPING[type(config)])
+    model_class = reduced(whole, partial(drop, names=family.unread)) if family.unread else whole
     adapter = adapter_of(checkpoint)
     model = load_base_model(checkpoint, folder, config, model_class, is_vision_key, precision, adapter)
-    for part in TEXT_PARTS:
-        if hasattr(model, part):
-            setattr(model, part, None)
+    drop(model, TEXT_PARTS)
     model = placed(model, device)
     return VisionSide(model_type, family, config, model, preprocessor, revision, checkpoint, view, receives)
+
+
+def drop(model: PreTrainedModel, names: Iterable[str]) -> None:
+    """Take modules out of a model, those that it has."""
+    for name in names:
+        if hasattr(model, name):
+            setattr(model, name, None)
 
 
 def placed(model: PreTrainedModel, device: str) -> PreTrainedModel:

@@ -26,6 +26,7 @@ FOLLOWED = {
     *("crop_to_patches", "min_patches", "max_patches", "do_image_splitting", "return_row_col_info", "data_format"),
     *("do_pan_and_scan", "image_grid_pinpoints", "default_to_square", "input_data_format", "return_tensors"),
     *("image_processor_type", "processor_class", "image_seq_length", "num_image_tokens", "device", "disable_grouping"),
+    *("min_size", "background_color"),
     *("pan_and_scan_min_crop_size", "pan_and_scan_max_num_crops", "pan_and_scan_min_ratio_to_activate"),
 }
 

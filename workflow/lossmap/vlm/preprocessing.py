@@ -164,6 +164,35 @@ class Preprocessor:
         return left, top, left + self.crop[1], top + self.crop[0]
 
 
+@dataclass(frozen=True)
+class PaddedPreprocessor(Preprocessor):
+    """The same of an image that is resized along its longer side and lies in the middle of a square of the colour `pad`
+    (DeepSeek-VL, Janus). least: pixels of a side of the resized image."""
+
+    least: int = 1
+
+    def geometry(self, width: int, height: int) -> ImageGeometry:
+        (high, wide), (left, top) = self._placed(width, height)
+        x, y = width / wide, height / high
+        rows, cols = self.grid
+        right, bottom = cols * self.patch - left, rows * self.patch - top
+        return ImageGeometry(width, height, (-left * x, -top * y, right * x, bottom * y), rows, cols)
+
+    def _seen(self, image: Image.Image) -> Image.Image:
+        (high, wide), corner = self._placed(*image.size)
+        height, width = self.input_size
+        square = Image.new("RGB", (width, height), self.pad or (0, 0, 0))
+        square.paste(image.resize((wide, high), self.resample), corner)
+        return square
+
+    def _placed(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(height, width) that an image is resized to, and left and top of it in the square."""
+        side = self.input_size[0]
+        scale = side / max(width, height)
+        high, wide = (max(round(one * scale), self.least) for one in (height, width))
+        return (high, wide), ((side - wide) // 2, (side - high) // 2)
+
+
 def load_preprocessor(
     checkpoint: str | Path, revision: str | None = None, image_size: int | None = None, view: View = SQUARE
 ) -> Preprocessor | TiledPreprocessor:
@@ -227,10 +256,10 @@ def read_preprocessor(
         check_views(where, processor, family, tiled)
         return tiled
     found = input_size(where, family, config, settings, image_size)
-    pad = (int(red * 255), int(green * 255), int(blue * 255)) if found.pad else None
-    preprocessor = Preprocessor(
-        view=family.view, size=found.size, crop=found.crop, patch=patch, merge=merge, pad=pad, **shared
-    )
+    padded = family.view == "padded"
+    pad = (int(red * 255), int(green * 255), int(blue * 255)) if found.pad or padded else None
+    shared |= {"view": family.view, "size": found.size, "crop": found.crop, "patch": patch, "merge": merge, "pad": pad}
+    preprocessor = PaddedPreprocessor(**shared, least=settings["min_size"]) if padded else Preprocessor(**shared)
     check_pixels(where, processor, family, preprocessor)
     return preprocessor
 

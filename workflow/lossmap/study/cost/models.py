@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 from lossmap.study.cost.dry_run import META, DryRun
 from lossmap.vlm.families import is_vision_key, read_family
 from lossmap.vlm.input_size import embedding_shapes, usual_image_size
-from lossmap.vlm.loading import TEXT_PARTS, VisionSide, _without_text, precision_of, quiet
+from lossmap.vlm.loading import TEXT_PARTS, VisionSide, _without_text, drop, precision_of, quiet
 from lossmap.vlm.preprocessing import read_preprocessor
 from lossmap.vlm.receives import ALL
 from lossmap.vlm.tiled import TiledPreprocessor
@@ -80,9 +80,7 @@ def vision_cost(
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with META, quiet():
         model = AutoModel.from_config(_without_text(config), dtype=precision_of(dtype)).eval()
-    for part in TEXT_PARTS:
-        if hasattr(model, part):
-            setattr(model, part, None)
+    drop(model, (*TEXT_PARTS, *family.unread))
     with DryRun() as cost:
         vision = VisionSide(model_type, family, config, model, preprocessor, None, called, view, receives)
     if isinstance(preprocessor, TiledPreprocessor):

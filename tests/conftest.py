@@ -18,6 +18,7 @@ LONG = [
     "slurm",
     "soak",
     "store_post_study",
+    "views_study",
     "what_reruns",
     "workflow",
     "zoo",

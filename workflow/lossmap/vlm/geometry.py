@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lossmap.store.layouts import patch_boxes
+
 
 @dataclass(frozen=True)
 class ImageGeometry:
@@ -44,18 +46,3 @@ class ImageGeometry:
         col = int(np.floor((x + 0.5 - left) / (right - left) * self.cols))
         row = int(np.floor((y + 0.5 - top) / (bottom - top) * self.rows))
         return (row, col) if 0 <= row < self.rows and 0 <= col < self.cols else None
-
-
-def patch_boxes(boxes: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Boxes of what all patches of images cover, (n, 4): left, top, right, bottom, cut along a grid (rows, columns).
-
-    Returns: (n, rows, columns, 4), of the same dtype, computed in float64.
-    """
-    rows, cols = grid
-    left, top, right, bottom = boxes.astype(np.float64).T[..., None]
-    x = left + (right - left) * np.arange(cols + 1) / cols
-    y = top + (bottom - top) * np.arange(rows + 1) / rows
-    cut = np.empty((len(boxes), rows, cols, 4), boxes.dtype)
-    cut[..., 0], cut[..., 1] = x[:, None, :-1], y[:, :-1, None]
-    cut[..., 2], cut[..., 3] = x[:, None, 1:], y[:, 1:, None]
-    return cut

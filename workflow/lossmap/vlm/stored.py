@@ -8,8 +8,8 @@ from xarray.core import indexing
 from lossmap.store.boxes import with_ragged_boxes
 from lossmap.store.images import is_ragged
 from lossmap.store.index import open_store
+from lossmap.store.layouts import patch_boxes
 from lossmap.store.rows import Derived
-from lossmap.vlm.geometry import patch_boxes
 
 
 def open_embeddings(index: str | Path, device: str = "cpu") -> xr.Dataset:

@@ -286,4 +286,6 @@ def test_views_cost_without_weights_what_they_cost_with_them(tmp_path, model_typ
     side = SIDE if FAMILIES[model_type].view == "any" else None
     plain = vision_cost(tmp_path, side, "float32", "tiny")
     assert cost.flops > plain.flops * shape.patches / plain.patches * 0.8
+    assert cost.at_once(4) == min(4, max(1, 4 * 576 // shape.patches))
+    assert plain.at_once(4) == 4
     assert cost.square in (None, plain.post_shape[0]) or FAMILIES[model_type].view == "any"

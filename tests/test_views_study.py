@@ -36,7 +36,7 @@ DATASETS = {
     },
 }
 CONTROLS = {
-    "identity": {"kind": "identity", "networks": ["mlp"]},
+    "identity": {"kind": "identity"},
     "pca": {"kind": "pca"},
     "pooling": {"kind": "pooling"},
     "other-image": {"kind": "other_image"},

@@ -78,13 +78,18 @@ class Batches(Dataset[Batch]):
         if isinstance(self.preprocessor, Preprocessor):
             return [alike]
         patches = self.preprocessor.layout(*sizes[alike[0]]).shape.patches
-        count = max(1, self.batch_size * USUAL // patches)
+        count = images_at_once(self.batch_size, patches)
         return [alike[start : start + count] for start in range(0, len(alike), count)]
 
     def _load(self, row: int) -> Image.Image:
         if self.sha256 is not None:
             return load_image(cast("str | Path", self.images[row]), self.sha256[row])
         return as_image(self.images[row], self._name(row))
+
+
+def images_at_once(batch_size: int, patches: int) -> int:
+    """Images in views that go through a model at once: as many as have the patches of a batch of usual ones."""
+    return max(1, batch_size * USUAL // patches)
 
 
 def embed(

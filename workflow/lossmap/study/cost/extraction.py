@@ -40,7 +40,7 @@ def plan_extraction(config: dict, counts: dict[str, Count], name: str, model: Vi
                 {"extract": len(parts)},
                 images * model.flops,
                 rates.seconds(images * model.flops, how["compute_dtype"]),
-                model.weights + how["batch_size"] * model.activations,
+                model.weights + model.at_once(how["batch_size"]) * model.activations,
                 outputs=parts,
                 images=images,
                 pre=pre,

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
 from lossmap.study.cost.dry_run import META, DryRun
+from lossmap.vlm.embedding import images_at_once
 from lossmap.vlm.families import is_vision_key, read_family
 from lossmap.vlm.input_size import embedding_shapes, usual_image_size
 from lossmap.vlm.loading import TEXT_PARTS, VisionSide, _without_text, drop, precision_of, quiet
@@ -30,7 +31,8 @@ class VisionCost:
     stand for, features). post_shape: (tokens, features). pre_grid and post_grid: (rows, columns), post_grid None where
     tokens have no place; where images are seen in views, one grid of as many patches. parameters: how many. weights:
     bytes of them. flops: operations for one image. activations: bytes held at once on the way of one image, at most.
-    square: tokens that the same model would give in one square view, where it doesn't see images so.
+    square: tokens that the same model would give in one square view, where it doesn't see images so. in_views: whether
+    its images differ in layout.
     """
 
     model_type: str
@@ -45,6 +47,11 @@ class VisionCost:
     flops: int
     activations: int
     square: int | None = None
+    in_views: bool = False
+
+    def at_once(self, batch: int) -> int:
+        """Images in one forward pass, of a batch of so many."""
+        return min(batch, images_at_once(batch, self.patches)) if self.in_views else batch
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ def vision_cost(
     if isinstance(preprocessor, TiledPreprocessor):
         with DryRun() as cost:
             vision.embed_image(Image.new("RGB", TYPICAL))
-        shapes = _views(preprocessor, vision) | {"square": _square_tokens(folder)}
+        shapes = _views(preprocessor, vision) | {"square": _square_tokens(folder), "in_views": True}
     else:
         rows, columns = preprocessor.grid
         height, width = preprocessor.input_size

@@ -27,8 +27,8 @@ def describe_models(config: dict, vision: dict[str, VisionCost], language: dict[
     models = list(vision.values())
     operations, operation = _scaled([one.flops for one in models])
     weights, unit = _scaled([one.weights for one in models])
-    activations = [f"{batch * one.activations / PREFIXES[unit]:,.1f}" for one in models]
-    memory = [f"{(one.weights + batch * one.activations) / PREFIXES[unit]:,.1f}" for one in models]
+    activations = [f"{one.at_once(batch) * one.activations / PREFIXES[unit]:,.1f}" for one in models]
+    memory = [f"{(one.weights + one.at_once(batch) * one.activations) / PREFIXES[unit]:,.1f}" for one in models]
     columns = {
         "model": list(vision),
         "input": [one.seen for one in models],

@@ -89,7 +89,7 @@ def without_attention(vision):
             middle = module.weight.data[:, :, 1, 1].clone()
             module.weight.data.zero_()[:, :, 1, 1] = middle
     for name, parameter in silent.model.named_parameters():
-        if re.search(r"(self_attn\.out_proj|attention\.projection_layer|attn\.proj|attention\.o_proj)\.", name):
+        if re.search(r"(self_attn\.out_proj|(attn|attention)\.projection_layer|attn\.proj|attention\.o_proj)\.", name):
             parameter.data.zero_()
             silenced += 1
     assert silenced >= 2

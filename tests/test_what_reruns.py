@@ -125,12 +125,12 @@ RAISED = {
 
 @pytest.mark.parametrize("product", RAISED)
 def test_a_raised_version_makes_that_product_anew_and_what_follows(study, edit, product):
-    edit(f"{PACKAGE}/study/products.py", f'"{product}": {{1: "first"}}', f'"{product}": {{1: "first", 2: "another"}}')
+    edit(f"{PACKAGE}/study/products.py", f'"{product}": {{1: ', f'"{product}": {{9: "another", 1: ')
     assert planned(study) == RAISED[product]
 
 
 def test_a_raised_version_is_the_reason_that_is_given(study, edit):
-    edit(f"{PACKAGE}/study/products.py", '"ladder": {1: "first"}', '"ladder": {1: "first", 2: "another"}')
+    edit(f"{PACKAGE}/study/products.py", '"ladder": {1: ', '"ladder": {9: "another", 1: ')
     done = snakemake(study, "-n")
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("measure_ladder  results/")]
     assert len(lines) == len(MODELS)
@@ -140,8 +140,8 @@ def test_a_raised_version_is_the_reason_that_is_given(study, edit):
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("study/products.py", '"embeddings": {},', '"embeddings": {"qwen2_5_vl": {1: "first", 2: "another"}},'),
-        ("vlm/families.py", "_windows, _squares_listed)", "_windows, _squares_listed, newline=1)"),
+        ("study/products.py", '"embeddings": {"', '"embeddings": {"qwen2_5_vl": {1: "first", 2: "another"}, "'),
+        ("vlm/families.py", "_windows, _squares_listed,", "_windows, _squares_listed, newline=1,"),
     ],
     ids=["version", "entry"],
 )

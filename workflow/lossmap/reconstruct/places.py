@@ -26,8 +26,8 @@ class Centres(NamedTuple):
 class Places(NamedTuple):
     """Of images of one shape.
 
-    targets (m,): rows of pre that are reconstructed, in order: the patches that some token stands for or, where no
-        token has a place, all patches that have one. view (m,): which view each is of. centres: of the targets.
+    targets (m,): rows of pre that are reconstructed, see `Shape.targets`. view (m,): which view each is of.
+    centres: of the targets.
     order (m,): where each target lies among the patches of blocks, (t, g) flattened; without blocks 0, 1, ...
     tokens: the centres of the tokens that have a place, (t,).
     """
@@ -49,12 +49,8 @@ def places(shape: Shape) -> Places:
         y[rows] = np.repeat((np.arange(one.rows) + 0.5) / one.rows, one.cols)
         x[rows] = np.tile((np.arange(one.cols) + 0.5) / one.cols, one.rows)
     patches = shape.blocks.patches
-    if len(patches):
-        order = patches.ravel().argsort()
-        targets = patches.ravel()[order]
-    else:
-        targets = np.flatnonzero(kind >= 0)
-        order = np.arange(len(targets))
+    targets = shape.targets
+    order = patches.ravel().argsort() if len(patches) else np.arange(len(targets))
     tokens = Centres(kind[patches[:, 0]], y[patches].mean(1), x[patches].mean(1)) if len(patches) else _NONE
     return Places(targets, view[targets], Centres(kind[targets], y[targets], x[targets]), order, tokens)
 

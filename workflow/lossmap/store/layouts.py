@@ -76,6 +76,12 @@ class Shape(NamedTuple):
         """Which patches each token stands for."""
         return _blocks(self)
 
+    @property
+    def targets(self) -> np.ndarray:
+        """Rows of pre that can be reconstructed, in order: the patches that some token stands for, so that what was cut
+        off after padding is left out; where no token has a place, all patches that have one."""
+        return _targets(self)
+
 
 class Blocks(NamedTuple):
     """tokens (t,): rows of post that have a place, in order. patches (t, g): rows of pre that each stands for, those of
@@ -191,6 +197,18 @@ def _blocks(shape: Shape) -> Blocks:
     if not tokens:
         return Blocks(np.empty(0, np.int64), np.empty((0, width), np.int64))
     return Blocks(np.concatenate(tokens), np.concatenate(patches))
+
+
+@lru_cache(maxsize=4096)
+def _targets(shape: Shape) -> np.ndarray:
+    tokens, patches = shape.blocks
+    if len(tokens):
+        found = np.sort(patches, axis=None)
+    else:
+        views = zip(shape.views, shape.starts, strict=True)
+        found = np.concatenate([start + np.arange(view.rows * view.cols) for view, start in views])
+    found.flags.writeable = False  # one for all
+    return found
 
 
 def _joined(shape: Shape, span: Span) -> np.ndarray:

@@ -36,15 +36,9 @@ LAYOUTS = LAYOUT_DIMENSIONS | {"size": ("image", "side")}  # what a ragged store
 
 @lru_cache(maxsize=4096)
 def targets(shape: Shape) -> np.ndarray:
-    """(patches,) bool: the rows of pre that are reconstructed, of images that differ in layout: those that a token
-    stands for, so that what was cut off after padding is left out; where no token has a place, all that have one."""
+    """(patches,) bool: the rows of pre that are reconstructed, of images that differ in layout (`Shape.targets`)."""
     found = np.zeros(shape.patches, dtype=bool)
-    tokens, patches = shape.blocks
-    if len(tokens):
-        found[patches.ravel()] = True
-    else:
-        for view, start in zip(shape.views, shape.starts, strict=True):
-            found[start : start + view.rows * view.cols] = True
+    found[shape.targets] = True
     found.flags.writeable = False  # one for all
     return found
 

@@ -24,8 +24,7 @@ from lossmap.reconstruct.specs import LINEAR, NETWORKS
 from lossmap.reconstruct.statistics import Statistics, embeddings_digest
 from lossmap.store import as_embeddings
 from lossmap.store.memory import Embeddings
-from lossmap.store.patch_losses import LOSSES, losses_in_memory
-from lossmap.store.ragged import ragged_losses
+from lossmap.store.patch_losses import losses_in_memory
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -180,8 +179,6 @@ def patch_losses(
     fvu, low, high = unexplained(errors[0], variance, resamples, confidence, seed)
     about = {"reconstructor": reconstructor.reconstructor.name, "n": len(variance)}
     about |= {"fvu": float(fvu), "fvu_low": float(low), "fvu_high": float(high)}
-    if pairs.ragged:
-        return ragged_losses(batches, embeddings, LOSSES, about)
     return losses_in_memory(batches, embeddings, about)
 
 

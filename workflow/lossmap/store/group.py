@@ -80,7 +80,7 @@ class Group:
             return NAMES[array]
         stored = self.arrays[array]
         names = cast("tuple[str, ...]", cast(ArrayV3Metadata, stored.metadata).dimension_names)
-        axis = names.index("image") if "image" in names else 0  # that of rows of all images, or of their bounds
+        axis = next(i for i, each in enumerate(names) if each != "reconstructor")  # that of images, or of their rows
         n, chunk, file = (sizes[axis] for sizes in (stored.shape, stored.chunks, stored.shards or stored.chunks))
         first = int(place[1 + axis]) * file
         stop = min(first + file, n)

@@ -12,11 +12,10 @@ NaN stands for rows of pre that nothing is reconstructed of (`targets`), and for
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import xarray as xr
-from zarr.core.metadata import ArrayV3Metadata
 
 from lossmap.store.format import ROOT, StoreError, description_digest, read_json, remedy
 from lossmap.store.group import Group
@@ -167,7 +166,8 @@ def losses_in_memory(batches: list[dict[str, Any]], embeddings: xr.Dataset, attr
         values = values.astype(np.float32)
         variables[name] = (("patch",), values) if grid is None else (DIMENSIONS, values.reshape(-1, *grid))
     if grid is None:
-        variables |= {name: (LAYOUTS[name], embeddings[name].values) for name in LAYOUTS if name in embeddings}
+        known = [name for name in (*LAYOUTS, "patch_box") if name in embeddings]
+        variables |= {name: (tuple(map(str, embeddings[name].dims)), embeddings[name].values) for name in known}
     elif "patch_box" in embeddings:
         boxes = embeddings["patch_box"].values.reshape(-1, *grid, 4)
         variables["patch_box"] = (*DIMENSIONS, "edge"), boxes
@@ -300,25 +300,9 @@ def open_patch_losses(path: str | Path) -> xr.Dataset:
 
 
 class _Group(Group):
-    """A group that knows which images lie on an axis of patches, views, spans or bounds, too."""
+    """A group that knows what offsets are."""
 
     def held(self, name: str, blocks: range | None = None) -> str:
-        array, *place = name.split("/")
-        if name.endswith(ROOT) or array not in (*MEASURED, *LAYOUTS):
-            return super().held(name, blocks)
-        stored = self.arrays[array]
-        names = cast("tuple[str, ...]", cast(ArrayV3Metadata, stored.metadata).dimension_names)
-        if "image" in names:
-            return super().held(name, blocks)
-        axis = int(names[0] == "reconstructor")
-        chunk = stored.chunks[axis]
-        first = int(place[1 + axis]) * chunk
-        stop = min(first + chunk, stored.shape[axis])
-        if names[axis] == "bound":
+        if name.split("/")[0].endswith("_offset") and not name.endswith(ROOT):
             return "where the rows of each image begin"
-        try:
-            offsets = np.asarray(self.arrays[f"{names[axis]}_offset"][:])
-            ids = self.image_ids[np.searchsorted(offsets, [first, stop - 1], side="right") - 1].tolist()
-        except StoreError:
-            return f"rows {first} to {stop - 1} of {array}"
-        return f"image {ids[0]}" if ids[0] == ids[1] else f"images {ids[0]} to {ids[1]}"
+        return super().held(name, blocks)

@@ -1,4 +1,4 @@
-"""Ragged embeddings in memory: some images of a Dataset, layouts of any tool's arrays, and patch losses of them."""
+"""Ragged embeddings in memory: some images of a Dataset, and layouts of any tool's arrays."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from lossmap.errors import LossmapError
-from lossmap.store.images import LAYOUT_DIMENSIONS, is_ragged, spread
+from lossmap.store.images import is_ragged, spread
 from lossmap.store.layouts import Layout, Shape, Span, ViewShape
 
 ROWS = ("patch", "token", "view", "span")  # axes along which a ragged Dataset holds its images one after another
@@ -64,22 +64,3 @@ def layouts_of(pre: Any, post: Any) -> list[Layout] | None:
         shape = Shape((ViewShape(grid[0], grid[1]),), (Span(cut[0], cut[1], merge=merge),))
         layouts.append(Layout(grid[1], grid[0], shape, ((0.0, 0.0, float(grid[1]), float(grid[0])),)))
     return layouts
-
-
-def ragged_losses(
-    batches: list[dict[str, Any]], embeddings: xr.Dataset, losses: Sequence[str], about: dict
-) -> xr.Dataset:
-    """The patch losses of one reconstructor on ragged embeddings.
-
-    Parameters: batches, of `evaluation.measure_losses`; embeddings, of the same images, in order; losses, their names.
-    Returns: a Dataset of each loss and pre_norm (patch,), float32, in the order of pre, NaN for patches that no token
-        stands for; with what embeddings say of layouts.
-    """
-    variables: dict[str, Any] = {}
-    for name in (*losses, "pre_norm"):
-        values = np.concatenate([batch[name][0] if name in losses else batch[name] for batch in batches])
-        variables[name] = ("patch",), values.astype(np.float32)
-    for name in (*LAYOUT_DIMENSIONS, "size", "patch_box"):
-        if name in embeddings:
-            variables[name] = embeddings[name].dims, embeddings[name].values
-    return xr.Dataset(variables, {"image_id": ("image", embeddings["image_id"].values)}, about)

@@ -9,11 +9,11 @@ import torch
 from toy_store import embeddings, write_store
 
 from lossmap.errors import LossmapError
-from lossmap.reconstruct import pairs as pairs_module
 from lossmap.reconstruct.pairs import Pairs, block_size, connector_of, pairs_of
 from lossmap.reconstruct.specs import canonical
 from lossmap.reconstruct.split import split_images
 from lossmap.reconstruct.statistics import Statistics, store_digest
+from lossmap.store import images as images_module
 from lossmap.store import open_store
 
 PRE, POST = embeddings(40)
@@ -145,7 +145,7 @@ def test_parts_blocks_and_gaps_play_no_role(store, cut_store, kind, monkeypatch)
     made = statistics(store, kind, post_mean=torch.zeros(width), post_std=torch.ones(width))
     images = [0, 3, 4, 5, 11, 12, 39]
     post, pre = pairs_of(open_store(store), made).read(images)
-    monkeypatch.setattr(pairs_module, "GAP", 1)
+    monkeypatch.setattr(images_module, "GAP", 1)
     blocks = list(pairs_of(open_store(cut_store), made).blocks(images, 3))
     assert [len(inputs) for inputs, _ in blocks] == [3, 3, 1]
     torch.testing.assert_close(torch.cat([inputs for inputs, _ in blocks]), post, rtol=0, atol=1e-5)

@@ -246,20 +246,24 @@ class _Sums:
         return float(squares) / (self.images * predicted.numel())
 
 
+def solved(train: Any, held_out: Any, position_mean: torch.Tensor) -> Iterator[tuple[str, dict, dict]]:
+    """Each linear decoder: its kind, its weights, and what its architecture says of the fit.
+
+    Parameters: train and held_out, sums over images, with equations and error_of; position_mean, of the training
+        images.
+    """
+    fit = fit_ridge(train.equations, held_out.equations)
+    yield "mean", {}, {"held_out_error": held_out.error_of(torch.zeros_like(position_mean))}
+    told = {"held_out_error": held_out.error_of(position_mean)}
+    yield "position_mean", {"mean": position_mean.float()}, told
+    told = {"held_out_error": fit.error, "regulariser": fit.regulariser}
+    yield "ridge", {"weight": fit.weight, "bias": fit.bias}, told
+
+
 def _fit(train, held_out, pairs):
     blocks = None if train.blocks is None else train.blocks.tolist()
     shapes = {"pre_shape": list(pairs.pre_shape), "post_shape": list(pairs.post_shape), "blocks": blocks}
-    position_mean = train.pre / train.images
-    fit = fit_ridge(train.equations, held_out.equations)
-    for kind, weights, told in (
-        ("mean", {}, {"held_out_error": held_out.error_of(torch.zeros_like(position_mean))}),
-        ("position_mean", {"mean": position_mean.float()}, {"held_out_error": held_out.error_of(position_mean)}),
-        (
-            "ridge",
-            {"weight": fit.weight, "bias": fit.bias},
-            {"held_out_error": fit.error, "regulariser": fit.regulariser},
-        ),
-    ):
+    for kind, weights, told in solved(train, held_out, train.pre / train.images):
         architecture = {"kind": kind, **shapes, **told}
         module = build_linear(architecture, **shapes)
         module.load_state_dict(weights, assign=True)

@@ -14,13 +14,11 @@ from lossmap.reconstruct.places import places
 from lossmap.reconstruct.ragged import Ragged
 from lossmap.reconstruct.ragged_controls import RaggedConnector, make_ragged_connector
 from lossmap.reconstruct.statistics import Statistics
-from lossmap.store import CHUNK_BYTES
 from lossmap.store.images import Images, is_ragged
 from lossmap.store.layouts import Shape
 from lossmap.store.memory import HERE
 
 BLOCK_BYTES = 2**28  # of float32 embeddings held at once; part of how sums are rounded, so no argument
-GAP = 16  # images that are read in passing, at most, to reach the next one
 
 
 class Pairs:
@@ -130,15 +128,9 @@ class Pairs:
         for start in range(0, len(images), size):
             yield self.read(images[start : start + size])
 
-    def _stored(self, name, images):
-        """Embeddings as stored, read in runs: Zarr reads whole chunks, and picks scattered rows from them slowly."""
-        array = self.store[name]
-        wanted, place = np.unique(images, return_inverse=True)
-        gap = min(GAP, max(1, CHUNK_BYTES // (array.nbytes // len(self))))
-        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > gap) + 1)
-        values = [array[run[0] : run[-1] + 1].values[run - run[0]] for run in runs]
-        values = np.concatenate(values)[place] if len(values) != 1 or (np.diff(images) != 1).any() else values[0]
-        return torch.from_numpy(values).to(self.device)
+    def _stored(self, name: str, images: np.ndarray) -> torch.Tensor:
+        """Embeddings of images that are all alike, as stored."""
+        return torch.from_numpy(self.images.read(name, images)).to(self.device)
 
 
 def pairs_of(store, statistics: Statistics, device="cpu") -> Pairs:

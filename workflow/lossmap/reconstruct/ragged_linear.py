@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lossmap.errors import LossmapError
-from lossmap.reconstruct.linear import NormalEquations, fit_ridge
+from lossmap.reconstruct.linear import NormalEquations, solved
 from lossmap.reconstruct.pairs import Pairs
 from lossmap.reconstruct.places import places, resampling, target_cells
 from lossmap.reconstruct.ragged import Ragged, Sizes, stacked
@@ -151,17 +151,7 @@ class RaggedSums:
 def fit_ragged(train: RaggedSums, held_out: RaggedSums, pairs: Pairs) -> Iterator[tuple[nn.Module, dict]]:
     """The linear decoders of `linear.fit_linear_decoders` from sums over training and held-out images."""
     sizes = train.sizes
-    position_mean = train.position_mean()
-    fit = fit_ridge(train.equations, held_out.equations)
-    for kind, weights, told in (
-        ("mean", {}, {"held_out_error": held_out.error_of(torch.zeros_like(position_mean))}),
-        ("position_mean", {"mean": position_mean.float()}, {"held_out_error": held_out.error_of(position_mean)}),
-        (
-            "ridge",
-            {"weight": fit.weight, "bias": fit.bias},
-            {"held_out_error": fit.error, "regulariser": fit.regulariser},
-        ),
-    ):
+    for kind, weights, told in solved(train, held_out, train.position_mean()):
         architecture = {"kind": kind, **sizes.plain(), **told}
         module = build_ragged_linear({"kind": kind}, sizes)
         module.load_state_dict(weights, assign=True)

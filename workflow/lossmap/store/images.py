@@ -87,11 +87,8 @@ class Images:
         images = np.asarray(images, dtype=np.int64)
         if len(kinds := np.unique(self.kinds[images])) != 1:
             raise ValueError(f"images of {len(kinds)} shapes are asked for; wanted one: see alike")
-        array = self.dataset[name]
         wanted, place = np.unique(images, return_inverse=True)
-        gap = min(GAP, max(1, CHUNK_BYTES // max(1, array.nbytes // self.n)))
-        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > gap) + 1)
-        found = [self._run(name, run) for run in runs]
+        found = [self._run(name, run) for run in self._runs(name, wanted)]
         if len(found) == 1 and (np.diff(images) == 1).all():
             return found[0]
         return np.concatenate(found)[place]
@@ -105,8 +102,7 @@ class Images:
         images = np.asarray(images, dtype=np.int64)
         array, offsets = self.dataset[name], self.offsets[f"{RAGGED[name][0]}_offset"]
         wanted = np.unique(images)
-        gap = min(GAP, max(1, CHUNK_BYTES // max(1, array.nbytes // self.n)))
-        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > gap) + 1)
+        runs = self._runs(name, wanted)
         found = [array[offsets[run[0]] : offsets[run[-1] + 1]].values for run in runs]
         if len(found) == 1 and (np.diff(images) == 1).all():
             return found[0]
@@ -115,8 +111,13 @@ class Images:
         lengths = offsets[images + 1] - offsets[images]
         return np.concatenate(found)[spread(np.concatenate(starts)[np.searchsorted(wanted, images)], lengths)]
 
+    def _runs(self, name: str, images: np.ndarray) -> list[np.ndarray]:
+        """Sorted images, those together that lie close to each other."""
+        gap = min(GAP, max(1, CHUNK_BYTES // max(1, self.dataset[name].nbytes // self.n)))
+        return np.split(images, np.flatnonzero(np.diff(images) > gap) + 1)
+
     def _run(self, name: str, run: np.ndarray) -> np.ndarray:
-        """The same of sorted images that lie close to each other."""
+        """pre or post of such a run, of images of one shape."""
         array, first, stop = self.dataset[name], run[0], run[-1] + 1
         if not self.ragged:
             return array[first:stop].values[run - first]

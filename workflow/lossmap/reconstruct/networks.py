@@ -70,7 +70,30 @@ class BeyondRidge(nn.Module):
             return self.ridge(post.float()) + learned
 
 
-class TokenMLP(nn.Module):
+class Perceptron(nn.Module):
+    """`first`, then the layers of `rest`, which may be none."""
+
+    first: nn.Linear
+    rest: nn.Sequential
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that gives the patches."""
+        return cast(nn.Linear, self.rest[-1]) if len(self.rest) else self.first
+
+
+class Written(nn.Module):
+    """What ends with the pair of layers `write`."""
+
+    write: nn.Sequential
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that gives the patches."""
+        return cast(nn.Linear, self.write[-1])
+
+
+class TokenMLP(Perceptron):
     """The same multilayer perceptron on every token; it puts out the patches that the token stands for.
 
     Linear layers of the given widths, with LayerNorm, GELU and dropout after each but the last. A token that stands for
@@ -106,10 +129,6 @@ class TokenMLP(nn.Module):
         self.first = nn.Linear(widths[0], widths[1])
         self.rest = hidden_layers(widths[1:], dropout)
 
-    @property
-    def last(self) -> nn.Linear:
-        return cast(nn.Linear, self.rest[-1]) if len(self.rest) else self.first
-
     def forward(self, post: Tensor) -> Tensor:
         """post (B, tokens, width) -> (B, patches, features)."""
         if self.across is None:
@@ -120,7 +139,7 @@ class TokenMLP(nn.Module):
         return patches if self.order is None else patches.index_select(1, self.order)
 
 
-class SequenceTransformer(nn.Module):
+class SequenceTransformer(Written):
     """All tokens to all patches: a pre-norm transformer encoder, then a learned map over the sequence axis.
 
     With H = width: D -> 2H -> H, learned positions, `layers` encoder layers of `heads` heads and feed-forward 4H, the
@@ -141,10 +160,6 @@ class SequenceTransformer(nn.Module):
         self.encoder = encoder(width, layers, heads, dropout)
         self.across = pair(tokens, 2 * patches, patches)
         self.write = pair(width, 2 * width, features)
-
-    @property
-    def last(self) -> nn.Linear:
-        return cast(nn.Linear, self.write[-1])
 
     def forward(self, post: Tensor) -> Tensor:
         """post (B, tokens, D) -> (B, patches, features)."""

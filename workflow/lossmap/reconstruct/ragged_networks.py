@@ -16,7 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from lossmap.errors import LossmapError
-from lossmap.reconstruct.networks import NETWORKS, check_heads, encoder, hidden_layers, learned_places, pair
+from lossmap.reconstruct.networks import (
+    NETWORKS,
+    Perceptron,
+    Written,
+    check_heads,
+    encoder,
+    hidden_layers,
+    learned_places,
+    pair,
+)
 from lossmap.reconstruct.places import Grid, places, target_corners, token_corners
 from lossmap.reconstruct.ragged import Ragged, Sizes, stacked
 from lossmap.store.layouts import KINDS
@@ -46,7 +55,7 @@ class OfRagged(nn.Module):
     """A reconstructor that takes `Ragged` post, and gives `Ragged` targets."""
 
 
-class PlacedMLP(OfRagged):
+class PlacedMLP(OfRagged, Perceptron):
     """`networks.TokenMLP` on every token that has a place; others (line ends) are not read."""
 
     def __init__(self, sizes: Sizes, widths: list[int], dropout: float = 0.1):
@@ -56,16 +65,12 @@ class PlacedMLP(OfRagged):
         self.first = nn.Linear(every[0], every[1])
         self.rest = hidden_layers(every[1:], dropout)
 
-    @property
-    def last(self) -> nn.Linear:
-        return cast(nn.Linear, self.rest[-1]) if len(self.rest) else self.first
-
     def forward(self, post: Ragged) -> Ragged:
         self.sizes.check(post.shapes)
         return to_targets(post, self.rest(self.first(placed_rows(post))), self.sizes.features)
 
 
-class PlacedTransformer(OfRagged):
+class PlacedTransformer(OfRagged, Written):
     """All tokens of an image to the patches of each: `networks.SequenceTransformer` without its map over the sequence.
 
     With H = width: D -> 2H -> H, learned positions, `layers` encoder layers, then H -> 2H -> the features of the
@@ -83,10 +88,6 @@ class PlacedTransformer(OfRagged):
         self.position = learned_places(len(KINDS) * cells + 1, width)
         self.encoder = encoder(width, layers, heads, dropout)
         self.write = pair(width, 2 * width, cast(int, sizes.patches_per_token) * sizes.features)
-
-    @property
-    def last(self) -> nn.Linear:
-        return cast(nn.Linear, self.write[-1])
 
     def forward(self, post: Ragged) -> Ragged:
         self.sizes.check(post.shapes)
@@ -106,7 +107,7 @@ class PlacedTransformer(OfRagged):
         return to_targets(post, self.write(rows), self.sizes.features)
 
 
-class ViewMLP(OfRagged):
+class ViewMLP(OfRagged, Perceptron):
     """`networks.TokenMLP` of tokens without a place, view by view, on the cells of the reference grid.
 
     A learned linear map over the tokens of a view, tokens -> cells; the first layer, to whose output each cell adds a
@@ -123,10 +124,6 @@ class ViewMLP(OfRagged):
         self.first = nn.Linear(every[0], every[1])
         self.rest = hidden_layers(every[1:], dropout)
 
-    @property
-    def last(self) -> nn.Linear:
-        return cast(nn.Linear, self.rest[-1]) if len(self.rest) else self.first
-
     def forward(self, post: Ragged) -> Ragged:
         tokens = by_view(post, self.sizes)
         hidden = self.first(self.across(tokens.transpose(1, 2)).transpose(1, 2))
@@ -134,7 +131,7 @@ class ViewMLP(OfRagged):
         return post.targets(self.rest(from_cells(hidden, post, self.sizes.reference)))
 
 
-class ViewTransformer(OfRagged):
+class ViewTransformer(OfRagged, Written):
     """`networks.SequenceTransformer` of tokens without a place, view by view: its map over the sequence gives the cells
     of the reference grid, between which patches are interpolated before H -> 2H -> features."""
 
@@ -149,10 +146,6 @@ class ViewTransformer(OfRagged):
         self.encoder = encoder(width, layers, heads, dropout)
         self.across = pair(tokens, 2 * cells, cells)
         self.write = pair(width, 2 * width, sizes.features)
-
-    @property
-    def last(self) -> nn.Linear:
-        return cast(nn.Linear, self.write[-1])
 
     def forward(self, post: Ragged) -> Ragged:
         tokens = self.second(self.first(by_view(post, self.sizes)))

@@ -181,14 +181,10 @@ def _blocks(shape: Shape) -> Blocks:
     tokens, patches, token, width = [], [], 0, 1
     for span in shape.spans:
         if span.cols:
-            joined = _joined(shape, span)
             m = span.merge
-            rows, cols = (side // m * m for side in joined.shape)  # patches beyond whole blocks are in no token
-            joined = joined[:rows, :cols]
-            cells = (
-                joined.reshape(rows // m, m, cols // m, m).transpose(0, 2, 1, 3).reshape(rows // m, cols // m, m * m)
+            window = joined(
+                span, [_squares(view, start, m) for view, start in zip(shape.views, shape.starts, strict=True)]
             )
-            window = cells[span.top : span.top + span.rows, span.left : span.left + span.cols]
             line = np.arange(span.rows)[:, None] * (span.cols + span.newline) + np.arange(span.cols)
             tokens.append(token + line.ravel())
             patches.append(window.reshape(-1, m * m))
@@ -211,13 +207,20 @@ def _targets(shape: Shape) -> np.ndarray:
     return found
 
 
-def _joined(shape: Shape, span: Span) -> np.ndarray:
-    """(rows, cols): rows of pre of the views that a span is made of, laid side by side."""
+def _squares(view: ViewShape, start: int, m: int) -> np.ndarray:
+    """(rows, cols, m * m): rows of pre of a view's squares of m x m patches; patches beyond whole ones are in none."""
+    rows, cols = view.rows // m, view.cols // m
+    raster = start + np.arange(view.rows * view.cols).reshape(view.rows, view.cols)[: rows * m, : cols * m]
+    return raster.reshape(rows, m, cols, m).transpose(0, 2, 1, 3).reshape(rows, cols, m * m)
+
+
+def joined(span: Span, rasters: Sequence[np.ndarray]) -> np.ndarray:
+    """A span's window of what its views hold, laid side by side.
+
+    Parameters: rasters, of each view of the image, (rows, cols, ...), a cell for each token that could be made of it.
+    Returns: (rows, cols, ...) of the span.
+    """
     high, wide = span.tiles
-    numbers = range(span.first, span.first + high * wide)
-    starts = shape.starts
-    rasters = [
-        starts[i] + np.arange(shape.views[i].rows * shape.views[i].cols).reshape(shape.views[i].rows, -1)
-        for i in numbers
-    ]
-    return np.block([rasters[row * wide : (row + 1) * wide] for row in range(high)])
+    first = range(span.first, span.first + high * wide, wide)
+    whole = np.concatenate([np.concatenate(rasters[i : i + wide], axis=1) for i in first], axis=0)
+    return whole[span.top : span.top + span.rows, span.left : span.left + span.cols]

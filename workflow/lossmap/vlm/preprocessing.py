@@ -24,6 +24,7 @@ from lossmap.vlm.resampling import resized_window
 from lossmap.vlm.tiled import TiledPreprocessor
 from lossmap.vlm.view_limits import SQUARE, View
 from lossmap.vlm.view_settings import tiling_of
+from lossmap.vlm.views import along
 
 if TYPE_CHECKING:
     import torch
@@ -153,7 +154,7 @@ class Preprocessor:
             longer = int(self.size * long / short)
             return [(longer, self.size) if width <= height else (self.size, longer)]
         if self.view == "longest":
-            return [_along_longest(width, height, self.size[0]), self.size]
+            return [along(width, height, self.size[0], even=True), self.size]
         return [self.size]
 
     def _window(self, width: int, height: int) -> tuple[int, int, int, int]:
@@ -268,15 +269,3 @@ def _three(value) -> tuple[float, float, float]:
     """A setting of each colour, given as three numbers or as one for all."""
     red, green, blue = (value,) * 3 if isinstance(value, int | float) else value
     return float(red), float(green), float(blue)
-
-
-def _along_longest(width: int, height: int, side: int) -> tuple[int, int]:
-    """(height, width) of an image scaled to `side` along its longer edge, the other edge truncated and made even."""
-    aspect = width / height
-    if width >= height:
-        new_width, new_height = side, int(side / aspect)
-        new_height += new_height % 2
-    else:
-        new_width, new_height = int(side * aspect), side
-        new_width += new_width % 2
-    return max(new_height, 1), max(new_width, 1)

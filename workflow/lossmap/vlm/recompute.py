@@ -10,7 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from lossmap.errors import LossmapError
-from lossmap.store.layouts import Shape, ViewShape, one_view
+from lossmap.store.layouts import Shape, ViewShape, joined, one_view
 from lossmap.vlm.checkpoints import adapter_of, resolve_checkpoint
 from lossmap.vlm.families import FAMILIES, Family, is_connector_key, read_family
 from lossmap.vlm.loading import connector_digest, load_base_model, placed, precision_of, reduced
@@ -126,10 +126,7 @@ def _rows_of(shape: Shape, queries: bool) -> np.ndarray:
         if not span.cols:
             found.append(np.full(span.rows, -1))
             continue
-        high, wide = span.tiles
-        tiles = [rasters[span.first + row * wide : span.first + (row + 1) * wide] for row in range(high)]
-        window = np.block(tiles)[span.top : span.top + span.rows, span.left : span.left + span.cols]
-        found.append(np.pad(window, ((0, 0), (0, span.newline)), constant_values=-1).ravel())
+        found.append(np.pad(joined(span, rasters), ((0, 0), (0, span.newline)), constant_values=-1).ravel())
     return np.concatenate(found)
 
 

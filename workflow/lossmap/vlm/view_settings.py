@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lossmap.errors import LossmapError
+from lossmap.vlm.input_size import LARGEST_TILE
 from lossmap.vlm.view_limits import SQUARE, Limits, View, view_problem
 from lossmap.vlm.views import (
     AnyRes,
@@ -18,8 +19,6 @@ from lossmap.vlm.views import (
     Tiles,
     Tiling,
 )
-
-LARGEST_TILE = 364  # of Idefics3 and SmolVLM, where their settings are silent
 
 
 class _Fit:
@@ -86,7 +85,7 @@ def tiles(fit: _Fit) -> Tiling:
 
 
 def split(fit: _Fit) -> Tiling | None:
-    side = (fit.settings.get("max_image_size") or {}).get("longest_edge", LARGEST_TILE)
+    side = (fit.settings.get("max_image_size") or {}).get("longest_edge", LARGEST_TILE["longest_edge"])
     if "tiles" in fit.limits:
         return Split(**fit.pieces, longest=math.isqrt(fit.limits["tiles"]) * side, side=side)
     if not fit.settings.get("do_image_splitting", True):

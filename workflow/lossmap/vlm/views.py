@@ -8,13 +8,14 @@ this needs torch or transformers, so that a plan can count tokens.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from lossmap.errors import LossmapError
 from lossmap.store.layouts import Box, Layout, Shape, Span, ViewShape
+from lossmap.vlm.input_size import ASPECT_OF_QWEN
 
 Size = tuple[int, int]  # height, width
-ASPECT_OF_QWEN = 200  # the longest shape that Qwen's image processors take: long side over short
 LARGEST_OF_IDEFICS3 = 4096  # pixels of an edge, before an image is split
 BOTH_WAYS = 1.1  # how far LLaVA-OneVision's tokens may exceed their number along each side before they are resampled
 
@@ -86,10 +87,7 @@ class Tiling(ABC):
 
     def layout(self, width: int, height: int) -> Layout:
         """Of an image of this width and height."""
-        cuts = self.cuts(width, height)
-        views = [ViewShape(cut.size[0] // self.patch, cut.size[1] // self.patch, cut.kind) for cut in cuts]
-        boxes = tuple(cut.box(view.rows, view.cols, self.patch) for cut, view in zip(cuts, views, strict=True))
-        return Layout(width, height, Shape(tuple(views), tuple(self.spans(width, height, views))), boxes)
+        return _layout(self, width, height)
 
 
 @dataclass(frozen=True)
@@ -300,9 +298,9 @@ class Split(Tiling):
         return {"do_image_splitting": True, "size": {"longest_edge": self.longest}}
 
     def cuts(self, width: int, height: int) -> list[Cut]:
-        first = _along(width, height, self.longest, even=True)
+        first = along(width, height, self.longest, even=True)
         if max(first) > LARGEST_OF_IDEFICS3:
-            first = _along(first[1], first[0], LARGEST_OF_IDEFICS3, even=False)
+            first = along(first[1], first[0], LARGEST_OF_IDEFICS3, even=False)
         high, wide = first
         aspect, s = wide / high, self.side
         if wide >= high:
@@ -348,7 +346,7 @@ class Bounded(Tiling):
         width, height = right - left, bottom - top
         high, wide = height, width
         if max(width, height) > self.longest:
-            high, wide = _along(width, height, self.longest, even=False)
+            high, wide = along(width, height, self.longest, even=False)
         size = max(high, self.shortest), max(wide, self.shortest)
         return Cut((left, top, right, bottom), (size,), size, (0, 0), (0, 0, size[1], size[0]), kind)
 
@@ -398,6 +396,15 @@ class PanAndScan(Tiling):
         return Cut(region, (self.size,), self.size, (0, 0), (0, 0, self.size[1], self.size[0]), kind)
 
 
+@lru_cache(maxsize=4096)
+def _layout(tiling: Tiling, width: int, height: int) -> Layout:
+    """See `Tiling.layout`; kept, since it is asked for several times of each image."""
+    cuts, patch = tiling.cuts(width, height), tiling.patch
+    views = [ViewShape(cut.size[0] // patch, cut.size[1] // patch, cut.kind) for cut in cuts]
+    boxes = tuple(cut.box(view.rows, view.cols, patch) for cut, view in zip(cuts, views, strict=True))
+    return Layout(width, height, Shape(tuple(views), tuple(tiling.spans(width, height, views))), boxes)
+
+
 def _stretched(width: int, height: int, *sizes: Size) -> Cut:
     """All of an image."""
     high, wide = sizes[-1]
@@ -414,7 +421,7 @@ def _grid_of_tiles(width: int, height: int, sizes: tuple[Size, ...], tile: Size)
     ]
 
 
-def _along(width: int, height: int, side: int, even: bool) -> Size:
+def along(width: int, height: int, side: int, even: bool) -> Size:
     """(height, width) of an image scaled to `side` along its longer edge, the other edge truncated and, where asked,
     made even."""
     aspect = width / height

@@ -219,8 +219,9 @@ def joined(span: Span, rasters: Sequence[np.ndarray]) -> np.ndarray:
 
     Parameters: rasters, of each view of the image, (rows, cols, ...), a cell for each token that could be made of it.
     Returns: (rows, cols, ...) of the span.
+    Raises: IndexError if the image has no such views, ValueError if they don't fit beside each other.
     """
     high, wide = span.tiles
-    first = range(span.first, span.first + high * wide, wide)
-    whole = np.concatenate([np.concatenate(rasters[i : i + wide], axis=1) for i in first], axis=0)
+    lines = [[rasters[span.first + row * wide + col] for col in range(wide)] for row in range(high)]
+    whole = np.concatenate([np.concatenate(line, axis=1) for line in lines], axis=0)
     return whole[span.top : span.top + span.rows, span.left : span.left + span.cols]

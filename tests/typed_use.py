@@ -45,6 +45,7 @@ def embeddings(model: VisionSide, array: NDArray[np.uint8]) -> xr.Dataset:
     lossmap.embed(model, [Path("image.png"), pictures[0], array], image_ids=["a", "b", "c"], store="folder/store.json")
     assert_type(lossmap.open_embeddings(Path("folder/store.json"), device="cpu"), xr.Dataset)
     vectors, lists = torch.zeros(9, 4), [[0.5, 1.0], [1.0, 0.0]]
+    lossmap.select_images(lossmap.from_arrays(vectors, vectors), [0])
     lossmap.from_arrays(lists, vectors, pre_grid=(1, 1), post_grid=[1, 1], image_ids=range(9))
     return lossmap.from_arrays(np.zeros((9, 4, 3)), np.zeros((9, 2)))
 

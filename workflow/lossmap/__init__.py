@@ -6,6 +6,7 @@
     embed                images -> embeddings before and after the connector, in memory or as a store
     open_embeddings      a store that `embed` or a study wrote
     from_arrays          embeddings of any other tool, as what `embed` returns
+    select_images        some images of embeddings, in the order asked
     neighbour_overlap    share of nearest neighbours that survive (KNOR), with interval, chance and null
     procrustes           how well a rotation, and a linear map, lead back
     cka                  debiased linear centred kernel alignment
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from lossmap.reconstruct.running import run_ladder
     from lossmap.reconstruct.trained import open_reconstructor, patch_losses, train_reconstructor
     from lossmap.store.memory import from_arrays
+    from lossmap.store.ragged import select_images
     from lossmap.vlm.embedding import embed
     from lossmap.vlm.opening import open_model
     from lossmap.vlm.stored import open_embeddings
@@ -58,6 +60,7 @@ _MODULES = {
     "patch_losses": "reconstruct.trained",
     "procrustes": "measures.procrustes",
     "run_ladder": "reconstruct.running",
+    "select_images": "store.ragged",
     "train_reconstructor": "reconstruct.trained",
 }
 
@@ -75,6 +78,7 @@ __all__ = [
     "patch_losses",
     "procrustes",
     "run_ladder",
+    "select_images",
     "train_reconstructor",
 ]
 

@@ -196,7 +196,7 @@ def _check_ragged(embeddings: xr.Dataset) -> None:
     if embeddings.sizes["bound"] != embeddings.sizes["image"] + 1:
         raise LossmapError(
             f"The Dataset holds the layouts of {embeddings.sizes['bound'] - 1} images and {embeddings.sizes['image']}"
-            " names. Where images differ in layout, isel can't pick some: give all, or make a Dataset with from_arrays."
+            " names. Where images differ in layout, isel can't pick some: lossmap.select_images can."
         )
 
 

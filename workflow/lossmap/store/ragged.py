@@ -14,7 +14,12 @@ ROWS = ("patch", "token", "view", "span")  # axes along which a ragged Dataset h
 
 
 def select_images(dataset: xr.Dataset, images: Sequence[int] | np.ndarray) -> xr.Dataset:
-    """Some images of a Dataset of embeddings, in the order asked, ragged or not. Nothing is read before it is used."""
+    """Some images of a Dataset of embeddings, in the order asked, whether or not images differ in layout.
+
+    Parameters: dataset, of `embed`, `open_embeddings` or `from_arrays`; images, their numbers.
+    Returns: a Dataset of these images. Nothing is read before it is used.
+    Raises: IndexError if an image is not there.
+    """
     images = np.asarray(images, dtype=np.int64)
     if not is_ragged(dataset):
         return dataset.isel(image=images)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from ragged_store import batches
 from specs import checked
 from tiny_models import NEEDS_SIDE, SIDE, save_tiny
 from tiny_processors import save_speaking
@@ -25,7 +26,8 @@ from lossmap.reconstruct.networks import BeyondRidge, build_network
 from lossmap.reconstruct.saving import file_digest, load_reconstructor, load_tensors, save_reconstructor
 from lossmap.reconstruct.specs import canonical
 from lossmap.reconstruct.statistics import Statistics, store_digest
-from lossmap.store import PartWriter, open_store, write_index
+from lossmap.store import PartWriter, open_store, write_index, write_part
+from lossmap.store.layouts import Layout
 from lossmap.store.patch_losses import open_patch_losses
 from lossmap.study.steps import (
     answer_questions,
@@ -107,7 +109,8 @@ def embeddings(folder: Path, family: str) -> dict[str, np.ndarray]:
         )
         write_index([part], folder / f"{name}.json")
     store = open_store(folder / "whole.json")
-    names = ("pre", "post", "pre_mean", "post_mean", "box", "size")
+    layouts = FAMILIES[family].extra > 0  # in place of boxes
+    names = ("pre", "post", "pre_mean", "post_mean", *(("view_box",) if layouts else ("box",)), "size")
     return {name: store[name].values for name in names} | {
         "post_made_again": open_embeddings(folder / "pre.json")["post"].values
     }
@@ -285,6 +288,13 @@ def shown(folder: Path, family: str, speaking: bool) -> tuple[Path, dict]:
     pre = 2 * numbers(4, *connector.pre_shape, seed=11)
     post = 2 * numbers(4, *connector.post_shape, seed=12)
     (view,) = connector.shape.views
+    if view.extra:
+        layouts = [Layout(8, 8, connector.shape, ((0.0, 0.0, 8.0, 8.0),))] * len(pre)
+        how = {"pre_grid": None, "post_grid": None, "preprocessing": {}, "key": model}
+        ids = [f"image-{i}" for i in range(len(pre))]
+        write_part(batches(layouts, pre, post), folder / "toy/part.zarr", ids, "float32", how)
+        write_index([folder / "toy/part.zarr"], folder / "toy.json")
+        return folder / "toy.json", model
     return store_of(folder, pre, post, (view.rows, view.cols), None, model), model
 
 

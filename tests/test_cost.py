@@ -101,11 +101,12 @@ def test_every_family_costs_without_weights_what_it_costs_with_them(tmp_path, mo
     # The CPU's own kernel of attention is not known to torch's counter.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         pre, post = vision.embed(vision.preprocessor.normalise(batch))
-    assert (cost.pre_shape, cost.post_shape) == (pre.shape[1:], post.shape[1:])
+    extra = vision.family.extra  # rows that no token stands for
+    assert (cost.pre_shape, cost.post_shape) == (pre[:, extra:].shape[1:], post.shape[1:])
     assert (cost.pre_grid, cost.post_grid) == (vision.pre_grid, vision.post_grid)
     height, width = vision.preprocessor.input_size
     assert cost.seen == f"{width} x {height}"
-    assert cost.patches == cost.pre_shape[0]
+    assert cost.patches == extra + cost.pre_shape[0]
     assert cost.parameters == sum(values.numel() for values in vision.model.parameters())
     assert cost.weights == 4 * cost.parameters
     assert cost.flops == counter.get_total_flops()
@@ -187,7 +188,7 @@ def test_a_language_model_by_hand():
     assert language_cost(folder_of("qwen2_5_vl"), "bfloat16", 208).token_cache == 2 * 2 * 28 * 4 * 128
 
 
-@pytest.mark.parametrize("model_type", CONFIGS)
+@pytest.mark.parametrize("model_type", sorted(set(CONFIGS) - {"kosmos-2"}))  # which isn't asked for text
 def test_every_family_has_a_language_model(tmp_path, model_type):
     model = save_tiny(model_type, tmp_path)
     cost = language_cost(tmp_path, "float32", 20)

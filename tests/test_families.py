@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import CONFIGS, NEEDS_SIDE, PATCH, SIDE, TEXT_WIDTH, WIDTH, save_config, save_tiny
+from transformers import AutoModel
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES, is_vision_key, read_family
@@ -28,8 +29,10 @@ def noise(width, height, seed=0):
 
 
 def embed(vision, images):
+    """Patches, those rows of pre that have a place, and post."""
     batch = vision.preprocessor.prepare([Image.fromarray(image) for image in images])
-    return vision.embed(vision.preprocessor.normalise(batch, vision.device, vision.dtype))
+    pre, post = vision.embed(vision.preprocessor.normalise(batch, vision.device, vision.dtype))
+    return pre[:, vision.family.extra :], post
 
 
 STACKED = [name for name, family in FAMILIES.items() if family.stacked]
@@ -114,7 +117,7 @@ def test_without_attention_a_changed_patch_changes_its_own_raster_row_and_no_oth
 def test_without_attention_a_changed_patch_changes_its_own_token_and_no_other(pair):
     _, vision = pair
     if vision.post_grid is None:
-        assert vision.model_type == "idefics2"
+        assert vision.model_type in ("idefics2", "kosmos-2")
         return
     rows, cols = vision.post_grid
     _, post = embed(without_attention(vision), with_each_cell_changed(noise(SIDE, SIDE), SIDE // rows))
@@ -140,9 +143,19 @@ def test_a_changed_square_of_a_wide_photograph_lands_where_the_geometry_says(pai
         assert (pre[1] - pre[0]).norm(dim=1).argmax() == row * geometry.cols + col
 
 
+def base_of(model):
+    """What has `get_image_features`; Kosmos-2's class that generates holds no base model, but its modules."""
+    if hasattr(model, "model"):
+        return model.model
+    base = AutoModel.from_config(model.config).eval()
+    for name in ("vision_model", "image_to_text_projection"):
+        setattr(base, name, getattr(model, name))
+    return base
+
+
 def test_vision_side_is_bit_identical_to_the_whole_model(pair):
     model, vision = pair
-    family, base = vision.family, model.model
+    family, base = vision.family, base_of(model)
     images = [noise(SIDE, SIDE, seed) for seed in range(3)]
     batch = vision.preprocessor.prepare([Image.fromarray(image) for image in images])
     inputs = vision.preprocessor.normalise(batch)
@@ -158,10 +171,13 @@ def test_vision_side_is_bit_identical_to_the_whole_model(pair):
     pre, post = vision.embed(inputs)
     assert torch.equal(post, wanted)
     # The hook's rows are those of pre, in whatever order: each row of one is a row of the other.
-    rows = pre.flatten(0, 1)
+    extra = family.extra
+    assert torch.equal(pre[:, :extra], seen[0].reshape(3, -1, seen[0].shape[-1])[:, :extra] if extra else pre[:, :0])
+    seen = {at: one[:, extra:] if extra else one for at, one in seen.items()}
+    rows = pre[:, extra:].flatten(0, 1)
     hooked = [family.to_raster(seen[i], model.config, vision.pre_grid) for i in range(len(vision.taps))]
     assert torch.equal(rows, torch.cat([one.reshape(len(rows), -1) for one in hooked], dim=-1))
-    assert pre.shape == (3, 64, vision.pre_dim)
+    assert pre.shape == (3, extra + 64, vision.pre_dim)
     assert vision.pre_dim == WIDTH * len(vision.taps)
     assert post.shape == (3, vision.post_tokens, TEXT_WIDTH * len(vision.taps))
 
@@ -269,7 +285,7 @@ def test_idefics2_latents_have_no_place(tmp_path):
 
 def test_pre_and_post_grids_have_the_ratio_of_the_family(pair):
     _, vision = pair
-    ratio = {"gemma3": 4, "smolvlm": 4, "got_ocr2": 4, "idefics2": None}
+    ratio = {"gemma3": 4, "smolvlm": 4, "got_ocr2": 4, "idefics2": None, "kosmos-2": None}
     halved = ("aya_vision", "internvl", "idefics3", *QWEN, "mistral3", "lighton_ocr")
     ratio |= dict.fromkeys(halved, 2)
     merge = ratio.get(vision.model_type, 1)

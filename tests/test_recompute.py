@@ -101,7 +101,7 @@ def test_post_is_what_the_vision_side_gives(pair):
 def test_shapes_and_digest_are_those_of_the_vision_side(pair):
     vision, connector = pair
     rows, cols = vision.pre_grid
-    assert connector.pre_shape == (rows * cols, vision.pre_dim)
+    assert connector.pre_shape == (vision.family.extra + rows * cols, vision.pre_dim)
     assert connector.post_shape == (vision.post_tokens, vision.post_dim)
     assert connector.digest == vision.connector_digest == vision.provenance["connector_digest"] != vision.digest
     assert connector(np.empty((0, *connector.pre_shape), np.float16)).shape == (0, *connector.post_shape)

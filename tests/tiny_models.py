@@ -21,6 +21,7 @@ from transformers import (
     Idefics3Config,
     InternVLConfig,
     JanusConfig,
+    Kosmos2Config,
     LightOnOcrConfig,
     LlavaConfig,
     LlavaNextConfig,
@@ -235,6 +236,18 @@ CONFIGS = {
         image_token_index=3,
     ),
     "deepseek_vl": lambda: DeepseekVLConfig(vision_config=_siglip, text_config=_of("llama"), image_token_id=3),
+    "kosmos-2": lambda: Kosmos2Config(
+        vision_config=_layers,
+        text_config={
+            "vocab_size": 40,
+            "embed_dim": TEXT_WIDTH,
+            "ffn_dim": 2 * TEXT_WIDTH,
+            "layers": 2,
+            "attention_heads": 4,
+            "max_position_embeddings": 256,
+        },
+        latent_query_num=4,
+    ),
     "janus": lambda: JanusConfig(
         vision_config={**_layers, "mlp_ratio": 2, "projection_dim": TEXT_WIDTH, "depth": 2},
         vq_config={
@@ -286,6 +299,7 @@ IMAGE_PROCESSORS = {
     "vipllava": lambda: CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SQUARE),
     "got_ocr2": lambda: GotOcr2ImageProcessorPil(size=SQUARE),
     "deepseek_vl": lambda: DeepseekVLImageProcessorPil(size=SQUARE),
+    "kosmos-2": lambda: CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SQUARE),
     "janus": lambda: JanusImageProcessorPil(size=SQUARE),
 }
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from lossmap.data.images import Picture, as_image, load_image
 from lossmap.errors import LossmapError
 from lossmap.store import in_memory, write_index, write_part
+from lossmap.store.layouts import Layout
 from lossmap.vlm.loading import VisionSide
 from lossmap.vlm.preprocessing import Preprocessor
 from lossmap.vlm.stored import open_embeddings, with_patch_boxes
@@ -155,9 +156,10 @@ def embed(
 
 def describe(model: VisionSide, key: dict) -> dict:
     """What a store says of how its embeddings were made, JSON. key: what they depend on, beyond the model itself."""
+    layouts = bool(model.family.extra)  # say where rows lie, of which some have no place
     return {
-        "pre_grid": model.pre_grid and list(model.pre_grid),
-        "post_grid": model.post_grid and list(model.post_grid),
+        "pre_grid": None if layouts else model.pre_grid and list(model.pre_grid),
+        "post_grid": None if layouts else model.post_grid and list(model.post_grid),
         "preprocessing": json.loads(json.dumps(model.preprocessor.told())),
         "key": {**model.provenance, **key},
     }
@@ -208,7 +210,7 @@ def _embed(vision: VisionSide, batches: Batches, batch: Batch, dtype: torch.dtyp
     if isinstance(batch, LossmapError):
         raise batch
     (groups, sizes), made = batch, batches.preprocessor
-    if isinstance(made, TiledPreprocessor):
+    if isinstance(made, TiledPreprocessor) or vision.family.extra:
         return _views(vision, made, groups, sizes, dtype)
     ((_, pixels),) = groups
     pre, post = vision.embed(made.normalise(pixels, vision.device, vision.dtype))
@@ -217,10 +219,14 @@ def _embed(vision: VisionSide, batches: Batches, batch: Batch, dtype: torch.dtyp
 
 
 def _views(
-    vision: VisionSide, made: TiledPreprocessor, groups: list, sizes: list[tuple[int, int]], dtype: torch.dtype
+    vision: VisionSide,
+    made: Preprocessor | TiledPreprocessor,
+    groups: list,
+    sizes: list[tuple[int, int]],
+    dtype: torch.dtype,
 ) -> dict[str, Any]:
     """The same of images in views, one after another: pre (patches of all, features), post, and their layouts."""
-    layouts = [made.layout(width, height) for width, height in sizes]
+    layouts = [cast(Layout, vision.layout(width, height)) for width, height in sizes]
     found: list[dict[str, np.ndarray]] = [{} for _ in sizes]
     for positions, pixels in groups:
         inputs = made.normalise(pixels, vision.device, vision.dtype)

@@ -115,9 +115,29 @@ def _squares_as_maps(pre, config, grid):
     return (squares.transpose(1, 2).unflatten(2, (m, m)),)
 
 
+def _image_features(model, family, inputs):
+    """What `get_image_features` gives."""
+    return model.get_image_features(**inputs)
+
+
+def _kosmos2(model, family, inputs):
+    """The same, which Kosmos-2's class that generates has no function for."""
+    import torch
+
+    made = model.vision_model(**inputs)
+    patches = torch.nn.functional.normalize(model.vision_model.model.post_layernorm(made[0]), dim=-1)
+    made.pooler_output = family.apply(model, family.connector, (patches,))
+    return made
+
+
 def _connector_alone(model, connector, given):
     """post (tokens, features_out), however shaped, of what a connector takes."""
     return model.get_submodule(connector)(*given)
+
+
+def _first_of(model, connector, given):
+    """Kosmos-2: beside post, the connector gives its attention."""
+    return _connector_alone(model, connector, given)[0]
 
 
 def _then_merger(model, connector, given):
@@ -176,8 +196,9 @@ class Family:
         scaled to S along the longer side, then to S x S; "padded", scaled to S along the longer side, in the middle of
         a square of the mean colour.
     vision_keys: how the names of the vision side's tensors begin in a checkpoint, after an optional "model.".
-    to_raster: pre as the hook saw it -> the same numbers with patches in raster order.
-    arguments: pre (images, patches, features) in raster order -> what the connector takes, for tokens in post's order.
+    to_raster: pre as the hook saw it, less `extra` -> the same numbers with patches in raster order.
+    arguments: pre (images, extra + patches, features), patches in raster order -> what the connector takes, for tokens
+        in post's order.
     pre_dim: from the config, the features of a patch, as they enter one connector.
     newline: tokens that follow the grid in post (the learned `image_newline`).
     latents: from the config, the tokens of post where it has no grid.
@@ -190,6 +211,9 @@ class Family:
         for token (DeepStack). They take what the connector takes, of other layers, and are called in their order;
         `get_image_features` gives what leaves each as `deepstack_features`. None where there are none.
     stack_size: from the config, how many these are.
+    extra: rows of pre before the patches of each view, which have no place (a class token). The connector is given
+        them, so that they are in pre; masks, maps and losses leave them out.
+    run: model, this entry, pixel inputs -> transformers' output, whose `pooler_output` is post.
     """
 
     connector: str
@@ -208,6 +232,12 @@ class Family:
     unread: tuple[str, ...] = ()
     stacked: str | None = None
     stack_size: Callable[[Any], int] | None = None
+    extra: int = 0
+    run: Callable = _image_features
+
+    def fits(self, model: Any) -> bool:
+        """Whether a model in memory can be given images."""
+        return self.run is not _image_features or hasattr(model, "get_image_features")
 
     def further(self, config: Any, receives: str = ALL) -> list[str]:
         """Names of the connectors that are measured beside `connector`, in their order."""
@@ -274,6 +304,13 @@ FAMILIES: dict[str, Family] = {
         pre_dim=lambda c: c.vision_config.output_channels,
     ),
     "deepseek_vl": Family(*_ALIGNER),
+    "kosmos-2": Family(
+        *("image_to_text_projection", _PIXELS, None, "whole", ("vision_model.", "image_to_text_projection.")),
+        latents=lambda c: c.latent_query_num,
+        apply=_first_of,
+        extra=1,
+        run=_kosmos2,
+    ),
     "janus": Family(*_ALIGNER, unread=("vqmodel", "generation_embeddings", "generation_aligner", "generation_head")),
 }
 

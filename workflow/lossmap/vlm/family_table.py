@@ -15,6 +15,7 @@ class About(NamedTuple):
 
 
 CLASS_CUT = "the class token is cut off before the connector"
+CLASS_FIRST = "the class token is a row of pre without a place, before the patches"
 NEWLINE = "a learned newline token follows the grid, in tiles each of their rows"
 WINDOWS = "attention in windows, by which patches are ordered"
 MEANS = "the connector takes means over squares of patches"
@@ -46,6 +47,7 @@ ABOUT = {
     "vipllava": About("ViP-LLaVA", f"pre is several layers side by side; {CLASS_CUT}"),
     "got_ocr2": About("GOT-OCR 2", "pre follows the tower's neck; each token sees patches around its own 4 x 4, too"),
     "deepseek_vl": About("DeepSeek-VL 1.3B"),
+    "kosmos-2": About("Kosmos-2", f"{CLASS_FIRST}; patches are of length 1; queries: tokens have no place"),
     "janus": About("Janus-Pro, Janus 1.3B", "what it draws images with isn't loaded"),
 }
 ORDER = {
@@ -100,4 +102,5 @@ def _cells(family: Family, config: Any) -> tuple[str, ...]:
         post = {0: f"R/m x C/m x {after}", 1: f"R x C x {after}"}.get(merge, f"R/{merge} x C/{merge} x {after}")
     more = f" and {family.newline} more" if family.newline else ""
     taps = ", ".join(f"`{tap}`" for tap in (family.connector, *([f"{family.stacked}.i"] if family.stacked else [])))
-    return taps, f"R x C x {before}", ORDER[family.to_raster], post + more, SQUARE[family.view], OWN[family.own_view]
+    pre = f"({family.extra} + R x C) x {before}" if family.extra else f"R x C x {before}"
+    return taps, pre, ORDER[family.to_raster], post + more, SQUARE[family.view], OWN[family.own_view]

@@ -187,7 +187,8 @@ def embedding_shapes(folder: Path, image_size: int | None = None, receives: str 
             return None
         connectors = 1 + len(family.further(config, receives))
         pre_shape = rows * columns, connectors * family.pre_dim(config)
-        post_shape = tokens, connectors * config.text_config.hidden_size
+        text = config.text_config
+        post_shape = tokens, connectors * (text.hidden_size if hasattr(text, "hidden_size") else text.embed_dim)
         return Shapes((rows, columns), pre_shape, post_grid, post_shape)
     except (LossmapError, AttributeError, TypeError, KeyError, ValueError, ZeroDivisionError):
         return None  # another check names it; what a file leaves to transformers' defaults, loading tells

@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from lossmap.errors import LossmapError
-from lossmap.store.layouts import Shape
+from lossmap.store.layouts import Layout, Shape, one_view
 from lossmap.vlm.adapters import Adapter
 from lossmap.vlm.checkpoints import adapter_of, resolve_checkpoint, weight_files
 from lossmap.vlm.families import Family, is_connector_key, is_vision_key, read_family
@@ -98,6 +98,18 @@ class VisionSide:
         shape = made.layout(*image.size).shape if isinstance(made, TiledPreprocessor) else None
         return self.embed(made.normalise(made.prepare([image]), self.device, self.dtype), shape)
 
+    def layout(self, width: int, height: int) -> Layout | None:
+        """How an image of this width and height lies in embeddings; None where grids and box say all of it: in one
+        view, without rows that have no place before the patches."""
+        made = self.preprocessor
+        if isinstance(made, TiledPreprocessor):
+            return made.layout(width, height)
+        if not self.family.extra:
+            return None
+        grid = made.grid
+        shape = one_view(grid, self.post_grid, self.family.extra + grid[0] * grid[1], self.post_tokens)
+        return Layout(width, height, shape, (made.geometry(width, height).box,))
+
     @torch.inference_mode()
     def embed(
         self, pixel_inputs: dict[str, torch.Tensor], shape: Shape | None = None
@@ -112,7 +124,7 @@ class VisionSide:
         Raises: LossmapError if the patches or the tokens don't form the expected grids.
         """
         with self._tap as tap:
-            made = cast(Any, self.model).get_image_features(**pixel_inputs)
+            made = self.family.run(self.model, self.family, pixel_inputs)
             seen = tap.take()
         left = [made.pooler_output, *(made.deepstack_features if len(self.taps) > 1 else ())]
         # All but the first must be called in their order: that of deepstack_features.
@@ -137,6 +149,7 @@ class VisionSide:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rows, cols = cast("tuple[int, int]", self.pre_grid)
         images = len(pixel_inputs.get("image_grid_thw", pixel_inputs["pixel_values"]))
+        extra, seen = self._extra(seen)
         pre = self.family.to_raster(seen, self.config, (rows, cols))
         if (vectors := pre.shape[:-1].numel()) != images * rows * cols or len(post) != images:
             raise LossmapError(
@@ -144,12 +157,19 @@ class VisionSide:
                 f" sequences after it, not {rows} x {cols} patches each. Lossmap doesn't know this layout: check"
                 " image_size and the configuration's vision_feature_select_strategy."
             )
-        return pre.reshape(images, rows * cols, -1), post
+        pre = pre.reshape(images, rows * cols, -1)
+        return (pre if extra is None else torch.cat([extra, pre], 1)), post
+
+    def _extra(self, seen: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """The rows without a place that come before each view's patches, and the patches."""
+        extra = self.family.extra
+        return (seen[:, :extra], seen[:, extra:]) if extra else (None, seen)
 
     def _views(self, shape: Shape, seen: torch.Tensor, post: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The same of images in views. A view that is smaller than others lies top left in a frame of their size."""
         views = shape.views
         frame = max(view.rows for view in views), max(view.cols for view in views)
+        extra, seen = self._extra(seen)
         pre = self.family.to_raster(seen, self.config, frame)
         vectors, tokens = pre.shape[:-1].numel(), post.shape[:-1].numel()
         images = vectors // (len(views) * frame[0] * frame[1])
@@ -161,6 +181,9 @@ class VisionSide:
             )
         framed = pre.reshape(images, len(views), *frame, -1)
         kept = [framed[:, i, : view.rows, : view.cols].flatten(1, 2) for i, view in enumerate(views)]
+        if extra is not None:
+            first = extra.reshape(images, len(views), *extra.shape[1:])
+            kept = [torch.cat([first[:, i], patches], 1) for i, patches in enumerate(kept)]
         return torch.cat(kept, 1), post.reshape(images, shape.tokens, -1)
 
     @cached_property

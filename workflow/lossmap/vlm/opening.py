@@ -60,7 +60,7 @@ def _of_memory(model: torch.nn.Module, processor: Any, image_size: int | None, v
     base: Any = getattr(model, "base_model", model)  # of the class that generates; a base model is its own
     model_type = getattr(getattr(base, "config", None), "model_type", None)
     called = f"{getattr(model, 'name_or_path', '') or 'The model'} ({type(model).__name__})"
-    if model_type not in FAMILIES or not hasattr(base, "get_image_features"):
+    if model_type not in FAMILIES or not FAMILIES[model_type].fits(base):
         raise LossmapError(
             f"{called}: is no vision-language model that Lossmap knows (its model_type is {model_type!r})."
             f" Known families: {', '.join(FAMILIES)}."

@@ -74,7 +74,7 @@ class Connector:
         """The same of one batch, as a tensor of this dtype on this device. Gradients flow where they are on."""
         shape = shape or cast(Shape, self.shape)
         pre = pre.to(self.device, self.dtype)
-        views = pre.split([view.rows * view.cols for view in shape.views], dim=1)
+        views = pre.split([view.extra + view.rows * view.cols for view in shape.views], dim=1)
         tokens = torch.cat([self._tokens(view, grid) for view, grid in zip(views, shape.views, strict=True)], dim=1)
         rows = torch.from_numpy(_rows_of(shape, self.family.latents is not None)).to(self.device)
         if torch.equal(rows, torch.arange(tokens.shape[1], device=self.device)):
@@ -101,10 +101,11 @@ class Connector:
 
     def _shape(self, grid: tuple[int, int]) -> Shape:
         """Of images that are all seen in one view of this grid."""
+        patches = self.family.extra + grid[0] * grid[1]
         if self.family.latents:
-            return one_view(grid, None, tokens=self.family.latents(self.config))
+            return one_view(grid, None, patches, self.family.latents(self.config))
         post_grid = grid[0] // self.merge, grid[1] // self.merge
-        return one_view(grid, post_grid, tokens=post_grid[0] * post_grid[1] + self.family.newline)
+        return one_view(grid, post_grid, patches, post_grid[0] * post_grid[1] + self.family.newline)
 
 
 @lru_cache(maxsize=1024)

@@ -99,7 +99,7 @@ def vision_cost(
         height, width = preprocessor.input_size
         shapes = {
             "seen": f"{width} x {height}",
-            "patches": rows * columns,
+            "patches": family.extra + rows * columns,
             "pre_grid": preprocessor.grid,
             "post_grid": vision.post_grid,
             "pre_shape": (rows * columns, vision.pre_dim),

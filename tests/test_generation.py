@@ -30,6 +30,7 @@ FAMILIES = [
     "llava_onevision",
     "paligemma",
     "gemma3",
+    "gemma4",
     "aya_vision",
     "internvl",
     "idefics3",

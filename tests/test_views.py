@@ -139,6 +139,7 @@ def test_images_that_are_alike_are_prepared_together(tmp_path):
         ("idefics2", {"tiles": 4}, (128, 100), 5),
         ("llava_next", {"tiles": 2}, (200, 200), 3),
         ("gemma3", {"tiles": 3}, (400, 100), 1),  # parts below the smallest that its settings name
+        ("gemma4", {"max_soft_tokens": 140}, (300, 200), 1),
         ("qwen2_5_vl", {"max_pixels": 4 * PATCH**2 * 6}, (300, 200), 1),
     ],
 )
@@ -150,6 +151,8 @@ def test_limits_are_the_processors_own(tmp_path, model_type, view, size, views):
     assert len(layout.shape.views) == views
     if "max_pixels" in view:
         assert layout.shape.tokens <= 6
+    if "max_soft_tokens" in view:
+        assert 70 < layout.shape.tokens <= 140
 
 
 def test_square_is_one_view_and_a_family_that_never_cuts_needs_no_tiling(tmp_path):
@@ -162,6 +165,7 @@ def test_square_is_one_view_and_a_family_that_never_cuts_needs_no_tiling(tmp_pat
     [
         ("qwen2_5_vl", {"tiles": 4}, r"asks for tiles, .* knows min_pixels, max_pixels"),
         ("llava", {"tiles": 4}, r"asks for tiles, .* makes one view of one size"),
+        ("gemma4", {"max_soft_tokens": 100}, r"max_soft_tokens is 100; choose one of 70, 140, 280, 560, 1120"),
         ("internvl", {"tiles": 0}, r"view: tiles is 0; wanted 1 or more"),
         ("llava_next", {"tiles": 1}, r"tiles is 1; its image processor makes 2 at least"),
     ],

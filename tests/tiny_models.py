@@ -12,6 +12,7 @@ from transformers import (
     DeepseekVLConfig,
     Exaone4_5_Config,
     Gemma3Config,
+    Gemma4Config,
     Glm4vConfig,
     Glm4vMoeConfig,
     Glm46VConfig,
@@ -39,6 +40,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import DeepseekVLImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
@@ -57,7 +59,7 @@ EDGES = {"shortest_edge": SIDE, "longest_edge": SIDE}
 SQUARE = {"height": SIDE, "width": SIDE}
 PIXELS = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE}
 TWO_FRAMES = {"shortest_edge": 2 * SIDE * SIDE, "longest_edge": 2 * SIDE * SIDE}
-NEEDS_SIDE = ("mistral3", "lighton_ocr")  # families whose tiny processors leave the side of a square open
+NEEDS_SIDE = ("gemma4", "mistral3", "lighton_ocr")  # families whose tiny processors leave the side of a square open
 TILES = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE]]
 
 _layers = {
@@ -151,6 +153,29 @@ CONFIGS = {
     ),
     "gemma3": lambda: Gemma3Config(
         vision_config=_siglip, text_config=_of("gemma3_text"), image_token_index=3, mm_tokens_per_image=4
+    ),
+    "gemma4": lambda: Gemma4Config(
+        vision_config={
+            **{name: size for name, size in _layers.items() if name != "image_size"},
+            "num_key_value_heads": 4,
+            "head_dim": WIDTH // 4,
+            "pooling_kernel_size": 2,
+            "position_embedding_size": 160,
+            "standardize": True,
+        },
+        text_config={
+            **_of("gemma4_text"),
+            "layer_types": ["sliding_attention", "full_attention"],
+            "global_head_dim": 12,
+            "hidden_size_per_layer_input": 4,
+            "vocab_size_per_layer_input": 40,
+            "use_bidirectional_attention": "vision",
+            "num_kv_shared_layers": 0,
+        },
+        audio_config=None,
+        image_token_id=3,
+        video_token_id=39,
+        audio_token_id=38,
     ),
     "aya_vision": lambda: AyaVisionConfig(vision_config=_siglip, text_config=_of("cohere2"), image_token_index=3),
     "internvl": lambda: InternVLConfig(vision_config=_layers, text_config=_of("qwen2"), image_token_id=3),
@@ -261,6 +286,7 @@ IMAGE_PROCESSORS = {
     "llava_onevision": lambda: LlavaOnevisionImageProcessorPil(size=SQUARE, image_grid_pinpoints=TILES),
     "paligemma": lambda: SiglipImageProcessorPil(size=SQUARE),
     "gemma3": lambda: Gemma3ImageProcessorPil(size=SQUARE),
+    "gemma4": lambda: Gemma4ImageProcessorPil(patch_size=PATCH, pooling_kernel_size=2, max_soft_tokens=70),
     "aya_vision": lambda: GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=True),
     "internvl": lambda: GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=True),
     "idefics2": lambda: Idefics2ImageProcessorPil(size=EDGES, do_image_splitting=True),
@@ -300,6 +326,9 @@ def tiny_model(model_type: str, seed: int = 0):
         for module in model.modules():  # convolutions that overlap see most of what lies in their middle, as trained do
             if isinstance(module, torch.nn.Conv2d) and module.kernel_size > module.stride:
                 module.weight[:, :, 1, 1] *= 4
+        for name, buffer in model.named_buffers():
+            if name.endswith((".std_bias", ".std_scale")):
+                buffer.copy_(torch.randn_like(buffer) * 0.1 + 1)
     return model.eval()
 
 

@@ -100,6 +100,21 @@ def _maps(pre, config, grid):
     return pre.flatten(2).transpose(1, 2)
 
 
+def _unpadded(pre, config, grid):
+    """Gemma 4: raster, then what pads an image to its budget of patches."""
+    return pre[:, : grid[0] * grid[1]]
+
+
+def _with_places(pre, config, grid):
+    """And each patch's column and row, that none is padding, and the number of tokens."""
+    import torch
+
+    (rows, cols), (images, patches, _) = grid, pre.shape
+    places = torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).flip(1).to(pre.device)
+    padding = torch.zeros(images, patches, dtype=torch.bool, device=pre.device)
+    return pre, places.expand(images, -1, -1), padding, patches // _pooled_squares(config) ** 2
+
+
 def _as_maps(pre, config, grid):
     return (pre.transpose(1, 2).unflatten(2, grid),)
 
@@ -123,6 +138,15 @@ def _connector_alone(model, connector, given):
 def _then_merger(model, connector, given):
     """GLM: a convolution takes each square to a vector, and the merger that vector."""
     return model.visual.merger(_connector_alone(model, connector, given).flatten(1))
+
+
+def _pooled_then_embedded(model, connector, given):
+    """Gemma 4: means over squares of patches, standardised where the configuration says so, then the projection."""
+    tower = model.vision_tower
+    pooled, _ = _connector_alone(model, connector, given)
+    if tower.config.standardize:
+        pooled = (pooled - tower.std_bias.float()) * tower.std_scale.float()
+    return model.embed_vision(pooled.to(given[0].dtype))
 
 
 def _squares(pre, grid, side):
@@ -149,6 +173,10 @@ def _one(config) -> int:
 
 def _spatial_merge(config) -> int:
     return config.vision_config.spatial_merge_size
+
+
+def _pooled_squares(config) -> int:
+    return config.vision_config.pooling_kernel_size
 
 
 def _resampled(config) -> int:
@@ -181,7 +209,7 @@ class Family:
     pre_dim: from the config, the features of a patch, as they enter one connector.
     newline: tokens that follow the grid in post (the learned `image_newline`).
     latents: from the config, the tokens of post where it has no grid.
-    after: names of what else makes post of pre: modules that follow the connector, learned tokens.
+    after: names of what else makes post of pre: modules that follow the connector, learned tokens and scales.
     apply: model, name of a connector, what `arguments` gives -> post.
     unread: modules of the base model that nobody reads an image with; they are neither built nor read.
     own_view: how its own image processor cuts images (of `view_limits.LIMITS`); None where it always makes one view
@@ -221,6 +249,7 @@ _IDEFICS = ("vision_model.", "connector.")
 _PIXELS = ("pixel_values",)
 _SIZES = ("pixel_values", "image_sizes")
 _MASK = ("pixel_values", "pixel_attention_mask")
+_PLACES = ("pixel_values", "image_position_ids")
 _GRID = ("pixel_values", "image_grid_thw")
 _LLAVA_NEXT = ("multi_modal_projector", _SIZES, _one, "base", (*_TOWER, "image_newline"))
 _DEEPSTACK: dict[str, Any] = {"stacked": "visual.deepstack_merger_list", "stack_size": _deepstack}
@@ -235,6 +264,14 @@ FAMILIES: dict[str, Family] = {
     "llava_onevision": Family(*_LLAVA_NEXT, arguments=_spaced, newline=1, own_view="any_resolution"),
     "paligemma": Family("multi_modal_projector", _PIXELS, _one, "whole", _TOWER),
     "gemma3": Family("multi_modal_projector", _PIXELS, _gemma3_pool, "whole", _TOWER, own_view="pan_and_scan"),
+    "gemma4": Family(
+        *("vision_tower.pooler", _PLACES, _pooled_squares, "any", ("vision_tower.", "embed_vision."), _unpadded),
+        arguments=_with_places,
+        own_view="budget",
+        after=("embed_vision", "vision_tower.std_bias", "vision_tower.std_scale"),
+        apply=_pooled_then_embedded,
+        unread=("audio_tower", "embed_audio"),
+    ),
     "aya_vision": Family(
         "multi_modal_projector", _PIXELS, lambda c: c.downsample_factor, "whole", _TOWER, own_view="tiles"
     ),

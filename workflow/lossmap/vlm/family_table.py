@@ -25,6 +25,7 @@ ABOUT = {
     "llava_onevision": About("LLaVA-OneVision", NEWLINE),
     "paligemma": About("PaliGemma, PaliGemma 2", "no chat template: the image, then the prompt"),
     "gemma3": About("Gemma 3, from 4B on", MEANS),
+    "gemma4": About("Gemma 4", "pre is what the tower pools: means over squares of patches, then a projection"),
     "aya_vision": About("Aya Vision"),
     "internvl": About("InternVL 3 and 3.5 in transformers' format", "squares of patches enter side by side"),
     "idefics2": About("Idefics2", "queries: tokens have no place"),
@@ -53,6 +54,7 @@ ORDER = {
     families._pixel_shuffled: "squares in raster order, their patches side by side",
     families._merge_blocks: "squares in raster order",
     families._windows: "squares by window",
+    families._unpadded: "raster, then padding",
     families._maps: "a map",
     families._map_blocks: "squares in raster order, each a small map",
 }
@@ -69,6 +71,7 @@ OWN = {
     "native_frames": "its own shape; limits count both frames of a still image",
     "longest": "its own shape",
     "longest_in_patches": "its own shape",
+    "budget": "its own shape, scaled to a number of tokens",
     "bounded": "its own shape, quarters where asked for",
     "any_resolution": "whole, then tiles between margins",
     "tiles": "tiles, then whole",
@@ -84,10 +87,16 @@ def family_table() -> str:
 
     lines = [f"| {' | '.join((*HEAD, 'special'))} |", "|---" * (len(HEAD) + 1) + "|"]
     for name, family in FAMILIES.items():
-        cells = (f"`{name}`", ABOUT[name].covers, *_cells(family, CONFIG_MAPPING[name]()))
+        cells = (f"`{name}`", ABOUT[name].covers, *_cells(family, _usual(CONFIG_MAPPING[name])))
         text = "no" if name in MUTE else "yes"
         lines.append(f"| {' | '.join((*cells, text, ABOUT[name].special))} |")
     return "\n".join(lines) + "\n"
+
+
+def _usual(configuration: Any) -> Any:
+    """What transformers takes where a configuration is silent, but for whether there is a vision encoder at all."""
+    usual = configuration()
+    return configuration(vision_config={}) if usual.vision_config is None else usual
 
 
 def _cells(family: Family, config: Any) -> tuple[str, ...]:

@@ -136,7 +136,8 @@ class LanguageSide:
         """The plain image that the processor is shown, and what it is asked for."""
         if isinstance(self.preprocessor, Preprocessor):
             height, width = self.preprocessor.input_size
-            return Image.new("RGB", (width, height), (127, 127, 127)), {}
+            as_it_is = {"do_resize": False} if self.family.own_view == "budget" else {}
+            return Image.new("RGB", (width, height), (127, 127, 127)), as_it_is
         if size is None:
             raise LossmapError(f"{self.model_type}: its images are seen in views. Give the size of these images.")
         return Image.new("RGB", size, (127, 127, 127)), self.preprocessor.tiling.asked()

@@ -38,6 +38,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "glm4v_moe": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
     "glm46v": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
     "glm_ocr": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
+    "gemma4": {"vision_config": {"patch_size": 16, "pooling_kernel_size": 3, "hidden_size": 768}},
     "mistral3": {"spatial_merge_size": 2, "vision_config": {"patch_size": 16, "image_size": 1024}},
     "lighton_ocr": {"spatial_merge_size": 2, "vision_config": {"patch_size": 16, "image_size": 1024}},
     "vipllava": {"vision_feature_layers": (-2, -5, -8, -11, 6)},
@@ -106,8 +107,10 @@ def input_size(where: str, family: Family, config: Any, settings: dict, image_si
 def patch_and_merge(where: str, family: Family, config: Any, settings: dict) -> tuple[int, int]:
     """Side of a patch in pixels, and patches of a token along each side.
 
-    Raises: LossmapError if the image processor doesn't resize.
+    Raises: LossmapError if the model has no vision encoder, or the image processor doesn't resize.
     """
+    if config.vision_config is None:
+        raise LossmapError(f"{where}: its config.json has no vision_config: it sees no images. Use another checkpoint.")
     if settings.get("do_resize", True) is False:
         raise LossmapError(
             f"{where}: its image processor says do_resize: false, so inputs have no fixed size. Set it true."

@@ -35,6 +35,20 @@ def patchified(values: "Tensor", patch: int, merge: int, frames: int) -> "Tensor
     return blocks.reshape(n * rows * cols, -1)
 
 
+def placed_patches(values: "Tensor", patch: int, length: int = 0) -> tuple["Tensor", "Tensor"]:
+    """(n, 3, height, width) -> (n, patches, patch * patch * 3), in raster order, and each patch's column and row
+    (n, patches, 2) int64; both padded to `length` patches, with zeros and with -1 (Gemma 4)."""
+    import torch
+
+    n, _, height, width = values.shape
+    rows, cols = height // patch, width // patch
+    patches = values.reshape(n, 3, rows, patch, cols, patch).permute(0, 2, 4, 3, 5, 1).reshape(n, rows * cols, -1)
+    places = torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).flip(1).to(values.device)
+    padding = (0, 0, 0, max(length - rows * cols, 0))
+    places = torch.nn.functional.pad(places, padding, value=-1)
+    return torch.nn.functional.pad(patches, padding), places.repeat(n, 1, 1)
+
+
 def framed(views: Sequence["Tensor"]) -> tuple["Tensor", "Tensor"]:
     """Views (n, 3, height, width) of any sizes, top left in a frame that holds each, zeros around (Idefics).
 

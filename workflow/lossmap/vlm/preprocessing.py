@@ -19,7 +19,7 @@ from lossmap.vlm.families import read_family
 from lossmap.vlm.geometry import ImageGeometry
 from lossmap.vlm.input_size import input_size, patch_and_merge, read_settings
 from lossmap.vlm.pixel_check import check_pixels, check_views
-from lossmap.vlm.pixels import patchified, standardised
+from lossmap.vlm.pixels import patchified, placed_patches, standardised
 from lossmap.vlm.resampling import resized_window
 from lossmap.vlm.tiled import TiledPreprocessor
 from lossmap.vlm.view_limits import SQUARE, View
@@ -96,6 +96,8 @@ class Preprocessor:
         if "image_grid_thw" in self.inputs:
             values = patchified(values, self.patch, self.merge, self.frames)
             extra["image_grid_thw"] = torch.tensor([[1, *self.grid]], device=values.device).repeat(n, 1)
+        elif "image_position_ids" in self.inputs:
+            values, extra["image_position_ids"] = placed_patches(values, self.patch)
         elif "pixel_attention_mask" in self.inputs:
             values = values.unsqueeze(1)
             extra["pixel_attention_mask"] = torch.ones((n, 1, height, width), dtype=torch.int64, device=values.device)

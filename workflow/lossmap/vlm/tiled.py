@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from lossmap.store.layouts import Layout
-from lossmap.vlm.pixels import framed, patchified, standardised
-from lossmap.vlm.views import Cut, Tiling
+from lossmap.vlm.pixels import framed, patchified, placed_patches, standardised
+from lossmap.vlm.views import Budget, Cut, Tiling
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +85,9 @@ class TiledPreprocessor:
                 "pixel_values": patchified(views[0], patch, self.tiling.merge, self.frames),
                 "image_grid_thw": grid,
             }
+        if isinstance(self.tiling, Budget):
+            patches, places = placed_patches(views[0], self.tiling.patch, self.tiling.patches)
+            return {"pixel_values": patches, "image_position_ids": places}
         if "pixel_attention_mask" in self.inputs:
             values, mask = framed(views)
             return {"pixel_values": values, "pixel_attention_mask": mask}

@@ -10,6 +10,7 @@ from lossmap.vlm.view_limits import SQUARE, Limits, View, view_problem
 from lossmap.vlm.views import (
     AnyRes,
     Bounded,
+    Budget,
     Longest,
     LongestInPatches,
     Native,
@@ -55,6 +56,11 @@ def longest_in_patches(fit: _Fit) -> Tiling:
     unit = fit.settings["patch_size"]
     side = unit if isinstance(unit, int) else unit["height"]
     return LongestInPatches(**fit.pieces, unit=side, longest=fit.limit("longest_edge", "longest_edge"))
+
+
+def budget(fit: _Fit) -> Tiling:
+    tokens = fit.limits.get("max_soft_tokens", fit.settings["max_soft_tokens"])
+    return Budget(**fit.pieces, tokens=tokens)
 
 
 def bounded(fit: _Fit) -> Tiling | None:
@@ -112,6 +118,7 @@ WAYS: dict[str, Callable[[_Fit], Tiling | None]] = {
     "native_frames": native_frames,
     "longest": longest,
     "longest_in_patches": longest_in_patches,
+    "budget": budget,
     "bounded": bounded,
     "any_resolution": any_resolution,
     "tiles": tiles,

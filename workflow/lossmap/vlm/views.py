@@ -184,6 +184,35 @@ class LongestInPatches(Longest):
 
 
 @dataclass(frozen=True)
+class Budget(Tiling):
+    """One view of the image's own shape, scaled up or down to as many tokens as it may make, then stretched down to
+    whole tokens (Gemma 4).
+
+    tokens: the most of an image.
+    """
+
+    tokens: int
+
+    def asked(self) -> dict[str, Any]:
+        return {"max_soft_tokens": self.tokens}
+
+    @property
+    def patches(self) -> int:
+        """To which an image's patches are padded."""
+        return self.tokens * self.merge**2
+
+    def cuts(self, width: int, height: int) -> list[Cut]:
+        unit = self.patch * self.merge
+        scale = math.sqrt(self.patches * self.patch**2 / (height * width))
+        rows, cols = (math.floor(scale * side / unit) for side in (height, width))
+        if not rows:
+            rows, cols = 1, min(math.floor(width / height), self.tokens)
+        elif not cols:
+            rows, cols = min(math.floor(height / width), self.tokens), 1
+        return [_stretched(width, height, (rows * unit, cols * unit))]
+
+
+@dataclass(frozen=True)
 class AnyRes(Tiling):
     """The whole image, stretched to a square; then tiles of the image, scaled into that of `resolutions` (height,
     width) that suits it best, between margins. The tiles' tokens are one raster, less the margins, each row of them

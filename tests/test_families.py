@@ -90,7 +90,7 @@ def without_attention(vision):
             module.weight.data.zero_()[:, :, 1, 1] = middle
     for name, parameter in silent.model.named_parameters():
         if re.search(
-            r"(self_attn\.out_proj|(attn|attention)\.projection_layer|attn\.proj|attention\.o_proj|self_attn\.o_proj\.linear)\.",
+            r"(self_attn\.out_proj|(attn|attention)\.projection_layer|attn\.proj|attention\.out_proj|attention\.o_proj|self_attn\.o_proj\.linear)\.",
             name,
         ):
             parameter.data.zero_()
@@ -275,7 +275,7 @@ def test_idefics2_latents_have_no_place(tmp_path):
 def test_pre_and_post_grids_have_the_ratio_of_the_family(pair):
     _, vision = pair
     ratio = {"gemma3": 4, "smolvlm": 4, "got_ocr2": 4, "idefics2": None}
-    halved = ("gemma4", "aya_vision", "internvl", "idefics3", *QWEN, "mistral3", "lighton_ocr")
+    halved = ("ovis2", "gemma4", "aya_vision", "internvl", "idefics3", *QWEN, "mistral3", "lighton_ocr")
     ratio |= dict.fromkeys(halved, 2)
     merge = ratio.get(vision.model_type, 1)
     assert vision.pre_grid == (8, 8)

@@ -31,6 +31,7 @@ FAMILIES = [
     "paligemma",
     "gemma3",
     "gemma4",
+    "ovis2",
     "aya_vision",
     "internvl",
     "idefics3",

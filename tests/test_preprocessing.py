@@ -29,6 +29,7 @@ SETTINGS = {  # one view of the whole image
     "gemma4": {"do_resize": False},
     "aya_vision": {"crop_to_patches": False},
     "internvl": {"crop_to_patches": False},
+    "ovis2": {"crop_to_patches": False},
     "idefics2": {"do_image_splitting": False},
     "idefics3": {"do_image_splitting": False, "size": {"longest_edge": SIDE}},
     "smolvlm": {"do_image_splitting": False, "size": {"longest_edge": SIDE}},
@@ -334,3 +335,14 @@ def test_a_model_without_a_vision_encoder_is_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(LossmapError, match="gemma4.*: its config.json has no vision_config: it sees no images"):
         load_preprocessor(tmp_path, view="processor")
+
+
+def test_a_connector_that_draws_at_random_is_refused(tmp_path):
+    save_config("ovis2", tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["vision_config"]["tokenize_function"] = "gumbel_argmax"
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(
+        LossmapError, match="tokenize_function: gumbel_argmax, which draws tokens at random. Set softmax"
+    ):
+        load_preprocessor(tmp_path)

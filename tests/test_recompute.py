@@ -1,5 +1,6 @@
 """post from pre through the connector alone: what the whole vision side gives, in every family and from a store."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -264,3 +265,12 @@ def test_missing_weights_are_named_never_made_up(checkpoint, tmp_path):
 def test_a_precision_that_is_not_known_is_refused(tmp_path):
     with pytest.raises(LossmapError, match="dtype is 'int8'. Choose one of float32, bfloat16, float16"):
         load_connector(tmp_path, dtype="int8")
+
+
+def test_the_likeliest_visual_words_are_found_again(tmp_path):
+    save_tiny("ovis2", tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["vision_config"]["tokenize_function"] = "st_argmax"
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    pre, post = embedded(load_vision_side(tmp_path), 2)
+    assert apart(load_connector(tmp_path)(pre), post) < 1e-6

@@ -8,6 +8,10 @@ import torch
 from PIL import Image
 from tiny_models import PATCH, SIDE, save_config
 from transformers import AutoImageProcessor
+from transformers.models.ovis2.image_processing_pil_ovis2 import (
+    get_min_tile_covering_grid,
+    get_optimal_tiled_canvas,
+)
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES
@@ -132,6 +136,8 @@ def test_images_that_are_alike_are_prepared_together(tmp_path):
     [
         ("internvl", {"tiles": 2}, (300, 100), 3),
         ("internvl", {"tiles": 1}, (300, 100), 1),
+        ("ovis2", "processor", (60, 60), 1),
+        ("ovis2", {"tiles": 2}, (300, 100), 3),
         ("aya_vision", "processor", (300, 100), 13),
         ("idefics3", {"tiles": 4}, (128, 128), 5),
         ("idefics3", {"tiles": 1}, (128, 100), 1),
@@ -153,6 +159,20 @@ def test_limits_are_the_processors_own(tmp_path, model_type, view, size, views):
         assert layout.shape.tokens <= 6
     if "max_soft_tokens" in view:
         assert 70 < layout.shape.tokens <= 140
+
+
+@pytest.mark.parametrize("covering", [True, False])
+def test_the_grid_of_ovis2_is_its_processors_for_many_shapes(tmp_path, covering):
+    tiling = opened("ovis2", tmp_path, use_covering_area_grid=covering).tiling
+    for width, height in np.random.default_rng(0).integers(3, 400, (200, 2)).tolist():
+        if covering:
+            wanted = get_min_tile_covering_grid((height, width), SIDE, 12)
+        else:
+            wanted = get_optimal_tiled_canvas((height, width), (SIDE, SIDE), 1, 12)
+        cuts = tiling.cuts(width, height)
+        assert len(cuts) == 1 + (wanted[0] * wanted[1] if wanted != (1, 1) else 0)
+        if len(cuts) > 1:
+            assert cuts[1].canvas == (SIDE * wanted[1], SIDE * wanted[0])
 
 
 def test_square_is_one_view_and_a_family_that_never_cuts_needs_no_tiling(tmp_path):

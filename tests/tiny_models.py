@@ -27,6 +27,7 @@ from transformers import (
     LlavaNextConfig,
     LlavaOnevisionConfig,
     Mistral3Config,
+    Ovis2Config,
     PaliGemmaConfig,
     Qwen2_5_VLConfig,
     Qwen2VLConfig,
@@ -49,6 +50,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
@@ -179,6 +181,14 @@ CONFIGS = {
     ),
     "aya_vision": lambda: AyaVisionConfig(vision_config=_siglip, text_config=_of("cohere2"), image_token_index=3),
     "internvl": lambda: InternVLConfig(vision_config=_layers, text_config=_of("qwen2"), image_token_id=3),
+    "ovis2": lambda: Ovis2Config(
+        vision_config={**_layers, "hidden_stride": 2, "vocab_size": 21},
+        text_config=_of("qwen2"),
+        hidden_size=TEXT_WIDTH,
+        vocab_size=40,
+        image_token_id=3,
+        visual_indicator_token_ids=[4, 5, 6, 7, 8],
+    ),
     "idefics2": lambda: Idefics2Config(
         vision_config={**_layers, "image_size": 2 * SIDE},
         perceiver_config=_perceiver,
@@ -289,6 +299,7 @@ IMAGE_PROCESSORS = {
     "gemma4": lambda: Gemma4ImageProcessorPil(patch_size=PATCH, pooling_kernel_size=2, max_soft_tokens=70),
     "aya_vision": lambda: GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=True),
     "internvl": lambda: GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=True),
+    "ovis2": lambda: Ovis2ImageProcessorPil(size=SQUARE, crop_to_patches=True),
     "idefics2": lambda: Idefics2ImageProcessorPil(size=EDGES, do_image_splitting=True),
     "idefics3": lambda: Idefics3ImageProcessorPil(
         size={"longest_edge": 4 * SIDE}, max_image_size={"longest_edge": SIDE}

@@ -49,6 +49,7 @@ MARKS |= dict.fromkeys(("qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "exaone4_5"), 
 GLM = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
 MARKS |= {name: ["<|image|>", "<|video|>"] for name in GLM}
 MARKS["gemma4"] = ["<|image|>", "<|image>", "<image|>", "<|audio|>", "<|audio>", "<audio|>", "<|video|>"]
+MARKS["ovis2"] = ["<IMG_ATOM>", "<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>", "<image>"]
 MARKS["got_ocr2"] = ["<imgpad>", "<img>", "</img>"]
 NAMES = {
     "idefics2": {"image_token": "<image>", "image_boundary_token": "<fake_token_around_image>"},
@@ -87,6 +88,7 @@ OPTIONS = {
     "gemma3": {"image_seq_length": 4},
     "aya_vision": {"patch_size": PATCH, "img_size": SIDE, "downsample_factor": 2},
     "internvl": {"image_seq_length": 16},
+    "ovis2": {"image_seq_length": 16},
     "idefics2": {"image_seq_len": 4},
     "idefics3": {"image_seq_len": 16},
     "smolvlm": {"image_seq_len": 4},
@@ -94,6 +96,7 @@ OPTIONS = {
 }
 PLACE = {  # what stands for an image in a chat, before the processor expands it
     "aya_vision": "<image>",
+    "ovis2": "<image>",
     "gemma3": "<start_of_image>",
     "qwen2_vl": "<|vision_start|><|image_pad|><|vision_end|>",
     "qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>",

@@ -27,8 +27,16 @@ def _raster(pre, config, grid):
 
 def _pixel_shuffled(pre, config, grid):
     """Squares of s x s patches were concatenated along the features before the connector: take them apart again."""
-    (rows, cols), s = grid, _inverse_ratio(config)
-    features = pre.shape[-1] // s**2
+    return _apart(pre, grid, _inverse_ratio(config))
+
+
+def _strided(pre, config, grid):
+    """Ovis2: the same."""
+    return _apart(pre, grid, _stride(config))
+
+
+def _apart(pre, grid, s):
+    (rows, cols), features = grid, pre.shape[-1] // s**2
     cells = pre.reshape(-1, rows // s, cols // s, s, s, features)
     return cells.permute(0, 1, 3, 2, 4, 5)
 
@@ -87,6 +95,11 @@ def _with_sizes(pre, config, grid):
 def _squares_joined(pre, config, grid):
     """InternVL: the patches of each square side by side along the features."""
     return (_squares(pre, grid, _inverse_ratio(config)).flatten(2),)
+
+
+def _squares_of_stride(pre, config, grid):
+    """Ovis2: the same."""
+    return (_squares(pre, grid, _stride(config)).flatten(2),)
 
 
 def _squares_listed(pre, config, grid):
@@ -149,6 +162,23 @@ def _pooled_then_embedded(model, connector, given):
     return model.embed_vision(pooled.to(given[0].dtype))
 
 
+def _words_of_a_table(model, connector, given):
+    """Ovis2: each token is a mean over a table of visual words, weighted by their probabilities, or the likeliest."""
+    import torch
+
+    tower, table = model.vision_tower, model.visual_embeddings_table
+    logits = tower.head_norm(_connector_alone(model, connector, given))
+    shares = logits.softmax(-1)
+    if tower.config.tokenize_function == "st_argmax":
+        shares = torch.nn.functional.one_hot(shares.argmax(-1), shares.shape[-1]).to(logits.dtype)
+    return table(torch.nn.functional.pad(shares, (0, tower.num_visual_indicator_tokens)))
+
+
+def _visual_marks(model):
+    """Ovis2: what stands for the marks around an image and between its tiles: the last words of the table."""
+    return {"visual_indicator_features": model.visual_embeddings_table.weight[-len(model.visual_indicator_token_ids) :]}
+
+
 def _squares(pre, grid, side):
     """(images, squares, side * side, features): patches by squares of side x side, squares in raster order."""
     (rows, cols), (images, _, features) = grid, pre.shape
@@ -177,6 +207,10 @@ def _spatial_merge(config) -> int:
 
 def _pooled_squares(config) -> int:
     return config.vision_config.pooling_kernel_size
+
+
+def _stride(config) -> int:
+    return config.vision_config.hidden_stride
 
 
 def _resampled(config) -> int:
@@ -218,6 +252,8 @@ class Family:
         for token (DeepStack). They take what the connector takes, of other layers, and are called in their order;
         `get_image_features` gives what leaves each as `deepstack_features`. None where there are none.
     stack_size: from the config, how many these are.
+    spoken: of vision_keys, what the language model needs, too.
+    beside: base model -> what else `get_image_features` gives that the language model is given and no image changes.
     """
 
     connector: str
@@ -236,6 +272,8 @@ class Family:
     unread: tuple[str, ...] = ()
     stacked: str | None = None
     stack_size: Callable[[Any], int] | None = None
+    spoken: tuple[str, ...] = ()
+    beside: Callable[[Any], dict[str, Any]] | None = None
 
     def further(self, config: Any, receives: str = ALL) -> list[str]:
         """Names of the connectors that are measured beside `connector`, in their order."""
@@ -278,6 +316,15 @@ FAMILIES: dict[str, Family] = {
     "internvl": Family(
         *("multi_modal_projector", _PIXELS, _inverse_ratio, "whole", _TOWER, _pixel_shuffled, _squares_joined),
         own_view="tiles",
+    ),
+    "ovis2": Family(
+        *("vision_tower.head_linear", _PIXELS, _stride, "whole", ("vision_tower.", "visual_embeddings_table.")),
+        *(_strided, _squares_of_stride),
+        own_view="whole_first",
+        after=("vision_tower.head_norm", "visual_embeddings_table"),
+        apply=_words_of_a_table,
+        spoken=("visual_embeddings_table.",),
+        beside=_visual_marks,
     ),
     "idefics2": Family(
         *("connector", _MASK, None, "any", _IDEFICS), arguments=_with_mask, latents=_resampled, own_view="bounded"
@@ -338,9 +385,11 @@ def read_family(folder: Path) -> tuple[str, Family]:
     return model_type, FAMILIES[model_type]
 
 
-def is_vision_key(family: Family, key: str) -> bool:
-    """Whether a tensor of this name in a checkpoint belongs to the vision tower or the connector."""
-    return key.removeprefix("model.").startswith(family.vision_keys)
+def is_vision_key(family: Family, key: str, but: tuple[str, ...] = ()) -> bool:
+    """Whether a tensor of this name in a checkpoint belongs to the vision tower or the connector; but: names that
+    aren't asked for."""
+    name = key.removeprefix("model.")
+    return name.startswith(family.vision_keys) and not name.startswith(but)
 
 
 def is_connector_key(family: Family, key: str, receives: str = ALL) -> bool:

@@ -28,6 +28,7 @@ ABOUT = {
     "gemma4": About("Gemma 4", "pre is what the tower pools: means over squares of patches, then a projection"),
     "aya_vision": About("Aya Vision"),
     "internvl": About("InternVL 3 and 3.5 in transformers' format", "squares of patches enter side by side"),
+    "ovis2": About("Ovis2", "squares of patches enter side by side; tokens are means over a table of visual words"),
     "idefics2": About("Idefics2", "queries: tokens have no place"),
     "idefics3": About("Idefics3"),
     "smolvlm": About("SmolVLM, SmolVLM2"),
@@ -52,6 +53,7 @@ ABOUT = {
 ORDER = {
     families._raster: "raster",
     families._pixel_shuffled: "squares in raster order, their patches side by side",
+    families._strided: "squares in raster order, their patches side by side",
     families._merge_blocks: "squares in raster order",
     families._windows: "squares by window",
     families._unpadded: "raster, then padding",
@@ -75,6 +77,7 @@ OWN = {
     "bounded": "its own shape, quarters where asked for",
     "any_resolution": "whole, then tiles between margins",
     "tiles": "tiles, then whole",
+    "whole_first": "whole, then tiles where asked for",
     "split": "tiles, then whole",
     "pan_and_scan": "whole, then parts where asked for",
 }

@@ -18,7 +18,7 @@ from lossmap.vlm.view_limits import SQUARE, View, view_problem
 
 USUAL = 336  # pixels: the side of LLaVA's images, proposed for models that take any
 ASPECT_OF_QWEN = 200  # the longest shape that Qwen's image processors take: long side over short
-FIXED_POSITIONS = ("clip_vision_model", "siglip_vision_model")  # towers that take images of one size
+FIXED_POSITIONS = ("clip_vision_model", "siglip_vision_model", "ovis2_vision")  # towers that take images of one size
 # What transformers takes where a config.json of a family without a size of its own is silent.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "idefics2": {
@@ -107,10 +107,16 @@ def input_size(where: str, family: Family, config: Any, settings: dict, image_si
 def patch_and_merge(where: str, family: Family, config: Any, settings: dict) -> tuple[int, int]:
     """Side of a patch in pixels, and patches of a token along each side.
 
-    Raises: LossmapError if the model has no vision encoder, or the image processor doesn't resize.
+    Raises: LossmapError if the model has no vision encoder, or one that draws at random, or if the image processor
+        doesn't resize.
     """
     if config.vision_config is None:
         raise LossmapError(f"{where}: its config.json has no vision_config: it sees no images. Use another checkpoint.")
+    if getattr(config.vision_config, "tokenize_function", None) == "gumbel_argmax":
+        raise LossmapError(
+            f"{where}: its config.json says tokenize_function: gumbel_argmax, which draws tokens at random. Set softmax"
+            " or st_argmax."
+        )
     if settings.get("do_resize", True) is False:
         raise LossmapError(
             f"{where}: its image processor says do_resize: false, so inputs have no fixed size. Set it true."

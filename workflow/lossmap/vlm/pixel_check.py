@@ -27,6 +27,7 @@ FOLLOWED = {
     *("do_pan_and_scan", "image_grid_pinpoints", "default_to_square", "input_data_format", "return_tensors"),
     *("image_processor_type", "processor_class", "image_seq_length", "num_image_tokens", "device", "disable_grouping"),
     *("min_size", "background_color", "max_soft_tokens", "pooling_kernel_size"),
+    "use_covering_area_grid",
     *("pan_and_scan_min_crop_size", "pan_and_scan_max_num_crops", "pan_and_scan_min_ratio_to_activate"),
 }
 

@@ -20,6 +20,7 @@ LIMITS: dict[str, tuple[str, ...]] = {
     "bounded": ("shortest_edge", "longest_edge", "tiles"),
     "any_resolution": ("tiles",),
     "tiles": ("tiles",),
+    "whole_first": ("tiles",),
     "split": ("tiles",),
     "pan_and_scan": ("tiles",),
 }

@@ -20,6 +20,7 @@ from lossmap.vlm.views import (
     Tiles,
     Tiling,
 )
+from lossmap.vlm.whole_first import WholeFirst
 
 
 class _Fit:
@@ -90,6 +91,12 @@ def tiles(fit: _Fit) -> Tiling:
     return Tiles(**fit.pieces, size=(fit.size["height"], fit.size["width"]), fewest=fewest, most=most)
 
 
+def whole_first(fit: _Fit) -> Tiling | None:
+    if "tiles" not in fit.limits and not fit.settings.get("crop_to_patches"):
+        return None
+    return WholeFirst(**vars(tiles(fit)), covering=fit.settings.get("use_covering_area_grid", True))
+
+
 def split(fit: _Fit) -> Tiling | None:
     side = (fit.settings.get("max_image_size") or {}).get("longest_edge", LARGEST_TILE["longest_edge"])
     if "tiles" in fit.limits:
@@ -122,6 +129,7 @@ WAYS: dict[str, Callable[[_Fit], Tiling | None]] = {
     "bounded": bounded,
     "any_resolution": any_resolution,
     "tiles": tiles,
+    "whole_first": whole_first,
     "split": split,
     "pan_and_scan": pan_and_scan,
 }

@@ -275,7 +275,7 @@ def test_idefics2_latents_have_no_place(tmp_path):
 def test_pre_and_post_grids_have_the_ratio_of_the_family(pair):
     _, vision = pair
     ratio = {"gemma3": 4, "smolvlm": 4, "got_ocr2": 4, "idefics2": None}
-    halved = ("ovis2", "gemma4", "aya_vision", "internvl", "idefics3", *QWEN, "mistral3", "lighton_ocr")
+    halved = ("minicpmv4_6", "ovis2", "gemma4", "aya_vision", "internvl", "idefics3", *QWEN, "mistral3", "lighton_ocr")
     ratio |= dict.fromkeys(halved, 2)
     merge = ratio.get(vision.model_type, 1)
     assert vision.pre_grid == (8, 8)

@@ -274,3 +274,15 @@ def test_the_likeliest_visual_words_are_found_again(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(content))
     pre, post = embedded(load_vision_side(tmp_path), 2)
     assert apart(load_connector(tmp_path)(pre), post) < 1e-6
+
+
+def test_a_tower_that_leaves_patches_alone_has_four_times_as_many(tmp_path):
+    save_tiny("minicpmv4_6", tmp_path)
+    for name in ("config.json", "preprocessor_config.json"):
+        content = json.loads((tmp_path / name).read_text()) | {"downsample_mode": "4x"}
+        (tmp_path / name).write_text(json.dumps(content))
+    vision, connector = (load(tmp_path, image_size=SIDE) for load in (load_vision_side, load_connector))
+    pre, post = embedded(vision, 2)
+    assert pre.shape[1:] == (256, WIDTH)
+    assert post.shape[1] == 64
+    assert apart(connector(pre), post) < 1e-6

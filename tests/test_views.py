@@ -138,6 +138,8 @@ def test_images_that_are_alike_are_prepared_together(tmp_path):
         ("internvl", {"tiles": 1}, (300, 100), 1),
         ("ovis2", "processor", (60, 60), 1),
         ("ovis2", {"tiles": 2}, (300, 100), 3),
+        ("minicpmv4_6", "processor", (60, 60), 1),
+        ("minicpmv4_6", {"tiles": 2}, (300, 100), 3),
         ("aya_vision", "processor", (300, 100), 13),
         ("idefics3", {"tiles": 4}, (128, 128), 5),
         ("idefics3", {"tiles": 1}, (128, 100), 1),
@@ -159,6 +161,21 @@ def test_limits_are_the_processors_own(tmp_path, model_type, view, size, views):
         assert layout.shape.tokens <= 6
     if "max_soft_tokens" in view:
         assert 70 < layout.shape.tokens <= 140
+
+
+@pytest.mark.parametrize("mode", ["16x", "4x"])
+def test_the_slices_of_minicpm_are_its_processors_for_many_shapes(tmp_path, mode):
+    save_config("minicpmv4_6", tmp_path, processor={"downsample_mode": mode})
+    content = json.loads((tmp_path / "config.json").read_text()) | {"downsample_mode": mode}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    preprocessor = load_preprocessor(tmp_path, view="processor")
+    for width, height in np.random.default_rng(0).integers(3, 300, (60, 2)).tolist():
+        wanted = by_transformers("minicpmv4_6", tmp_path, Image.new("RGB", (width, height)))["target_sizes"]
+        cuts = preprocessor.tiling.cuts(width, height)
+        assert [(high // 4, wide // 4) for high, wide in (cut.size for cut in cuts)] == list(
+            map(tuple, wanted.tolist())
+        )
+        assert preprocessor.layout(width, height).shape.patches == wanted.prod(1).sum() // (4 if mode == "16x" else 1)
 
 
 @pytest.mark.parametrize("covering", [True, False])

@@ -26,6 +26,7 @@ from transformers import (
     LlavaConfig,
     LlavaNextConfig,
     LlavaOnevisionConfig,
+    MiniCPMV4_6Config,
     Mistral3Config,
     Ovis2Config,
     PaliGemmaConfig,
@@ -50,6 +51,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+from transformers.models.minicpmv4_6.image_processing_pil_minicpmv4_6 import MiniCPMV4_6ImageProcessorPil
 from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -61,7 +63,8 @@ EDGES = {"shortest_edge": SIDE, "longest_edge": SIDE}
 SQUARE = {"height": SIDE, "width": SIDE}
 PIXELS = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE}
 TWO_FRAMES = {"shortest_edge": 2 * SIDE * SIDE, "longest_edge": 2 * SIDE * SIDE}
-NEEDS_SIDE = ("gemma4", "mistral3", "lighton_ocr")  # families whose tiny processors leave the side of a square open
+# Families whose tiny processors leave the side of a square open.
+NEEDS_SIDE = ("gemma4", "minicpmv4_6", "mistral3", "lighton_ocr")
 TILES = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE]]
 
 _layers = {
@@ -189,6 +192,12 @@ CONFIGS = {
         image_token_id=3,
         visual_indicator_token_ids=[4, 5, 6, 7, 8],
     ),
+    "minicpmv4_6": lambda: MiniCPMV4_6Config(
+        vision_config={**_layers, "patch_size": PATCH // 2},
+        text_config={"model_type": "qwen3_5_text", **_qwen3_5_text},
+        insert_layer_id=1,
+        image_token_id=3,
+    ),
     "idefics2": lambda: Idefics2Config(
         vision_config={**_layers, "image_size": 2 * SIDE},
         perceiver_config=_perceiver,
@@ -300,6 +309,7 @@ IMAGE_PROCESSORS = {
     "aya_vision": lambda: GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=True),
     "internvl": lambda: GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=True),
     "ovis2": lambda: Ovis2ImageProcessorPil(size=SQUARE, crop_to_patches=True),
+    "minicpmv4_6": lambda: MiniCPMV4_6ImageProcessorPil(patch_size=PATCH // 2, scale_resolution=SIDE),
     "idefics2": lambda: Idefics2ImageProcessorPil(size=EDGES, do_image_splitting=True),
     "idefics3": lambda: Idefics3ImageProcessorPil(
         size={"longest_edge": 4 * SIDE}, max_image_size={"longest_edge": SIDE}

@@ -143,6 +143,13 @@ def _squares_as_maps(pre, config, grid):
     return (squares.transpose(1, 2).unflatten(2, (m, m)),)
 
 
+def _packed(pre, config, grid):
+    """MiniCPM-V: all views in one row, and the grid of each."""
+    import torch
+
+    return pre.reshape(1, -1, pre.shape[-1]), torch.tensor([grid] * len(pre), device=pre.device)
+
+
 def _connector_alone(model, connector, given):
     """post (tokens, features_out), however shaped, of what a connector takes."""
     return model.get_submodule(connector)(*given)
@@ -151,6 +158,13 @@ def _connector_alone(model, connector, given):
 def _then_merger(model, connector, given):
     """GLM: a convolution takes each square to a vector, and the merger that vector."""
     return model.visual.merger(_connector_alone(model, connector, given).flatten(1))
+
+
+def _each_in_a_list(model, connector, given):
+    """MiniCPM-V: a tensor for each view."""
+    import torch
+
+    return torch.stack(_connector_alone(model, connector, given))
 
 
 def _pooled_then_embedded(model, connector, given):
@@ -209,6 +223,14 @@ def _pooled_squares(config) -> int:
     return config.vision_config.pooling_kernel_size
 
 
+def _merged_within(config) -> int:
+    return 1 if config.downsample_mode == "4x" else 2
+
+
+def _merge_rounds(config) -> int:
+    return config.merge_kernel_size[0] ** config.merger_times
+
+
 def _stride(config) -> int:
     return config.vision_config.hidden_stride
 
@@ -252,6 +274,8 @@ class Family:
         for token (DeepStack). They take what the connector takes, of other layers, and are called in their order;
         `get_image_features` gives what leaves each as `deepstack_features`. None where there are none.
     stack_size: from the config, how many these are.
+    cell: from the config, patches along each side that the tower itself makes one vector of before the connector; these
+        vectors are then what is called patches. None where it leaves patches alone.
     spoken: of vision_keys, what the language model needs, too.
     beside: base model -> what else `get_image_features` gives that the language model is given and no image changes.
     """
@@ -272,6 +296,7 @@ class Family:
     unread: tuple[str, ...] = ()
     stacked: str | None = None
     stack_size: Callable[[Any], int] | None = None
+    cell: Callable[[Any], int] | None = None
     spoken: tuple[str, ...] = ()
     beside: Callable[[Any], dict[str, Any]] | None = None
 
@@ -325,6 +350,13 @@ FAMILIES: dict[str, Family] = {
         apply=_words_of_a_table,
         spoken=("visual_embeddings_table.",),
         beside=_visual_marks,
+    ),
+    "minicpmv4_6": Family(
+        *("merger", ("pixel_values", "target_sizes"), _merge_rounds, "any", ("vision_tower.", "merger.")),
+        arguments=_packed,
+        own_view="slices",
+        apply=_each_in_a_list,
+        cell=_merged_within,
     ),
     "idefics2": Family(
         *("connector", _MASK, None, "any", _IDEFICS), arguments=_with_mask, latents=_resampled, own_view="bounded"

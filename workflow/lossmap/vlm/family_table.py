@@ -29,6 +29,9 @@ ABOUT = {
     "aya_vision": About("Aya Vision"),
     "internvl": About("InternVL 3 and 3.5 in transformers' format", "squares of patches enter side by side"),
     "ovis2": About("Ovis2", "squares of patches enter side by side; tokens are means over a table of visual words"),
+    "minicpmv4_6": About(
+        "MiniCPM-V 4.6", "the tower itself merges 2 x 2 patches; R x C counts what it merges them into"
+    ),
     "idefics2": About("Idefics2", "queries: tokens have no place"),
     "idefics3": About("Idefics3"),
     "smolvlm": About("SmolVLM, SmolVLM2"),
@@ -78,6 +81,7 @@ OWN = {
     "any_resolution": "whole, then tiles between margins",
     "tiles": "tiles, then whole",
     "whole_first": "whole, then tiles where asked for",
+    "slices": "whole in its own shape, then slices",
     "split": "tiles, then whole",
     "pan_and_scan": "whole, then parts where asked for",
 }

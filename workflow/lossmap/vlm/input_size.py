@@ -39,6 +39,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "glm46v": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
     "glm_ocr": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
     "gemma4": {"vision_config": {"patch_size": 16, "pooling_kernel_size": 3, "hidden_size": 768}},
+    "minicpmv4_6": {
+        "downsample_mode": "16x",
+        "merge_kernel_size": (2, 2),
+        "merger_times": 1,
+        "vision_config": {"patch_size": 16, "hidden_size": 768},
+    },
     "mistral3": {"spatial_merge_size": 2, "vision_config": {"patch_size": 16, "image_size": 1024}},
     "lighton_ocr": {"spatial_merge_size": 2, "vision_config": {"patch_size": 16, "image_size": 1024}},
     "vipllava": {"vision_feature_layers": (-2, -5, -8, -11, 6)},
@@ -105,7 +111,7 @@ def input_size(where: str, family: Family, config: Any, settings: dict, image_si
 
 
 def patch_and_merge(where: str, family: Family, config: Any, settings: dict) -> tuple[int, int]:
-    """Side of a patch in pixels, and patches of a token along each side.
+    """Side of what enters the connector as a patch, in pixels, and patches of a token along each side.
 
     Raises: LossmapError if the model has no vision encoder, or one that draws at random, or if the image processor
         doesn't resize.
@@ -121,7 +127,8 @@ def patch_and_merge(where: str, family: Family, config: Any, settings: dict) -> 
         raise LossmapError(
             f"{where}: its image processor says do_resize: false, so inputs have no fixed size. Set it true."
         )
-    return _square(config.vision_config.patch_size), family.merge(config) if family.merge else 1
+    cell = family.cell(config) if family.cell else 1
+    return cell * _square(config.vision_config.patch_size), family.merge(config) if family.merge else 1
 
 
 def read_settings(folder: Path) -> dict:

@@ -49,6 +49,21 @@ def placed_patches(values: "Tensor", patch: int, length: int = 0) -> tuple["Tens
     return torch.nn.functional.pad(patches, padding), places.repeat(n, 1, 1)
 
 
+def packed(views: Sequence["Tensor"], patch: int) -> tuple["Tensor", "Tensor"]:
+    """Views (n, 3, height, width) of any sizes -> (1, 3, patch, patch * patches of all), the views of each image one
+    after another, patches in raster order; rows and columns of patches of each (n * views, 2) int32 (MiniCPM-V)."""
+    import torch
+
+    rows = []
+    for view in views:
+        n, _, height, width = view.shape
+        cells = view.reshape(n, 3, height // patch, patch, width // patch, patch).permute(0, 1, 3, 2, 4, 5)
+        rows.append(cells.reshape(n, 3, patch, -1))
+    values = torch.cat(rows, -1).permute(1, 2, 0, 3).flatten(2).unsqueeze(0)
+    sizes = torch.tensor([(view.shape[2] // patch, view.shape[3] // patch) for view in views], dtype=torch.int32)
+    return values, sizes.repeat(len(views[0]), 1).to(values.device)
+
+
 def framed(views: Sequence["Tensor"]) -> tuple["Tensor", "Tensor"]:
     """Views (n, 3, height, width) of any sizes, top left in a frame that holds each, zeros around (Idefics).
 

@@ -21,6 +21,7 @@ LIMITS: dict[str, tuple[str, ...]] = {
     "any_resolution": ("tiles",),
     "tiles": ("tiles",),
     "whole_first": ("tiles",),
+    "slices": ("tiles",),
     "split": ("tiles",),
     "pan_and_scan": ("tiles",),
 }

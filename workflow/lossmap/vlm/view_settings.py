@@ -6,6 +6,7 @@ from typing import Any
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.input_size import LARGEST_TILE
+from lossmap.vlm.slices import Slices
 from lossmap.vlm.view_limits import SQUARE, Limits, View, view_problem
 from lossmap.vlm.views import (
     AnyRes,
@@ -97,6 +98,12 @@ def whole_first(fit: _Fit) -> Tiling | None:
     return WholeFirst(**vars(tiles(fit)), covering=fit.settings.get("use_covering_area_grid", True))
 
 
+def slices(fit: _Fit) -> Tiling:
+    sliced = "tiles" in fit.limits or fit.settings.get("slice_mode", True)
+    most = fit.limits.get("tiles", fit.settings["max_slice_nums"]) if sliced else 1
+    return Slices(**fit.pieces, side=fit.settings["scale_resolution"], most=most)
+
+
 def split(fit: _Fit) -> Tiling | None:
     side = (fit.settings.get("max_image_size") or {}).get("longest_edge", LARGEST_TILE["longest_edge"])
     if "tiles" in fit.limits:
@@ -130,6 +137,7 @@ WAYS: dict[str, Callable[[_Fit], Tiling | None]] = {
     "any_resolution": any_resolution,
     "tiles": tiles,
     "whole_first": whole_first,
+    "slices": slices,
     "split": split,
     "pan_and_scan": pan_and_scan,
 }

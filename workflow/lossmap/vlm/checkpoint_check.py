@@ -27,7 +27,10 @@ TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 # Families that are asked without a chat template, since their checkpoints have none.
 PLAIN = ("paligemma",)
 # Families that Lossmap can't ask, and why.
-MUTE = {"got_ocr2": "the processor of got_ocr2 lays out prompts of its own, for reading text alone"}
+MUTE = {
+    "got_ocr2": "the processor of got_ocr2 lays out prompts of its own, for reading text alone",
+    "minicpmv4_6": "the processor of minicpmv4_6 can't be made without its video part, which needs torchvision",
+}
 
 
 def checkpoint_problems(

@@ -38,7 +38,7 @@ bench: .venv/ready
 soak: .venv/ready # kills a study again and again, fills its disk, and compares every byte; as root, half an hour
 	python tests/soak/run.py
 
-zoo: zoo-llava zoo-idefics2 zoo-qwen2_5_vl # trains the miniature models anew, on one core each (make -j2 zoo: two at once)
+zoo: zoo-llava zoo-idefics2 zoo-qwen2_5_vl zoo-internvl # trains the miniature models anew, on one core each (make -j2 zoo: two at once)
 
 zoo-%: .venv/ready # a killed training continues
 	python -m lossmap train_zoo --model $* --folder workflow/zoo/$* --work results/zoo/$*

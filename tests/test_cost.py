@@ -19,7 +19,7 @@ from lossmap.study.cost.dry_run import META, Cost, DryRun
 from lossmap.study.cost.models import language_cost, vision_cost
 from lossmap.study.cost.networks import connector_cost, network_cost
 from lossmap.vlm.connector_size import connector_parameters
-from lossmap.vlm.families import FAMILIES
+from lossmap.vlm.families import FAMILIES, is_vision_key
 from lossmap.vlm.loading import load_vision_side
 from lossmap.vlm.preprocessing import load_preprocessor
 
@@ -193,9 +193,8 @@ def test_every_family_has_a_language_model(tmp_path, model_type):
     model = save_tiny(model_type, tmp_path)
     cost = language_cost(tmp_path, "float32", 20)
     family = FAMILIES[model_type]
-    vision = sum(
-        v.numel() for n, v in model.named_parameters() if n.removeprefix("model.").startswith(family.vision_keys)
-    )
+    unheard = [v for n, v in model.named_parameters() if is_vision_key(family, n, family.spoken)]
+    vision = sum(values.numel() for values in unheard)
     assert cost.parameters == sum(values.numel() for values in model.parameters()) - vision
     assert 0 < cost.token_flops < cost.prompt_flops
 

@@ -92,7 +92,10 @@ def without_attention(vision):
             middle = module.weight.data[:, :, 1, 1].clone()
             module.weight.data.zero_()[:, :, 1, 1] = middle
     for name, parameter in silent.model.named_parameters():
-        if re.search(r"(self_attn\.out_proj|(attn|attention)\.projection_layer|attn\.proj|attention\.o_proj)\.", name):
+        if re.search(
+            r"(self_attn\.out_proj|(attn|attention)\.projection_layer|attn\.proj|attention\.out_proj|attention\.o_proj|self_attn\.o_proj\.linear)\.",
+            name,
+        ):
             parameter.data.zero_()
             silenced += 1
     assert silenced >= 2
@@ -161,7 +164,9 @@ def test_vision_side_is_bit_identical_to_the_whole_model(pair):
     inputs = vision.preprocessor.normalise(batch)
     seen = {}
     hooks = [
-        base.get_submodule(name).register_forward_pre_hook(lambda module, args, at=i: seen.update({at: args[0]}))
+        base.get_submodule(name).register_forward_pre_hook(
+            lambda module, args, named, at=i: seen.update({at: next(iter((*args, *named.values())))}), with_kwargs=True
+        )
         for i, name in enumerate(vision.taps)
     ]
     with torch.inference_mode():
@@ -286,7 +291,7 @@ def test_idefics2_latents_have_no_place(tmp_path):
 def test_pre_and_post_grids_have_the_ratio_of_the_family(pair):
     _, vision = pair
     ratio = {"gemma3": 4, "smolvlm": 4, "got_ocr2": 4, "idefics2": None, "kosmos-2": None}
-    halved = ("aya_vision", "internvl", "idefics3", *QWEN, "mistral3", "lighton_ocr")
+    halved = ("minicpmv4_6", "ovis2", "gemma4", "aya_vision", "internvl", "idefics3", *QWEN, "mistral3", "lighton_ocr")
     ratio |= dict.fromkeys(halved, 2)
     merge = ratio.get(vision.model_type, 1)
     assert vision.pre_grid == (8, 8)

@@ -30,6 +30,8 @@ FAMILIES = [
     "llava_onevision",
     "paligemma",
     "gemma3",
+    "gemma4",
+    "ovis2",
     "aya_vision",
     "internvl",
     "idefics3",

@@ -19,6 +19,7 @@ from tiny_models import CONFIGS, IMAGE_PROCESSORS, NEEDS_SIDE, SIDE, save_tiny, 
 from toy_store import embeddings as toy_arrays
 from toy_store import write_store
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
+from transformers.activations import gelu_pytorch_tanh
 
 import lossmap
 from lossmap import LossmapError
@@ -119,13 +120,15 @@ def test_a_loaded_model_gives_the_bytes_of_its_checkpoint(model_type, view, tmp_
     loaded = save_tiny(model_type, tmp_path).train()
     processor = IMAGE_PROCESSORS[model_type]()
     loaded.get_input_embeddings().eval()
-    modes, config = [module.training for module in loaded.modules()], loaded.config.to_dict()
+    # MiniCPM-V's models share one activation with each other, so that another's loading changes its mode.
+    own = [module for module in loaded.modules() if module is not gelu_pytorch_tanh]
+    modes, config = [module.training for module in own], loaded.config.to_dict()
     wanted = lossmap.embed(lossmap.open_model(tmp_path, device="cpu", **seen(model_type, view)), pictures())
     for model in (loaded, getattr(loaded, "model", loaded)):
         opened = lossmap.open_model(model, processor, **seen(model_type, view))
         assert_same(lossmap.embed(opened, pictures()), wanted)
         assert opened.connector_digest == wanted.attrs["key"]["connector_digest"]
-    assert [module.training for module in loaded.modules()] == modes
+    assert [module.training for module in own] == modes
     assert loaded.config.to_dict() == config
     assert not any(module._forward_pre_hooks for module in loaded.modules())
 

@@ -26,8 +26,11 @@ from lossmap.vlm.processors import image_processor_only, load_processor
 
 SIZES = [(96, 80), (61, 97), (64, 64), (200, 37), (131, 90), (15, 33)]
 SETTINGS = {  # one view of the whole image
+    "gemma4": {"do_resize": False},
     "aya_vision": {"crop_to_patches": False},
     "internvl": {"crop_to_patches": False},
+    "ovis2": {"crop_to_patches": False},
+    "minicpmv4_6": {"do_resize": False, "slice_mode": False},
     "idefics2": {"do_image_splitting": False},
     "idefics3": {"do_image_splitting": False, "size": {"longest_edge": SIDE}},
     "smolvlm": {"do_image_splitting": False, "size": {"longest_edge": SIDE}},
@@ -63,9 +66,12 @@ def test_pixel_inputs_equal_the_image_processors(tmp_path, model_type):
     assert tuple(found) == preprocessor.inputs
     if FAMILIES[model_type].view == "base":  # the first of its views is the whole image
         wanted = {"pixel_values": wanted["pixel_values"][:, :1]}
+    if FAMILIES[model_type].own_view == "budget":  # which squares aren't padded to
+        assert (wanted["image_position_ids"][:, 64:] == -1).all()
+        wanted = {name: wanted[name][:, :64] for name in found}
     for name in set(found) & set(wanted):
         assert found[name].shape == wanted[name].shape
-        torch.testing.assert_close(found[name], wanted[name], rtol=0, atol=1e-6)
+        torch.testing.assert_close(found[name], wanted[name].to(found[name].dtype), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)
@@ -322,3 +328,22 @@ def test_a_video_familys_processor_saves_and_loads_without_its_video_part(tmp_pa
 
 def test_a_processor_without_video_part_stays_itself():
     assert image_processor_only(LlavaProcessor) is LlavaProcessor
+
+
+def test_a_model_without_a_vision_encoder_is_named(tmp_path):
+    save_config("gemma4", tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text()) | {"vision_config": None}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(LossmapError, match="gemma4.*: its config.json has no vision_config: it sees no images"):
+        load_preprocessor(tmp_path, view="processor")
+
+
+def test_a_connector_that_draws_at_random_is_refused(tmp_path):
+    save_config("ovis2", tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["vision_config"]["tokenize_function"] = "gumbel_argmax"
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(
+        LossmapError, match="tokenize_function: gumbel_argmax, which draws tokens at random. Set softmax"
+    ):
+        load_preprocessor(tmp_path)

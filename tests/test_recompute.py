@@ -1,5 +1,6 @@
 """post from pre through the connector alone: what the whole vision side gives, in every family and from a store."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -150,7 +151,8 @@ def test_neither_tower_nor_language_model_is_built_read_or_run(checkpoint, tmp_p
         raise AssertionError("the tower was run")
 
     names = (family.connector, *family.after)
-    own = {type(part) for name in names for part in vision.model.get_submodule(name).modules()}
+    modules = dict(vision.model.named_modules())
+    own = {type(part) for name in names if name in modules for part in modules[name].modules()}
     for layer in {torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.Embedding} - own:
         monkeypatch.setattr(layer, "forward", run)
     monkeypatch.setattr(type(vision.model), "get_image_features", run)
@@ -263,3 +265,24 @@ def test_missing_weights_are_named_never_made_up(checkpoint, tmp_path):
 def test_a_precision_that_is_not_known_is_refused(tmp_path):
     with pytest.raises(LossmapError, match="dtype is 'int8'. Choose one of float32, bfloat16, float16"):
         load_connector(tmp_path, dtype="int8")
+
+
+def test_the_likeliest_visual_words_are_found_again(tmp_path):
+    save_tiny("ovis2", tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["vision_config"]["tokenize_function"] = "st_argmax"
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    pre, post = embedded(load_vision_side(tmp_path), 2)
+    assert apart(load_connector(tmp_path)(pre), post) < 1e-6
+
+
+def test_a_tower_that_leaves_patches_alone_has_four_times_as_many(tmp_path):
+    save_tiny("minicpmv4_6", tmp_path)
+    for name in ("config.json", "preprocessor_config.json"):
+        content = json.loads((tmp_path / name).read_text()) | {"downsample_mode": "4x"}
+        (tmp_path / name).write_text(json.dumps(content))
+    vision, connector = (load(tmp_path, image_size=SIDE) for load in (load_vision_side, load_connector))
+    pre, post = embedded(vision, 2)
+    assert pre.shape[1:] == (256, WIDTH)
+    assert post.shape[1] == 64
+    assert apart(connector(pre), post) < 1e-6

@@ -8,6 +8,10 @@ import torch
 from PIL import Image
 from tiny_models import PATCH, SIDE, save_config
 from transformers import AutoImageProcessor
+from transformers.models.ovis2.image_processing_pil_ovis2 import (
+    get_min_tile_covering_grid,
+    get_optimal_tiled_canvas,
+)
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES
@@ -132,6 +136,10 @@ def test_images_that_are_alike_are_prepared_together(tmp_path):
     [
         ("internvl", {"tiles": 2}, (300, 100), 3),
         ("internvl", {"tiles": 1}, (300, 100), 1),
+        ("ovis2", "processor", (60, 60), 1),
+        ("ovis2", {"tiles": 2}, (300, 100), 3),
+        ("minicpmv4_6", "processor", (60, 60), 1),
+        ("minicpmv4_6", {"tiles": 2}, (300, 100), 3),
         ("aya_vision", "processor", (300, 100), 13),
         ("idefics3", {"tiles": 4}, (128, 128), 5),
         ("idefics3", {"tiles": 1}, (128, 100), 1),
@@ -139,6 +147,7 @@ def test_images_that_are_alike_are_prepared_together(tmp_path):
         ("idefics2", {"tiles": 4}, (128, 100), 5),
         ("llava_next", {"tiles": 2}, (200, 200), 3),
         ("gemma3", {"tiles": 3}, (400, 100), 1),  # parts below the smallest that its settings name
+        ("gemma4", {"max_soft_tokens": 140}, (300, 200), 1),
         ("qwen2_5_vl", {"max_pixels": 4 * PATCH**2 * 6}, (300, 200), 1),
     ],
 )
@@ -150,6 +159,37 @@ def test_limits_are_the_processors_own(tmp_path, model_type, view, size, views):
     assert len(layout.shape.views) == views
     if "max_pixels" in view:
         assert layout.shape.tokens <= 6
+    if "max_soft_tokens" in view:
+        assert 70 < layout.shape.tokens <= 140
+
+
+@pytest.mark.parametrize("mode", ["16x", "4x"])
+def test_the_slices_of_minicpm_are_its_processors_for_many_shapes(tmp_path, mode):
+    save_config("minicpmv4_6", tmp_path, processor={"downsample_mode": mode})
+    content = json.loads((tmp_path / "config.json").read_text()) | {"downsample_mode": mode}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    preprocessor = load_preprocessor(tmp_path, view="processor")
+    for width, height in np.random.default_rng(0).integers(3, 300, (60, 2)).tolist():
+        wanted = by_transformers("minicpmv4_6", tmp_path, Image.new("RGB", (width, height)))["target_sizes"]
+        cuts = preprocessor.tiling.cuts(width, height)
+        assert [(high // 4, wide // 4) for high, wide in (cut.size for cut in cuts)] == list(
+            map(tuple, wanted.tolist())
+        )
+        assert preprocessor.layout(width, height).shape.patches == wanted.prod(1).sum() // (4 if mode == "16x" else 1)
+
+
+@pytest.mark.parametrize("covering", [True, False])
+def test_the_grid_of_ovis2_is_its_processors_for_many_shapes(tmp_path, covering):
+    tiling = opened("ovis2", tmp_path, use_covering_area_grid=covering).tiling
+    for width, height in np.random.default_rng(0).integers(3, 400, (200, 2)).tolist():
+        if covering:
+            wanted = get_min_tile_covering_grid((height, width), SIDE, 12)
+        else:
+            wanted = get_optimal_tiled_canvas((height, width), (SIDE, SIDE), 1, 12)
+        cuts = tiling.cuts(width, height)
+        assert len(cuts) == 1 + (wanted[0] * wanted[1] if wanted != (1, 1) else 0)
+        if len(cuts) > 1:
+            assert cuts[1].canvas == (SIDE * wanted[1], SIDE * wanted[0])
 
 
 def test_square_is_one_view_and_a_family_that_never_cuts_needs_no_tiling(tmp_path):
@@ -162,6 +202,7 @@ def test_square_is_one_view_and_a_family_that_never_cuts_needs_no_tiling(tmp_pat
     [
         ("qwen2_5_vl", {"tiles": 4}, r"asks for tiles, .* knows min_pixels, max_pixels"),
         ("llava", {"tiles": 4}, r"asks for tiles, .* makes one view of one size"),
+        ("gemma4", {"max_soft_tokens": 100}, r"max_soft_tokens is 100; choose one of 70, 140, 280, 560, 1120"),
         ("internvl", {"tiles": 0}, r"view: tiles is 0; wanted 1 or more"),
         ("llava_next", {"tiles": 1}, r"tiles is 1; its image processor makes 2 at least"),
     ],

@@ -15,13 +15,14 @@ from transformers import AutoModelForImageTextToText
 
 from lossmap.errors import LossmapError
 from lossmap.miniature import language
-from lossmap.miniature.build import GRID, IMAGE, IMAGE_TOKENS, MODELS, PATCH, WIDTH, build
+from lossmap.miniature.build import MODELS, WIDTH, build
 from lossmap.miniature.card import card
 from lossmap.miniature.evaluate import digits_named, generate, question_alone_scores, question_scores
-from lossmap.miniature.scenes import digit_pool, draw_scene
+from lossmap.miniature.examples import cached_features, draw_examples
+from lossmap.miniature.scenes import SHAPES, digit_pool, draw_scene
 from lossmap.miniature.text import Encoder, answered
-from lossmap.miniature.train import RECIPES, Trainer, cached_features, draw_examples
-from lossmap.miniature.vision import connect, model_images, patch_order, patch_targets, pixel_tensors, tower_features
+from lossmap.miniature.train import RECIPES, Trainer
+from lossmap.miniature.vision import TrainableVision, patch_places, patch_targets
 from lossmap.study.steps import train_zoo
 from lossmap.vlm.processors import load_processor
 
@@ -44,54 +45,75 @@ def pictures(n, seed=0, **options):
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("shape", sorted(set(SHAPES)))
 @torch.no_grad()
-def test_tower_and_connector_make_what_the_language_model_is_given(untrained, name):
+def test_tower_and_connector_make_what_the_language_model_is_given(untrained, name, shape):
     model, processor = untrained[name]
-    pixels = pixel_tensors(name, processor, [s.image for s in pictures(3)])
-    post = connect(name, model, tower_features(name, model, pixels))
-    ordinary = processor.image_processor(images=model_images(name, [s.image for s in pictures(3)]), return_tensors="pt")
-    expected = model.model.get_image_features(**ordinary).pooler_output
-    assert post.shape == (3, IMAGE_TOKENS[name], WIDTH)
-    assert torch.allclose(post, torch.stack(list(expected)), atol=1e-6)
+    scenes = pictures(3, shape=shape)
+    vision = TrainableVision(model, processor)
+    layout = vision.layout(shape[1], shape[0])
+    features = vision.features(vision.pixels([scene.image for scene in scenes]), layout.shape)
+    post = vision.connect(features, layout.shape)
+    images = [[Image.fromarray(scene.image)] for scene in scenes]
+    ordinary = processor.image_processor(images=images, return_tensors="pt")
+    taken = {key: ordinary[key] for key in vision.side.family.inputs}
+    made = model.model.get_image_features(**taken).pooler_output
+    expected = made if torch.is_tensor(made) else torch.cat([part.flatten(0, -2) for part in made])
+    assert post.shape == (3, layout.shape.tokens, WIDTH)
+    assert torch.allclose(post.flatten(0, 1), expected.reshape(-1, WIDTH), atol=1e-6)
+
+
+def test_gradients_reach_the_tower_and_the_connector_alone(untrained):
+    model, processor = build("internvl", language.vocabulary(), 0)
+    vision = TrainableVision(model, processor)
+    layout = vision.layout(112, 84)
+    features = vision.features(vision.pixels([pictures(1, shape=(84, 112))[0].image]), layout.shape)
+    vision.connect(features, layout.shape).square().sum().backward()
+    reached = {id(p) for p in model.parameters() if p.grad is not None}
+    tower, connector = vision.tower_parameters(), vision.connector_parameters()
+    assert {id(p) for p in connector} <= reached <= {id(p) for p in [*tower, *connector]}
+    assert not {id(p) for p in tower} & {id(p) for p in connector}
 
 
 @pytest.mark.parametrize("name", MODELS)
-@torch.no_grad()
-def test_a_changed_patch_changes_its_own_row_most(untrained, name):
-    model, processor = untrained[name]
-    image = pictures(1, shape=(96, 96))[0].image[:IMAGE, :IMAGE]
-    order = patch_order(name, model)
-    assert sorted(order.tolist()) == list(range(GRID * GRID))
-    for patch in (0, 13, 50):
-        other = image.copy()
-        y, x = (PATCH * part for part in divmod(patch, GRID))
-        other[y : y + PATCH, x : x + PATCH] = 255
-        before, after = tower_features(name, model, pixel_tensors(name, processor, [image, other]))
-        assert order[(after - before).norm(dim=-1).argmax()] == patch
-
-
-@pytest.mark.parametrize(("name", "shape"), [("llava", (84, 112)), ("idefics2", (84, 112)), ("qwen2_5_vl", (112, 84))])
+@pytest.mark.parametrize("shape", sorted(set(SHAPES)))
 def test_patch_targets_lie_where_the_model_sees_the_ink(untrained, name, shape):
-    _, processor = untrained[name]
+    vision = TrainableVision(*untrained[name])
+    layout = vision.layout(shape[1], shape[0])
     inside, outside = [], []
     for scene in pictures(20, shape=shape):
-        shown = model_images(name, [np.repeat(scene.masks.any(0)[..., None], 3, 2).astype(np.uint8) * 255])
-        pixels = processor.image_processor(images=shown, return_tensors="pt", do_normalize=False)["pixel_values"]
-        if name == "qwen2_5_vl":
-            rows = pixels.view(GRID // 2, GRID // 2, 2, 2, -1).permute(0, 2, 1, 3, 4).reshape(GRID * GRID, -1)
-            ink = rows.mean(1)
-        else:
-            ink = torch.nn.functional.avg_pool2d(pixels.view(3, IMAGE, IMAGE).mean(0)[None], PATCH).flatten()
-        target = torch.from_numpy(patch_targets(name, scene)[:, 0] > 0)
-        inside.append(ink[target].sum())
-        outside.append(ink[~target].sum())
-    assert sum(inside) > 20 * sum(outside)
+        ink = scene.masks.any(0)
+        target = patch_targets(layout, scene.digits)[:, 0] > 0
+        for (left, top, right, bottom), shown in zip(layout.patch_boxes, target, strict=True):
+            part = ink[round(top) : round(bottom), round(left) : round(right)]
+            (inside if shown else outside).append(part.mean() if part.size else 0.0)
+    assert np.mean(inside) > 10 * np.mean(outside)
+
+
+def test_places_of_patches_are_rows_and_columns_of_their_views(untrained):
+    shape = TrainableVision(*untrained["internvl"]).layout(96, 96).shape
+    places = patch_places(shape)
+    assert places.shape == (80, 2)
+    assert places[:6].tolist() == [[0, 0], [0, 1], [0, 2], [0, 3], [1, 0], [1, 1]]
+    assert places[16].tolist() == [0, 0]
+
+
+def test_a_batch_is_of_one_layout_and_all_scenes_are_drawn(untrained):
+    examples = draw_examples(TrainableVision(*untrained["qwen2_5_vl"]), "held-out", 60, 0)
+    assert sorted(np.concatenate([alike.rows for alike in examples.groups])) == list(range(60))
+    rng, seen = np.random.default_rng(0), [set() for _ in examples.groups]
+    for _ in range(400):
+        group, positions = examples.drawn(rng, 8)
+        seen[group] |= set(positions.tolist())
+    assert [len(found) for found in seen] == [len(alike.rows) for alike in examples.groups]
+    shapes = [(alike.layout.height, alike.layout.width) for alike in examples.groups]
+    assert len(set(shapes)) == 3
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_prompts_are_tokenised_as_the_processor_does_it(untrained, name):
     _, processor = untrained[name]
-    scenes, rng = pictures(3), np.random.default_rng(0)
+    scenes, rng = pictures(3, shape=(84, 112)), np.random.default_rng(0)
     choice = language.ask_choice(scenes[0], rng)
     prompts = [
         language.CAPTION_PROMPTS[0],
@@ -106,10 +128,15 @@ def test_prompts_are_tokenised_as_the_processor_does_it(untrained, name):
         )
         for prompt in prompts
     ]
-    inputs = processor(
-        images=model_images(name, [s.image for s in scenes]), text=texts, padding=True, return_tensors="pt"
-    )
-    batch = Encoder(name, processor)(prompts, [""] * 3)
+    images = [[Image.fromarray(s.image)] for s in scenes]
+    inputs = processor(images=images, text=texts, padding=True, return_tensors="pt")
+    layout = TrainableVision(*untrained[name]).layout(112, 84)
+    batch = Encoder(processor)(layout, prompts, [""] * 3)
+    for key in ("image_grid_thw", "mm_token_type_ids"):
+        assert (key in inputs) == (key in batch.further)
+    if "image_grid_thw" in inputs:
+        assert torch.equal(batch.further["image_grid_thw"], inputs["image_grid_thw"])
+        assert torch.equal(batch.further["mm_token_type_ids"][:, :-1], inputs["mm_token_type_ids"])
     assert torch.equal(batch.ids[:, :-1], inputs["input_ids"])
     assert torch.equal(batch.mask[:, :-1], inputs["attention_mask"])
     assert processor.tokenizer.unk_token_id not in batch.ids[batch.mask == 1]
@@ -176,7 +203,9 @@ def test_every_stage_trains_its_own_part_only(tmp_path):
 
 
 def test_a_model_that_there_is_not_is_named(tmp_path):
-    with pytest.raises(LossmapError, match="no miniature model 'clip'. Choose one of llava, idefics2, qwen2_5_vl"):
+    with pytest.raises(
+        LossmapError, match="no miniature model 'clip'. Choose one of llava, idefics2, qwen2_5_vl, internvl"
+    ):
         train_zoo.run(model="clip", folder=tmp_path / "a", work=tmp_path / "b")
 
 
@@ -208,35 +237,54 @@ def test_a_shipped_checkpoint_is_small_ordinary_and_has_a_card(name):
         assert needed in text
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_shipped_checkpoint_loads_with_transformers_alone(name):
-    """In a process that knows nothing of Lossmap, and without torchvision."""
+def seen_by_transformers_alone(name, inputs):
+    """The inputs that a process makes of one picture, which knows nothing of Lossmap, and without torchvision."""
     code = (
-        "import sys, numpy as np; from PIL import Image; from transformers import AutoProcessor; "
-        "processor = AutoProcessor.from_pretrained(sys.argv[1]); "
+        "import sys, numpy as np; from PIL import Image; "
+        "from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer; "
         "image = Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)); "
-        "inputs = processor(images=[image], text=[sys.argv[2]], return_tensors='np'); "
+        f"inputs = {inputs}; "
         "print({key: values.tolist() for key, values in inputs.items()})"
     )
+    command = [sys.executable, "-c", code, str(ZOO / name), asked(name)]
+    return ast.literal_eval(subprocess.run(command, capture_output=True, text=True, cwd=ZOO, check=True).stdout)
+
+
+def asked(name):
     content = [{"type": "image"}, {"type": "text", "text": "What digit is this?"}]
-    processor = load_processor(ZOO / name)
-    text = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
-    command = [sys.executable, "-c", code, str(ZOO / name), text]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ZOO, check=True)
+    return load_processor(ZOO / name).apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "internvl"])
+def test_a_shipped_checkpoint_loads_with_transformers_alone(name):
+    given = "images=[image], text=[sys.argv[2]], return_tensors='np'"
+    theirs = seen_by_transformers_alone(name, f"AutoProcessor.from_pretrained(sys.argv[1])({given})")
     image = Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3))
-    ours = processor(images=[image], text=[text], return_tensors="np")
-    assert ast.literal_eval(done.stdout) == {key: values.tolist() for key, values in ours.items()}
+    ours = load_processor(ZOO / name)(images=[image], text=[asked(name)], return_tensors="np")
+    assert theirs == {key: values.tolist() for key, values in ours.items()}
+
+
+def test_the_shipped_internvl_loads_without_its_processor_whose_video_part_needs_torchvision():
+    image = Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3))
+    ours = load_processor(ZOO / "internvl")
+    pixels = seen_by_transformers_alone(
+        "internvl", "AutoImageProcessor.from_pretrained(sys.argv[1])(images=[image], return_tensors='np')"
+    )
+    assert pixels == {k: v.tolist() for k, v in ours.image_processor(images=[image], return_tensors="np").items()}
+    words = seen_by_transformers_alone(
+        "internvl", "AutoTokenizer.from_pretrained(sys.argv[1])([sys.argv[2]], return_tensors='np')"
+    )
+    assert words == {k: v.tolist() for k, v in ours.tokenizer([asked("internvl")], return_tensors="np").items()}
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_shipped_model_answers_well_above_the_question_alone_and_not_perfectly(name):
     model, processor = load(name)
     scenes, rng = pictures(150, seed=1), np.random.default_rng(5)
-    asked = [language.ask(scene, rng) for scene in scenes]
-    said = generate(
-        name, model, processor, [s.image for s in scenes], [language.short_answer_prompt(q.text) for q in asked], 5
-    )
-    right = [a == q.answer for a, q in zip(said, asked, strict=True)]
+    questions = [language.ask(scene, rng) for scene in scenes]
+    prompts = [language.short_answer_prompt(q.text) for q in questions]
+    said = generate(model, processor, [s.image for s in scenes], prompts, 5)
+    right = [a == q.answer for a, q in zip(said, questions, strict=True)]
     training = [draw_scene(rng, digit_pool("training")) for _ in range(500)]
     alone = question_alone_scores(training, scenes, np.random.default_rng(5), rng)["all"]
     assert 0.6 <= np.mean(right) <= 0.97
@@ -248,12 +296,16 @@ def test_what_is_scored_is_what_is_generated(name):
     """`answered` needs one forward pass: it must agree with greedy generation, right or wrong."""
     model, processor = load(name)
     scenes, rng = pictures(40, seed=2), np.random.default_rng(6)
-    asked = [language.ask(scene, rng) for scene in scenes]
-    prompts = [language.short_answer_prompt(q.text) for q in asked]
-    said = generate(name, model, processor, [s.image for s in scenes], prompts, 5)
-    features = cached_features(name, model, pixel_tensors(name, processor, [s.image for s in scenes]))
-    found = answered(name, model, features, Encoder(name, processor)(prompts, [q.answer for q in asked]))
-    assert found.tolist() == [a == q.answer for a, q in zip(said, asked, strict=True)]
+    questions = [language.ask(scene, rng) for scene in scenes]
+    prompts = [language.short_answer_prompt(q.text) for q in questions]
+    said = generate(model, processor, [s.image for s in scenes], prompts, 5)
+    vision, encoder = TrainableVision(model, processor), Encoder(processor)
+    for scene, question, prompt, text in zip(scenes, questions, prompts, said, strict=True):
+        layout = vision.layout(scene.image.shape[1], scene.image.shape[0])
+        with torch.no_grad():
+            post = vision.connect(vision.features(vision.pixels([scene.image]), layout.shape), layout.shape)
+        found = answered(model, post, encoder(layout, [prompt], [question.answer]))
+        assert found.tolist() == [text == question.answer]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -261,7 +313,7 @@ def test_a_shipped_model_describes_what_it_sees(name):
     model, processor = load(name)
     scenes = pictures(20, seed=3)
     prompts = [language.CAPTION_PROMPTS[i % 2] for i in range(20)]
-    said = generate(name, model, processor, [s.image for s in scenes], prompts)
+    said = generate(model, processor, [s.image for s in scenes], prompts)
     assert np.mean([digits_named(text, scene) for text, scene in zip(said, scenes, strict=True)]) > 0.5
     assert all(text.endswith(".") and "<" not in text for text in said)
 
@@ -283,10 +335,9 @@ def test_a_card_holds_the_scores(untrained):
 
 def test_scores_by_kind_average_to_the_whole(untrained):
     model, processor = untrained["llava"]
-    examples = draw_examples("llava", model, processor, "held-out", 20, 0)
-    features = cached_features("llava", model, examples.pixels)
-    scores = question_scores(
-        "llava", model, Encoder("llava", processor), examples.scenes, features, np.random.default_rng(0)
-    )
+    vision = TrainableVision(model, processor)
+    examples = draw_examples(vision, "held-out", 20, 0)
+    features = cached_features(vision, examples)
+    scores = question_scores(model, vision, Encoder(processor), examples, features, np.random.default_rng(0))
     assert set(scores) <= {"all", *language.KINDS}
     assert scores["all"] <= 0.2  # untrained

@@ -12,6 +12,7 @@ from transformers import (
     DeepseekVLConfig,
     Exaone4_5_Config,
     Gemma3Config,
+    Gemma4Config,
     Glm4vConfig,
     Glm4vMoeConfig,
     Glm46VConfig,
@@ -26,7 +27,9 @@ from transformers import (
     LlavaConfig,
     LlavaNextConfig,
     LlavaOnevisionConfig,
+    MiniCPMV4_6Config,
     Mistral3Config,
+    Ovis2Config,
     PaliGemmaConfig,
     Qwen2_5_VLConfig,
     Qwen2VLConfig,
@@ -40,6 +43,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import DeepseekVLImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
@@ -48,6 +52,8 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+from transformers.models.minicpmv4_6.image_processing_pil_minicpmv4_6 import MiniCPMV4_6ImageProcessorPil
+from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
@@ -58,7 +64,8 @@ EDGES = {"shortest_edge": SIDE, "longest_edge": SIDE}
 SQUARE = {"height": SIDE, "width": SIDE}
 PIXELS = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE}
 TWO_FRAMES = {"shortest_edge": 2 * SIDE * SIDE, "longest_edge": 2 * SIDE * SIDE}
-NEEDS_SIDE = ("mistral3", "lighton_ocr")  # families whose tiny processors leave the side of a square open
+# Families whose tiny processors leave the side of a square open.
+NEEDS_SIDE = ("gemma4", "minicpmv4_6", "mistral3", "lighton_ocr")
 TILES = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE]]
 
 _layers = {
@@ -153,8 +160,45 @@ CONFIGS = {
     "gemma3": lambda: Gemma3Config(
         vision_config=_siglip, text_config=_of("gemma3_text"), image_token_index=3, mm_tokens_per_image=4
     ),
+    "gemma4": lambda: Gemma4Config(
+        vision_config={
+            **{name: size for name, size in _layers.items() if name != "image_size"},
+            "num_key_value_heads": 4,
+            "head_dim": WIDTH // 4,
+            "pooling_kernel_size": 2,
+            "position_embedding_size": 160,
+            "standardize": True,
+        },
+        text_config={
+            **_of("gemma4_text"),
+            "layer_types": ["sliding_attention", "full_attention"],
+            "global_head_dim": 12,
+            "hidden_size_per_layer_input": 4,
+            "vocab_size_per_layer_input": 40,
+            "use_bidirectional_attention": "vision",
+            "num_kv_shared_layers": 0,
+        },
+        audio_config=None,
+        image_token_id=3,
+        video_token_id=39,
+        audio_token_id=38,
+    ),
     "aya_vision": lambda: AyaVisionConfig(vision_config=_siglip, text_config=_of("cohere2"), image_token_index=3),
     "internvl": lambda: InternVLConfig(vision_config=_layers, text_config=_of("qwen2"), image_token_id=3),
+    "ovis2": lambda: Ovis2Config(
+        vision_config={**_layers, "hidden_stride": 2, "vocab_size": 21},
+        text_config=_of("qwen2"),
+        hidden_size=TEXT_WIDTH,
+        vocab_size=40,
+        image_token_id=3,
+        visual_indicator_token_ids=[4, 5, 6, 7, 8],
+    ),
+    "minicpmv4_6": lambda: MiniCPMV4_6Config(
+        vision_config={**_layers, "patch_size": PATCH // 2},
+        text_config={"model_type": "qwen3_5_text", **_qwen3_5_text},
+        insert_layer_id=1,
+        image_token_id=3,
+    ),
     "idefics2": lambda: Idefics2Config(
         vision_config={**_layers, "image_size": 2 * SIDE},
         perceiver_config=_perceiver,
@@ -274,8 +318,11 @@ IMAGE_PROCESSORS = {
     "llava_onevision": lambda: LlavaOnevisionImageProcessorPil(size=SQUARE, image_grid_pinpoints=TILES),
     "paligemma": lambda: SiglipImageProcessorPil(size=SQUARE),
     "gemma3": lambda: Gemma3ImageProcessorPil(size=SQUARE),
+    "gemma4": lambda: Gemma4ImageProcessorPil(patch_size=PATCH, pooling_kernel_size=2, max_soft_tokens=70),
     "aya_vision": lambda: GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=True),
     "internvl": lambda: GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=True),
+    "ovis2": lambda: Ovis2ImageProcessorPil(size=SQUARE, crop_to_patches=True),
+    "minicpmv4_6": lambda: MiniCPMV4_6ImageProcessorPil(patch_size=PATCH // 2, scale_resolution=SIDE),
     "idefics2": lambda: Idefics2ImageProcessorPil(size=EDGES, do_image_splitting=True),
     "idefics3": lambda: Idefics3ImageProcessorPil(
         size={"longest_edge": 4 * SIDE}, max_image_size={"longest_edge": SIDE}
@@ -314,6 +361,9 @@ def tiny_model(model_type: str, seed: int = 0):
         for module in model.modules():  # convolutions that overlap see most of what lies in their middle, as trained do
             if isinstance(module, torch.nn.Conv2d) and module.kernel_size > module.stride:
                 module.weight[:, :, 1, 1] *= 4
+        for name, buffer in model.named_buffers():
+            if name.endswith((".std_bias", ".std_scale")):
+                buffer.copy_(torch.randn_like(buffer) * 0.1 + 1)
     return model.eval()
 
 

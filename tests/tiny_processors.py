@@ -7,6 +7,7 @@ from tiny_models import IMAGE_PROCESSORS, PATCH, SIDE, save_tiny
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.gemma4.feature_extraction_gemma4 import Gemma4AudioFeatureExtractor
 
 from lossmap.vlm.processors import processor_class_of
 
@@ -47,6 +48,8 @@ MARKS = {
 MARKS |= dict.fromkeys(("qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "exaone4_5"), MARKS["qwen2_vl"])
 GLM = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
 MARKS |= {name: ["<|image|>", "<|video|>"] for name in GLM}
+MARKS["gemma4"] = ["<|image|>", "<|image>", "<image|>", "<|audio|>", "<|audio>", "<audio|>", "<|video|>"]
+MARKS["ovis2"] = ["<IMG_ATOM>", "<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>", "<image>"]
 MARKS["got_ocr2"] = ["<imgpad>", "<img>", "</img>"]
 NAMES = {
     "idefics2": {"image_token": "<image>", "image_boundary_token": "<fake_token_around_image>"},
@@ -63,6 +66,14 @@ NAMES = {
 }
 NAMES |= dict.fromkeys(("qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "exaone4_5"), NAMES["qwen2_vl"])
 NAMES |= {name: {"image_token": "<|image|>", "video_token": "<|video|>"} for name in GLM}
+NAMES["gemma4"] = {
+    "image_token": "<|image|>",
+    "boi_token": "<|image>",
+    "eoi_token": "<image|>",
+    "audio_token": "<|audio|>",
+    "boa_token": "<|audio>",
+    "eoa_token": "<audio|>",
+}
 NAMES["janus"] = {"image_token": "<image>", "boi_token": "<begin>", "eoi_token": "<end>"}
 NAMES["lighton_ocr"] = {"image_token": "<image>", "image_break_token": "<break>", "image_end_token": "<end>"}
 _CLIP = {"patch_size": PATCH, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
@@ -77,6 +88,7 @@ OPTIONS = {
     "gemma3": {"image_seq_length": 4},
     "aya_vision": {"patch_size": PATCH, "img_size": SIDE, "downsample_factor": 2},
     "internvl": {"image_seq_length": 16},
+    "ovis2": {"image_seq_length": 16},
     "idefics2": {"image_seq_len": 4},
     "idefics3": {"image_seq_len": 16},
     "smolvlm": {"image_seq_len": 4},
@@ -84,6 +96,7 @@ OPTIONS = {
 }
 PLACE = {  # what stands for an image in a chat, before the processor expands it
     "aya_vision": "<image>",
+    "ovis2": "<image>",
     "gemma3": "<start_of_image>",
     "qwen2_vl": "<|vision_start|><|image_pad|><|vision_end|>",
     "qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>",
@@ -136,9 +149,10 @@ def save_speaking(model_type: str, folder: Path, **how):
     )
     place = PLACE.get(model_type, MARKS.get(model_type, ["<image>"])[0])
     template = None if model_type == "paligemma" else TEMPLATE.replace("PLACE", place)
-    processor = processor_class(
-        image_processor, tiny_tokenizer(model_type), chat_template=template, **OPTIONS.get(model_type, {})
-    )
+    parts = {"image_processor": image_processor, "tokenizer": tiny_tokenizer(model_type)}
+    if "feature_extractor" in processor_class.get_attributes():
+        parts["feature_extractor"] = Gemma4AudioFeatureExtractor()
+    processor = processor_class(**parts, chat_template=template, **OPTIONS.get(model_type, {}))
     processor.save_pretrained(folder)
     return model
 

@@ -1,4 +1,4 @@
-"""The three miniature models, untrained: the real transformers classes with few and narrow layers, and a processor
+"""The four miniature models, untrained: the real transformers classes with few and narrow layers, and a processor
 each."""
 
 from typing import cast
@@ -11,6 +11,9 @@ from transformers import (
     Idefics2Config,
     Idefics2ForConditionalGeneration,
     Idefics2Processor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLProcessor,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -22,18 +25,22 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
+    Qwen2Config,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics2.configuration_idefics2 import Idefics2PerceiverConfig, Idefics2VisionConfig
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
+from transformers.models.internvl.configuration_internvl import InternVLVisionConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from lossmap.vlm.processors import image_processor_only
 
-IMAGE, PATCH, GRID = 64, 8, 8  # input side and patch side in pixels, patches per side
+IMAGE, PATCH, GRID = 64, 8, 8  # side of the square view and of a patch in pixels, patches per side
+TILE, TILES = 32, 6  # of the model that cuts tiles: side in pixels, and how many at most
+LATENTS = 16  # tokens of the perceiver
 WIDTH = 96  # of the vision tower and of the language model
-MODELS = ("llava", "idefics2", "qwen2_5_vl")
-IMAGE_TOKENS = {"llava": 64, "idefics2": 16, "qwen2_5_vl": 16}
+MODELS = ("llava", "idefics2", "qwen2_5_vl", "internvl")
 
 LLAVA_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() }}: "
@@ -50,6 +57,12 @@ IDEFICS2_TEMPLATE = (
 QWEN_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% for c in message['content'] %}{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif c['type'] == 'text' %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+INTERNVL_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for c in message['content'] %}{% if c['type'] == 'image' %}<IMG_CONTEXT>\n"
     "{% elif c['type'] == 'text' %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
@@ -83,11 +96,11 @@ def make_tokenizer(words, specials, *, pad, eos, bos=None, extra) -> PreTrainedT
     )
 
 
-def _sincos_positions() -> torch.Tensor:
-    """(GRID * GRID, WIDTH) float32: sines and cosines of row and column. Learned tables start from here: from noise,
+def _sincos_positions(grid: int = GRID) -> torch.Tensor:
+    """(grid * grid, WIDTH) float32: sines and cosines of row and column. Learned tables start from here: from noise,
     the towers stay for a thousand steps on a plateau where they know colours and no shapes."""
     rates = 1 / 50 ** (np.arange(WIDTH // 4) / (WIDTH // 4))
-    row, column = np.divmod(np.arange(GRID * GRID), GRID)
+    row, column = np.divmod(np.arange(grid * grid), grid)
     angles = np.concatenate([row[:, None] * rates, column[:, None] * rates], 1)
     return torch.from_numpy(np.concatenate([np.sin(angles), np.cos(angles)], 1)).float() * 0.5
 
@@ -149,9 +162,7 @@ def _idefics2(words) -> tuple[PreTrainedModel, ProcessorMixin]:
     image_processor = Idefics2ImageProcessorPil(
         size={"shortest_edge": IMAGE, "longest_edge": IMAGE}, do_image_splitting=False
     )
-    processor = Idefics2Processor(
-        image_processor, tokenizer, image_seq_len=IMAGE_TOKENS["idefics2"], chat_template=IDEFICS2_TEMPLATE
-    )
+    processor = Idefics2Processor(image_processor, tokenizer, image_seq_len=LATENTS, chat_template=IDEFICS2_TEMPLATE)
     config = Idefics2Config(
         vision_config=Idefics2VisionConfig(
             hidden_size=WIDTH,
@@ -163,7 +174,7 @@ def _idefics2(words) -> tuple[PreTrainedModel, ProcessorMixin]:
         ).to_dict(),
         perceiver_config=Idefics2PerceiverConfig(
             hidden_size=WIDTH,
-            resampler_n_latents=IMAGE_TOKENS["idefics2"],
+            resampler_n_latents=LATENTS,
             resampler_depth=2,
             resampler_n_heads=4,
             resampler_head_dim=24,
@@ -209,7 +220,7 @@ def _qwen2_5_vl(words) -> tuple[PreTrainedModel, ProcessorMixin]:
         patch_size=PATCH,
         merge_size=2,
         temporal_patch_size=2,
-        size={"shortest_edge": IMAGE * IMAGE, "longest_edge": IMAGE * IMAGE},
+        size={"shortest_edge": IMAGE * IMAGE, "longest_edge": IMAGE * IMAGE * 3 // 2},  # pixels, at least and at most
     )
     processor = image_processor_only(Qwen2_5_VLProcessor)(image_processor, tokenizer, chat_template=QWEN_TEMPLATE)
     ids = {token: cast(int, tokenizer.convert_tokens_to_ids(token)) for token in specials}
@@ -247,13 +258,57 @@ def _qwen2_5_vl(words) -> tuple[PreTrainedModel, ProcessorMixin]:
     return Qwen2_5_VLForConditionalGeneration(config), processor
 
 
+def _internvl(words) -> tuple[PreTrainedModel, ProcessorMixin]:
+    marks = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    marks["video_token"] = "<video>"
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *marks.values()]
+    tokenizer = make_tokenizer(words, specials, pad="<|endoftext|>", eos="<|im_end|>", extra=marks)
+    image_processor = GotOcr2ImageProcessorPil(
+        size={"height": TILE, "width": TILE}, crop_to_patches=True, min_patches=1, max_patches=TILES
+    )
+    tokens = (TILE // PATCH // 2) ** 2
+    processor = image_processor_only(InternVLProcessor)(
+        image_processor, tokenizer, image_seq_length=tokens, chat_template=INTERNVL_TEMPLATE
+    )
+    ids = {token: cast(int, tokenizer.convert_tokens_to_ids(token)) for token in specials}
+    config = InternVLConfig(
+        vision_config=InternVLVisionConfig(
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            image_size=TILE,
+            patch_size=PATCH,
+        ).to_dict(),
+        text_config=Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            bos_token_id=ids["<|endoftext|>"],
+            eos_token_id=ids["<|im_end|>"],
+            pad_token_id=ids["<|endoftext|>"],
+        ).to_dict(),
+        image_token_id=ids["<IMG_CONTEXT>"],
+        image_seq_length=tokens,
+        downsample_ratio=0.5,
+        tie_word_embeddings=False,
+    )
+    model = InternVLForConditionalGeneration(config)
+    model.model.vision_tower.embeddings.position_embeddings.data[0, 1:] = _sincos_positions(TILE // PATCH)
+    return model, processor
+
+
 def build(name: str, words: list[str], seed: int) -> tuple[PreTrainedModel, ProcessorMixin]:
     """An untrained miniature model and its processor.
 
     name: one of MODELS; words: the vocabulary, punctuation included; seed: of the initial weights.
     """
     torch.manual_seed(seed)
-    builder = {"llava": _llava, "idefics2": _idefics2, "qwen2_5_vl": _qwen2_5_vl}[name]
+    builder = {"llava": _llava, "idefics2": _idefics2, "qwen2_5_vl": _qwen2_5_vl, "internvl": _internvl}[name]
     model, processor = builder(words)
     model.generation_config.do_sample = False
     return model, processor

@@ -17,26 +17,37 @@ from lossmap.miniature.evaluate import (
     question_alone_scores,
     question_scores,
 )
+from lossmap.miniature.examples import cached_features, draw_examples
 from lossmap.miniature.scenes import digit_pool, draw_scene
 from lossmap.miniature.text import Encoder
-from lossmap.miniature.train import Recipe, cached_features, draw_examples
+from lossmap.miniature.train import Recipe
+from lossmap.miniature.vision import TrainableVision
 
 SCENES, FIT_SCENES = 1000, 3000
-TITLES = {"llava": "LLaVA", "idefics2": "Idefics2", "qwen2_5_vl": "Qwen2.5-VL"}
+TITLES = {"llava": "LLaVA", "idefics2": "Idefics2", "qwen2_5_vl": "Qwen2.5-VL", "internvl": "InternVL"}
+SIGHT = {
+    "llava": "64 x 64 pixels, of an image's central square",
+    "idefics2": "64 x 64 pixels, of the whole image",
+    "qwen2_5_vl": "the image in its own shape, 4,096 to 6,144 pixels (64 x 64 of a square, 80 x 64 of 112 x 84)",
+    "internvl": "tiles of 32 x 32 pixels, at most six, as many as the image's shape asks for, and a thumbnail as large",
+}
 CONNECTORS = {
     "llava": "a two-layer MLP, 64 patches to 64 image tokens; CLIP's tower is read at its last layer but one",
     "idefics2": "a perceiver resampler, 64 patches to 16 image tokens without a place of their own",
-    "qwen2_5_vl": "a merger of 2x2 patches, 64 patches to 16 image tokens, behind window attention",
+    "qwen2_5_vl": "a merger of 2x2 patches, 64 patches to 16 image tokens (80 to 20), behind window attention",
+    "internvl": "a two-layer MLP of squares of 2x2 patches side by side, 16 patches of a tile to 4 image tokens",
 }
 
 
-def scores_of(name: str, model, processor, seed: int) -> dict[str, dict]:
+def scores_of(model, processor, seed: int) -> dict[str, dict]:
     """All that the card reports. Each entry: over all questions ("all"), then by kind or category. Scenes are of
     held-out digits."""
-    held_out = draw_examples(name, model, processor, "held-out", SCENES, seed)
-    features = cached_features(name, model, held_out.pixels)
-    encoder, scenes = Encoder(name, processor), held_out.scenes
-    others = features[np.random.default_rng(seed).permutation(SCENES)]
+    vision = TrainableVision(model, processor)
+    held_out = draw_examples(vision, "held-out", SCENES, seed)
+    features = cached_features(vision, held_out)
+    shuffle = np.random.default_rng(seed)
+    others = [own[shuffle.permutation(len(own))] for own in features]
+    given = model, vision, Encoder(processor), held_out
     rng, pool = np.random.default_rng(seed + 1), digit_pool("training")
     training = [draw_scene(rng, pool) for _ in range(FIT_SCENES)]
 
@@ -44,12 +55,12 @@ def scores_of(name: str, model, processor, seed: int) -> dict[str, dict]:
         return np.random.default_rng(seed + 2)
 
     pictures = [draw_scene(np.random.default_rng([seed, i]), digit_pool("held-out")) for i in range(200)]
-    said = generate(name, model, processor, [s.image for s in pictures], [language.CAPTION_PROMPTS[0]] * len(pictures))
+    said = generate(model, processor, [s.image for s in pictures], [language.CAPTION_PROMPTS[0]] * len(pictures))
     return {
-        "answers": question_scores(name, model, encoder, scenes, features, questions()),
-        "shuffled": question_scores(name, model, encoder, scenes, others, questions()),
-        "alone": question_alone_scores(training, scenes, questions(), rng),
-        "choices": choice_scores(name, model, encoder, scenes, features, questions()),
+        "answers": question_scores(*given, features, questions()),
+        "shuffled": question_scores(*given, others, questions()),
+        "alone": question_alone_scores(training, held_out.scenes, questions(), rng),
+        "choices": choice_scores(*given, features, questions()),
         "captions": {
             "all": float(np.mean([digits_named(c, s) for c, s in zip(said, pictures, strict=True)])),
             "example": said[0],
@@ -78,7 +89,7 @@ def card(name: str, model, recipe: Recipe, scores: dict[str, dict], minutes: flo
         "one to four handwritten digits. It describes such scenes and answers questions about them, and exists so that "
         "the whole workflow can run anywhere on a model that has learned to see.",
         "",
-        "- Vision tower: 64 x 64 pixels, patches of 8 x 8 pixels, 96 wide.",
+        f"- Vision tower: {SIGHT[name]}; patches of 8 x 8 pixels, 96 wide.",
         f"- Connector: {CONNECTORS[name]}.",
         "- Language model: 3 layers, 96 wide; its tokens are whole words.",
         "- Weights in half precision.",
@@ -125,7 +136,7 @@ def save_checkpoint(name: str, model, processor, recipe: Recipe, folder: Path, s
     The scores are of the weights as they are saved, rounded to half precision.
     """
     model.half().float().eval()
-    scores = scores_of(name, model, processor, recipe.seed + 100)
+    scores = scores_of(model, processor, recipe.seed + 100)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -5,11 +5,13 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import torch
+from PIL import Image
 
 from lossmap.miniature import language
+from lossmap.miniature.examples import Examples
 from lossmap.miniature.scenes import Scene
 from lossmap.miniature.text import Encoder, answered
-from lossmap.miniature.vision import model_images
+from lossmap.miniature.vision import TrainableVision
 
 BATCH = 50
 
@@ -22,28 +24,39 @@ def _mean_by(keys: list, right: list[bool]) -> dict:
     return {"all": float(np.mean(right)), **{key: float(np.mean(by[key])) for key in sorted(by)}}
 
 
-def _right(name, model, encoder: Encoder, features: torch.Tensor, prompts: list[str], answers: list[str]) -> list[bool]:
+def _right(
+    model,
+    vision: TrainableVision,
+    encoder: Encoder,
+    examples: Examples,
+    features,
+    prompts: list[str],
+    answers: list[str],
+) -> list[bool]:
     """Whether each answer is exactly what the model generates, greedily."""
-    found = []
-    for i in range(0, len(prompts), BATCH):
-        part = slice(i, i + BATCH)
-        found += answered(name, model, features[part], encoder(prompts[part], answers[part])).tolist()
-    return found
+    found = np.zeros(len(prompts), bool)
+    for alike, own in zip(examples.groups, features, strict=True):
+        for i in range(0, len(own), BATCH):
+            rows = alike.rows[i : i + BATCH]
+            batch = encoder(alike.layout, [prompts[row] for row in rows], [answers[row] for row in rows])
+            found[rows] = answered(model, vision.connect(own[i : i + BATCH], alike.layout.shape), batch).numpy()
+    return found.tolist()
 
 
-def question_scores(name, model, encoder, scenes: list[Scene], features, rng: np.random.Generator) -> dict[str, float]:
+def question_scores(model, vision, encoder, examples: Examples, features, rng: np.random.Generator) -> dict[str, float]:
     """Share of open questions, one a scene, answered exactly: all, then by kind. features: from `cached_features`."""
-    asked = [language.ask(scene, rng) for scene in scenes]
+    asked = [language.ask(scene, rng) for scene in examples.scenes]
     prompts = [language.short_answer_prompt(question.text) for question in asked]
-    right = _right(name, model, encoder, features, prompts, [question.answer for question in asked])
+    right = _right(model, vision, encoder, examples, features, prompts, [question.answer for question in asked])
     return _mean_by([question.kind for question in asked], right)
 
 
-def choice_scores(name, model, encoder, scenes: list[Scene], features, rng: np.random.Generator) -> dict:
+def choice_scores(model, vision, encoder, examples: Examples, features, rng: np.random.Generator) -> dict[str, float]:
     """Share of four-option questions, one a scene, answered with the right letter: all, then by category."""
-    asked = [language.ask_choice(scene, rng) for scene in scenes]
+    asked = [language.ask_choice(scene, rng) for scene in examples.scenes]
     prompts = [language.choice_prompt(choice.text, choice.options) for choice in asked]
-    right = _right(name, model, encoder, features, prompts, [language.LETTERS[choice.answer] for choice in asked])
+    letters = [language.LETTERS[choice.answer] for choice in asked]
+    right = _right(model, vision, encoder, examples, features, prompts, letters)
     return _mean_by([choice.category for choice in asked], right)
 
 
@@ -67,7 +80,7 @@ def question_alone_scores(
 
 
 @torch.no_grad()
-def generate(name, model, processor, images: list[np.ndarray], prompts: list[str], length: int = 60) -> list[str]:
+def generate(model, processor, images: list[np.ndarray], prompts: list[str], length: int = 60) -> list[str]:
     """What the model says to each picture and prompt, greedily, at most `length` tokens, the ordinary way: pixels in,
     words out."""
     said = []
@@ -81,7 +94,8 @@ def generate(name, model, processor, images: list[np.ndarray], prompts: list[str
             )
             for prompt in prompts[part]
         ]
-        inputs = processor(images=model_images(name, images[part]), text=texts, padding=True, return_tensors="pt")
+        pictures = [[Image.fromarray(image)] for image in images[part]]
+        inputs = processor(images=pictures, text=texts, padding=True, return_tensors="pt")
         made = model.generate(**inputs, max_new_tokens=length, do_sample=False)
         said += processor.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in said]

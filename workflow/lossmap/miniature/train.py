@@ -18,8 +18,9 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -31,20 +32,12 @@ from tqdm import tqdm
 
 from lossmap.errors import LossmapError
 from lossmap.miniature import language
-from lossmap.miniature.build import GRID, IMAGE_TOKENS, WIDTH, build
+from lossmap.miniature.build import WIDTH, build
 from lossmap.miniature.evaluate import choice_scores, question_scores
-from lossmap.miniature.scenes import Scene, digit_pool, draw_scene
+from lossmap.miniature.examples import Alike, cached_features, draw_examples, picked
+from lossmap.miniature.scenes import Scene
 from lossmap.miniature.text import Encoder, answer_loss
-from lossmap.miniature.vision import (
-    COLOUR_NAMES,
-    connect,
-    connector_of,
-    patch_order,
-    patch_targets,
-    pixel_tensors,
-    tower_features,
-    tower_parameters,
-)
+from lossmap.miniature.vision import TrainableVision, patch_places
 
 READ = (11, 9, 3)  # classes of digit, colour and size, "none" included
 
@@ -74,40 +67,8 @@ RECIPES = {
     "llava": Recipe(connector_steps=0),
     "idefics2": Recipe(),
     "qwen2_5_vl": Recipe(connector_steps=750),
+    "internvl": Recipe(connector_steps=750),
 }
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Scenes without their pictures, and the tensors made from them. targets: (scenes, patches, 3) in the order of
-    `tower_features`; corners: (scenes, 4, 3); both digit + 1, colour + 1, size + 1, or 0 where there is none."""
-
-    scenes: list[Scene]
-    pixels: dict[str, torch.Tensor]
-    targets: torch.Tensor
-    corners: torch.Tensor
-
-
-def draw_examples(name: str, model, processor, part: str, n: int, seed: int) -> Examples:
-    """n fresh scenes of the digits of one part ("training" or "held-out") as this model sees them."""
-    rng, pool = np.random.default_rng(seed), digit_pool(part)
-    scenes, pixels, targets = [], [], []
-    for start in range(0, n, 500):
-        drawn = [draw_scene(rng, pool) for _ in range(min(500, n - start))]
-        pixels.append(pixel_tensors(name, processor, [scene.image for scene in drawn]))
-        targets += [patch_targets(name, scene) for scene in drawn]
-        empty = np.zeros((0, 0, 0), np.uint8)
-        scenes += [replace(scene, image=empty, masks=empty) for scene in drawn]
-    corners = np.zeros((n, 4, 3), np.int64)
-    for i, scene in enumerate(scenes):
-        for d in scene.digits:
-            corners[i, d.cell] = 1 + d.label, 1 + COLOUR_NAMES.index(d.colour), 1 + (d.size == "large")
-    return Examples(
-        scenes,
-        {key: torch.cat([part[key] for part in pixels]) for key in pixels[0]},
-        torch.from_numpy(np.stack(targets))[:, patch_order(name, model)],
-        torch.from_numpy(corners),
-    )
 
 
 def _rate(step: int, steps: int, peak: float) -> float:
@@ -156,10 +117,6 @@ class Checkpoint:
             optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def _picked(tensors: dict[str, torch.Tensor], index) -> dict[str, torch.Tensor]:
-    return {key: value[index] for key, value in tensors.items()}
-
-
 def _read_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of digit, colour and (at a third) size. logits: (..., 23); targets: (..., 3)."""
     parts = logits.flatten(0, -2).split(READ, -1)
@@ -174,13 +131,6 @@ def _read_accuracy(logits: torch.Tensor, targets: torch.Tensor) -> dict[str, flo
         name: (part.argmax(-1) == targets[..., i])[shown].float().mean().item()
         for i, (name, part) in enumerate(zip(("digit", "colour", "size"), parts, strict=True))
     }
-
-
-@torch.no_grad()
-def cached_features(name: str, model, pixels: dict[str, torch.Tensor], batch: int = 100) -> torch.Tensor:
-    """(scenes, patches, WIDTH) float32: `tower_features` of all scenes."""
-    n = len(next(iter(pixels.values())))
-    return torch.cat([tower_features(name, model, _picked(pixels, slice(i, i + batch))) for i in range(0, n, batch)])
 
 
 @dataclass(frozen=True)
@@ -209,24 +159,30 @@ class Trainer:
         self.name, self.recipe, self.say, self.watched = name, recipe, say, watched
         work.mkdir(parents=True, exist_ok=True)
         self.model, self.processor = build(name, language.vocabulary(), recipe.seed)
+        self.vision = TrainableVision(self.model, self.processor)
+        shapes = [layout.shape for layout in self.vision.layouts]
+        views = [view for shape in shapes for view in shape.views]
+        self.rows, self.columns = max(view.rows for view in views), max(view.cols for view in views)
         torch.manual_seed(recipe.seed + 1)
+        corners = [nn.Linear(WIDTH * shape.tokens, 4 * sum(READ)) for shape in shapes]
         self.heads = nn.ModuleDict(
             {
-                "patch": nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, sum(READ) + 2 * GRID)),
-                "corner": nn.Linear(WIDTH * IMAGE_TOKENS[name], 4 * sum(READ)),
+                "patch": nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, sum(READ) + self.rows + self.columns)),
+                "corner": nn.ModuleList(corners),  # by layout
             }
         )
         self.modules = nn.ModuleDict({"model": self.model, "heads": self.heads})
         self.checkpoint = Checkpoint(work / "checkpoint.safetensors", {"model": name, **asdict(recipe)})
-        self.encoder = Encoder(name, self.processor)
-        self.order = patch_order(name, self.model)
+        self.encoder = Encoder(self.processor)
 
     def _stages(self) -> list[Stage]:
-        recipe, tower = self.recipe, tower_parameters(self.model)
+        recipe, tower = self.recipe, self.vision.tower_parameters()
         in_tower = {id(p) for p in tower}
         patch = [*tower, *self.heads["patch"].parameters()]
-        corner = [*connector_of(self.model).parameters(), *self.heads["corner"].parameters()]
+        corner = [*self.vision.connector_parameters(), *self.heads["corner"].parameters()]
         rest = [p for p in self.model.parameters() if id(p) not in in_tower]
+        open_ = "language", recipe.language_steps, recipe.language_peak, rest, self._language_loss
+        last = "choices", recipe.choices_steps, recipe.choices_peak, rest, self._choices_loss
         return [
             Stage("tower", recipe.tower_steps, recipe.tower_peak, patch, self._tower_loss, self._tower_scores),
             Stage(
@@ -237,24 +193,15 @@ class Trainer:
                 self._connector_loss,
                 self._connector_scores,
             ),
-            Stage(
-                "language",
-                recipe.language_steps,
-                recipe.language_peak,
-                rest,
-                self._language_loss,
-                self._language_scores,
-            ),
-            Stage(
-                "choices", recipe.choices_steps, recipe.choices_peak, rest, self._choices_loss, self._language_scores
-            ),
+            Stage(*open_, self._language_scores),
+            Stage(*last, self._language_scores),
         ]
 
     def train(self, until: tuple[str, int] | None = None) -> float:
         """Run all stages, or up to a step of one: (its name, steps). Returns the seconds of processor time spent
         in all, those before a restart included."""
-        self.examples = self._draw("training", self.recipe.scenes, self.recipe.seed)
-        self.held_out = self._draw("held-out", self.watched, self.recipe.seed + 1)
+        self.examples = draw_examples(self.vision, "training", self.recipe.scenes, self.recipe.seed)
+        self.held_out = draw_examples(self.vision, "held-out", self.watched, self.recipe.seed + 1)
         self.model.train()
         stages = self._stages()
         names = [stage.name for stage in stages]
@@ -270,8 +217,8 @@ class Trainer:
             if stage.name == reached:
                 self.checkpoint.load(self.modules, optimisers)
             if stage.name != "tower":
-                self.features = cached_features(self.name, self.model, self.examples.pixels)
-                self.held_features = cached_features(self.name, self.model, self.held_out.pixels)
+                self.features = cached_features(self.vision, self.examples)
+                self.held_features = cached_features(self.vision, self.held_out)
             end = until[1] if until is not None and until[0] == stage.name else None
             steps = range(done if stage.name == reached else 0, stage.steps if end is None else end)
             seconds = self._run(index, stage, optimisers, steps, seconds)
@@ -279,9 +226,6 @@ class Trainer:
                 break
         self.model.eval()
         return seconds
-
-    def _draw(self, part: str, n: int, seed: int) -> Examples:
-        return draw_examples(self.name, self.model, self.processor, part, n, seed)
 
     def _optimisers(self, stage: Stage) -> list[torch.optim.Optimizer]:
         """Muon for the matrices of the blocks, AdamW for the rest: the tower needs half as many steps as with AdamW
@@ -320,28 +264,41 @@ class Trainer:
         return time.process_time() - began
 
     def _tower_loss(self, rng, done) -> torch.Tensor:
-        index = torch.from_numpy(rng.integers(0, len(self.examples.scenes), self.recipe.tower_batch))
-        seen = self.heads["patch"](tower_features(self.name, self.model, _picked(self.examples.pixels, index)))
-        read, row, column = seen.split([sum(READ), GRID, GRID], -1)
-        order = self.order.expand(len(index), -1).flatten()
-        where = F.cross_entropy(row.flatten(0, 1), order // GRID) + F.cross_entropy(column.flatten(0, 1), order % GRID)
-        return _read_loss(read, self.examples.targets[index]) + 0.2 * where
+        group, index = self.examples.drawn(rng, self.recipe.tower_batch)
+        alike = self.examples.groups[group]
+        seen = self._patches(alike, index)
+        read, row, column = seen.split([sum(READ), self.rows, self.columns], -1)
+        at = torch.from_numpy(patch_places(alike.layout.shape)).expand(len(index), -1, -1).flatten(0, 1)
+        where = F.cross_entropy(row.flatten(0, 1), at[:, 0]) + F.cross_entropy(column.flatten(0, 1), at[:, 1])
+        return _read_loss(read, alike.targets[index]) + 0.2 * where
+
+    def _patches(self, alike: Alike, index) -> torch.Tensor:
+        """What the head reads in these scenes' patches."""
+        return self.heads["patch"](self.vision.features(picked(alike.pixels, index), alike.layout.shape))
 
     @torch.no_grad()
     def _tower_scores(self) -> dict[str, float]:
-        seen = self.heads["patch"](cached_features(self.name, self.model, self.held_out.pixels))
-        return _read_accuracy(seen[..., : sum(READ)], self.held_out.targets)
+        groups = self.held_out.groups
+        seen = [self.heads["patch"](features).flatten(0, 1) for features in cached_features(self.vision, self.held_out)]
+        targets = torch.cat([alike.targets.flatten(0, 1) for alike in groups])
+        return _read_accuracy(torch.cat(seen)[:, : sum(READ)], targets)
 
-    def _corners(self, features: torch.Tensor) -> torch.Tensor:
-        return self.heads["corner"](connect(self.name, self.model, features).flatten(1)).view(-1, 4, sum(READ))
+    def _corners(self, alike: Alike, features: torch.Tensor) -> torch.Tensor:
+        shape = alike.layout.shape
+        head = cast(nn.ModuleList, self.heads["corner"])[[layout.shape for layout in self.vision.layouts].index(shape)]
+        return head(self.vision.connect(features, shape).flatten(1)).view(-1, 4, sum(READ))
 
     def _connector_loss(self, rng, done) -> torch.Tensor:
-        index = torch.from_numpy(rng.integers(0, len(self.examples.scenes), self.recipe.tower_batch))
-        return _read_loss(self._corners(self.features[index]), self.examples.corners[index])
+        group, index = self.examples.drawn(rng, self.recipe.tower_batch)
+        alike = self.examples.groups[group]
+        return _read_loss(self._corners(alike, self.features[group][index]), self.examples.corners[alike.rows[index]])
 
     @torch.no_grad()
     def _connector_scores(self) -> dict[str, float]:
-        return _read_accuracy(self._corners(self.held_features), self.held_out.corners)
+        groups = zip(self.held_out.groups, self.held_features, strict=True)
+        read = torch.cat([self._corners(alike, features) for alike, features in groups])
+        rows = np.concatenate([alike.rows for alike in self.held_out.groups])
+        return _read_accuracy(read, self.held_out.corners[rows])
 
     def _language_loss(self, rng, done) -> torch.Tensor:
         choices = done > 1 / 3 and rng.random() < self.recipe.choice_share
@@ -371,15 +328,16 @@ class Trainer:
         return language.choice_prompt(asked.text, asked.options), language.LETTERS[asked.answer]
 
     def _text_loss(self, rng: np.random.Generator, pair_of: Callable) -> torch.Tensor:
-        index = rng.integers(0, len(self.examples.scenes), self.recipe.language_batch)
-        pairs = [pair_of(self.examples.scenes[i], rng) for i in index]
-        batch = self.encoder([prompt for prompt, _ in pairs], [answer for _, answer in pairs])
-        return answer_loss(self.name, self.model, self.features[torch.from_numpy(index)], batch)
+        group, index = self.examples.drawn(rng, self.recipe.language_batch)
+        alike = self.examples.groups[group]
+        pairs = [pair_of(self.examples.scenes[i], rng) for i in alike.rows[index]]
+        batch = self.encoder(alike.layout, [prompt for prompt, _ in pairs], [answer for _, answer in pairs])
+        return answer_loss(self.model, self.vision.connect(self.features[group][index], alike.layout.shape), batch)
 
     def _language_scores(self) -> dict[str, float]:
         self.model.eval()
         rng = np.random.default_rng(self.recipe.seed + 2)
-        given = (self.name, self.model, self.encoder, self.held_out.scenes, self.held_features, rng)
+        given = (self.model, self.vision, self.encoder, self.held_out, self.held_features, rng)
         scores = question_scores(*given) | {"choice": choice_scores(*given)["all"]}
         self.model.train()
         return scores

@@ -89,6 +89,7 @@ class Limits(Section):
     min_pixels: Positive | None = left_out("of an image (Qwen)")
     longest_edge: Positive | None = left_out("of an image, in pixels (Mistral 3, Idefics2)")
     shortest_edge: Positive | None = left_out("of an image, in pixels (Idefics2)")
+    max_soft_tokens: Positive | None = left_out("of an image (Gemma 4): 70, 140, 280, 560 or 1120")
     tiles: Positive | None = left_out("of an image, at most, beside the view of the whole (families that cut tiles)")
 
 

@@ -30,6 +30,7 @@ PLAIN = ("paligemma",)
 MUTE = {
     "got_ocr2": "the processor of got_ocr2 lays out prompts of its own, for reading text alone",
     "kosmos-2": "kosmos-2 marks an image's place in a prompt in a way of its own, which Lossmap doesn't write",
+    "minicpmv4_6": "the processor of minicpmv4_6 can't be made without its video part, which needs torchvision",
 }
 
 

@@ -27,8 +27,16 @@ def _raster(pre, config, grid):
 
 def _pixel_shuffled(pre, config, grid):
     """Squares of s x s patches were concatenated along the features before the connector: take them apart again."""
-    (rows, cols), s = grid, _inverse_ratio(config)
-    features = pre.shape[-1] // s**2
+    return _apart(pre, grid, _inverse_ratio(config))
+
+
+def _strided(pre, config, grid):
+    """Ovis2: the same."""
+    return _apart(pre, grid, _stride(config))
+
+
+def _apart(pre, grid, s):
+    (rows, cols), features = grid, pre.shape[-1] // s**2
     cells = pre.reshape(-1, rows // s, cols // s, s, s, features)
     return cells.permute(0, 1, 3, 2, 4, 5)
 
@@ -89,6 +97,11 @@ def _squares_joined(pre, config, grid):
     return (_squares(pre, grid, _inverse_ratio(config)).flatten(2),)
 
 
+def _squares_of_stride(pre, config, grid):
+    """Ovis2: the same."""
+    return (_squares(pre, grid, _stride(config)).flatten(2),)
+
+
 def _squares_listed(pre, config, grid):
     """Qwen: all images in one list, square by square. A square's token depends on the square alone, so that it needs no
     windows and gives tokens in raster order."""
@@ -98,6 +111,21 @@ def _squares_listed(pre, config, grid):
 def _maps(pre, config, grid):
     """(images, features, rows, columns)."""
     return pre.flatten(2).transpose(1, 2)
+
+
+def _unpadded(pre, config, grid):
+    """Gemma 4: raster, then what pads an image to its budget of patches."""
+    return pre[:, : grid[0] * grid[1]]
+
+
+def _with_places(pre, config, grid):
+    """And each patch's column and row, that none is padding, and the number of tokens."""
+    import torch
+
+    (rows, cols), (images, patches, _) = grid, pre.shape
+    places = torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).flip(1).to(pre.device)
+    padding = torch.zeros(images, patches, dtype=torch.bool, device=pre.device)
+    return pre, places.expand(images, -1, -1), padding, patches // _pooled_squares(config) ** 2
 
 
 def _as_maps(pre, config, grid):
@@ -130,6 +158,13 @@ def _kosmos2(model, family, inputs):
     return made
 
 
+def _packed(pre, config, grid):
+    """MiniCPM-V: all views in one row, and the grid of each."""
+    import torch
+
+    return pre.reshape(1, -1, pre.shape[-1]), torch.tensor([grid] * len(pre), device=pre.device)
+
+
 def _connector_alone(model, connector, given):
     """post (tokens, features_out), however shaped, of what a connector takes."""
     return model.get_submodule(connector)(*given)
@@ -143,6 +178,39 @@ def _first_of(model, connector, given):
 def _then_merger(model, connector, given):
     """GLM: a convolution takes each square to a vector, and the merger that vector."""
     return model.visual.merger(_connector_alone(model, connector, given).flatten(1))
+
+
+def _each_in_a_list(model, connector, given):
+    """MiniCPM-V: a tensor for each view."""
+    import torch
+
+    return torch.stack(_connector_alone(model, connector, given))
+
+
+def _pooled_then_embedded(model, connector, given):
+    """Gemma 4: means over squares of patches, standardised where the configuration says so, then the projection."""
+    tower = model.vision_tower
+    pooled, _ = _connector_alone(model, connector, given)
+    if tower.config.standardize:
+        pooled = (pooled - tower.std_bias.float()) * tower.std_scale.float()
+    return model.embed_vision(pooled.to(given[0].dtype))
+
+
+def _words_of_a_table(model, connector, given):
+    """Ovis2: each token is a mean over a table of visual words, weighted by their probabilities, or the likeliest."""
+    import torch
+
+    tower, table = model.vision_tower, model.visual_embeddings_table
+    logits = tower.head_norm(_connector_alone(model, connector, given))
+    shares = logits.softmax(-1)
+    if tower.config.tokenize_function == "st_argmax":
+        shares = torch.nn.functional.one_hot(shares.argmax(-1), shares.shape[-1]).to(logits.dtype)
+    return table(torch.nn.functional.pad(shares, (0, tower.num_visual_indicator_tokens)))
+
+
+def _visual_marks(model):
+    """Ovis2: what stands for the marks around an image and between its tiles: the last words of the table."""
+    return {"visual_indicator_features": model.visual_embeddings_table.weight[-len(model.visual_indicator_token_ids) :]}
 
 
 def _squares(pre, grid, side):
@@ -169,6 +237,22 @@ def _one(config) -> int:
 
 def _spatial_merge(config) -> int:
     return config.vision_config.spatial_merge_size
+
+
+def _pooled_squares(config) -> int:
+    return config.vision_config.pooling_kernel_size
+
+
+def _merged_within(config) -> int:
+    return 1 if config.downsample_mode == "4x" else 2
+
+
+def _merge_rounds(config) -> int:
+    return config.merge_kernel_size[0] ** config.merger_times
+
+
+def _stride(config) -> int:
+    return config.vision_config.hidden_stride
 
 
 def _resampled(config) -> int:
@@ -202,7 +286,7 @@ class Family:
     pre_dim: from the config, the features of a patch, as they enter one connector.
     newline: tokens that follow the grid in post (the learned `image_newline`).
     latents: from the config, the tokens of post where it has no grid.
-    after: names of what else makes post of pre: modules that follow the connector, learned tokens.
+    after: names of what else makes post of pre: modules that follow the connector, learned tokens and scales.
     apply: model, name of a connector, what `arguments` gives -> post.
     unread: modules of the base model that nobody reads an image with; they are neither built nor read.
     own_view: how its own image processor cuts images (of `view_limits.LIMITS`); None where it always makes one view
@@ -214,6 +298,10 @@ class Family:
     extra: rows of pre before the patches of each view, which have no place (a class token). The connector is given
         them, so that they are in pre; masks, maps and losses leave them out.
     run: model, this entry, pixel inputs -> transformers' output, whose `pooler_output` is post.
+    cell: from the config, patches along each side that the tower itself makes one vector of before the connector; these
+        vectors are then what is called patches. None where it leaves patches alone.
+    spoken: of vision_keys, what the language model needs, too.
+    beside: base model -> what else `get_image_features` gives that the language model is given and no image changes.
     """
 
     connector: str
@@ -234,6 +322,9 @@ class Family:
     stack_size: Callable[[Any], int] | None = None
     extra: int = 0
     run: Callable = _image_features
+    cell: Callable[[Any], int] | None = None
+    spoken: tuple[str, ...] = ()
+    beside: Callable[[Any], dict[str, Any]] | None = None
 
     def fits(self, model: Any) -> bool:
         """Whether a model in memory can be given images."""
@@ -251,6 +342,7 @@ _IDEFICS = ("vision_model.", "connector.")
 _PIXELS = ("pixel_values",)
 _SIZES = ("pixel_values", "image_sizes")
 _MASK = ("pixel_values", "pixel_attention_mask")
+_PLACES = ("pixel_values", "image_position_ids")
 _GRID = ("pixel_values", "image_grid_thw")
 _LLAVA_NEXT = ("multi_modal_projector", _SIZES, _one, "base", (*_TOWER, "image_newline"))
 _DEEPSTACK: dict[str, Any] = {"stacked": "visual.deepstack_merger_list", "stack_size": _deepstack}
@@ -265,12 +357,36 @@ FAMILIES: dict[str, Family] = {
     "llava_onevision": Family(*_LLAVA_NEXT, arguments=_spaced, newline=1, own_view="any_resolution"),
     "paligemma": Family("multi_modal_projector", _PIXELS, _one, "whole", _TOWER),
     "gemma3": Family("multi_modal_projector", _PIXELS, _gemma3_pool, "whole", _TOWER, own_view="pan_and_scan"),
+    "gemma4": Family(
+        *("vision_tower.pooler", _PLACES, _pooled_squares, "any", ("vision_tower.", "embed_vision."), _unpadded),
+        arguments=_with_places,
+        own_view="budget",
+        after=("embed_vision", "vision_tower.std_bias", "vision_tower.std_scale"),
+        apply=_pooled_then_embedded,
+        unread=("audio_tower", "embed_audio"),
+    ),
     "aya_vision": Family(
         "multi_modal_projector", _PIXELS, lambda c: c.downsample_factor, "whole", _TOWER, own_view="tiles"
     ),
     "internvl": Family(
         *("multi_modal_projector", _PIXELS, _inverse_ratio, "whole", _TOWER, _pixel_shuffled, _squares_joined),
         own_view="tiles",
+    ),
+    "ovis2": Family(
+        *("vision_tower.head_linear", _PIXELS, _stride, "whole", ("vision_tower.", "visual_embeddings_table.")),
+        *(_strided, _squares_of_stride),
+        own_view="whole_first",
+        after=("vision_tower.head_norm", "visual_embeddings_table"),
+        apply=_words_of_a_table,
+        spoken=("visual_embeddings_table.",),
+        beside=_visual_marks,
+    ),
+    "minicpmv4_6": Family(
+        *("merger", ("pixel_values", "target_sizes"), _merge_rounds, "any", ("vision_tower.", "merger.")),
+        arguments=_packed,
+        own_view="slices",
+        apply=_each_in_a_list,
+        cell=_merged_within,
     ),
     "idefics2": Family(
         *("connector", _MASK, None, "any", _IDEFICS), arguments=_with_mask, latents=_resampled, own_view="bounded"
@@ -338,9 +454,11 @@ def read_family(folder: Path) -> tuple[str, Family]:
     return model_type, FAMILIES[model_type]
 
 
-def is_vision_key(family: Family, key: str) -> bool:
-    """Whether a tensor of this name in a checkpoint belongs to the vision tower or the connector."""
-    return key.removeprefix("model.").startswith(family.vision_keys)
+def is_vision_key(family: Family, key: str, but: tuple[str, ...] = ()) -> bool:
+    """Whether a tensor of this name in a checkpoint belongs to the vision tower or the connector; but: names that
+    aren't asked for."""
+    name = key.removeprefix("model.")
+    return name.startswith(family.vision_keys) and not name.startswith(but)
 
 
 def is_connector_key(family: Family, key: str, receives: str = ALL) -> bool:

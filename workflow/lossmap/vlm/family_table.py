@@ -26,8 +26,13 @@ ABOUT = {
     "llava_onevision": About("LLaVA-OneVision", NEWLINE),
     "paligemma": About("PaliGemma, PaliGemma 2", "no chat template: the image, then the prompt"),
     "gemma3": About("Gemma 3, from 4B on", MEANS),
+    "gemma4": About("Gemma 4", "pre is what the tower pools: means over squares of patches, then a projection"),
     "aya_vision": About("Aya Vision"),
     "internvl": About("InternVL 3 and 3.5 in transformers' format", "squares of patches enter side by side"),
+    "ovis2": About("Ovis2", "squares of patches enter side by side; tokens are means over a table of visual words"),
+    "minicpmv4_6": About(
+        "MiniCPM-V 4.6", "the tower itself merges 2 x 2 patches; R x C counts what it merges them into"
+    ),
     "idefics2": About("Idefics2", "queries: tokens have no place"),
     "idefics3": About("Idefics3"),
     "smolvlm": About("SmolVLM, SmolVLM2"),
@@ -53,8 +58,10 @@ ABOUT = {
 ORDER = {
     families._raster: "raster",
     families._pixel_shuffled: "squares in raster order, their patches side by side",
+    families._strided: "squares in raster order, their patches side by side",
     families._merge_blocks: "squares in raster order",
     families._windows: "squares by window",
+    families._unpadded: "raster, then padding",
     families._maps: "a map",
     families._map_blocks: "squares in raster order, each a small map",
 }
@@ -71,9 +78,12 @@ OWN = {
     "native_frames": "its own shape; limits count both frames of a still image",
     "longest": "its own shape",
     "longest_in_patches": "its own shape",
+    "budget": "its own shape, scaled to a number of tokens",
     "bounded": "its own shape, quarters where asked for",
     "any_resolution": "whole, then tiles between margins",
     "tiles": "tiles, then whole",
+    "whole_first": "whole, then tiles where asked for",
+    "slices": "whole in its own shape, then slices",
     "split": "tiles, then whole",
     "pan_and_scan": "whole, then parts where asked for",
 }
@@ -86,10 +96,16 @@ def family_table() -> str:
 
     lines = [f"| {' | '.join((*HEAD, 'special'))} |", "|---" * (len(HEAD) + 1) + "|"]
     for name, family in FAMILIES.items():
-        cells = (f"`{name}`", ABOUT[name].covers, *_cells(family, CONFIG_MAPPING[name]()))
+        cells = (f"`{name}`", ABOUT[name].covers, *_cells(family, _usual(CONFIG_MAPPING[name])))
         text = "no" if name in MUTE else "yes"
         lines.append(f"| {' | '.join((*cells, text, ABOUT[name].special))} |")
     return "\n".join(lines) + "\n"
+
+
+def _usual(configuration: Any) -> Any:
+    """What transformers takes where a configuration is silent, but for whether there is a vision encoder at all."""
+    usual = configuration()
+    return configuration(vision_config={}) if usual.vision_config is None else usual
 
 
 def _cells(family: Family, config: Any) -> tuple[str, ...]:

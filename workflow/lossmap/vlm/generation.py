@@ -25,7 +25,7 @@ from lossmap.vlm.tiled import TiledPreprocessor
 from lossmap.vlm.view_limits import SQUARE, View
 
 # What transformers concatenates is a list with a tensor for each image; these families want one tensor.
-ONE_TENSOR = ("paligemma", "gemma3", "aya_vision", "internvl", "vipllava", "deepseek_vl", "janus")
+ONE_TENSOR = ("paligemma", "gemma3", "aya_vision", "internvl", "vipllava", "deepseek_vl", "janus", "ovis2")
 # What the language model takes of a processor's outputs. The rest is about pixels.
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "image_grid_thw")
 
@@ -136,7 +136,8 @@ class LanguageSide:
         """The plain image that the processor is shown, and what it is asked for."""
         if isinstance(self.preprocessor, Preprocessor):
             height, width = self.preprocessor.input_size
-            return Image.new("RGB", (width, height), (127, 127, 127)), {}
+            as_it_is = {"do_resize": False} if self.family.own_view == "budget" else {}
+            return Image.new("RGB", (width, height), (127, 127, 127)), as_it_is
         if size is None:
             raise LossmapError(f"{self.model_type}: its images are seen in views. Give the size of these images.")
         return Image.new("RGB", size, (127, 127, 127)), self.preprocessor.tiling.asked()
@@ -160,6 +161,9 @@ class LanguageSide:
         image = BaseModelOutputWithPooling(pooler_output=each)
         if self.family.stacked:
             cast(Any, image).deepstack_features = [list(features) for features in stacked]
+        if self.family.beside:
+            for name, values in self.family.beside(cast(Any, self.model).model).items():
+                setattr(image, name, values)
         return {"image": image}
 
     def generate(
@@ -244,7 +248,7 @@ def load_language_side(
     check_loaded(checkpoint, "language", info)
     adapter = adapter_of(checkpoint)
     if adapter is not None:
-        merge_adapter(model, adapter, config, lambda name: not is_vision_key(family, name))
+        merge_adapter(model, adapter, config, lambda name: not is_vision_key(family, name, family.spoken))
     preprocessor = load_preprocessor(folder, image_size=image_size, view=view)
     processor = _processor(folder, preprocessor)
     made = placed(model, device)
@@ -253,7 +257,7 @@ def load_language_side(
 
 def _drop_vision(model: PreTrainedModel, family: Family) -> None:
     for name in family.vision_keys:
-        if name.endswith("."):  # a module; transformers wants the single `image_newline`
+        if name.endswith(".") and name not in family.spoken:  # a module; transformers wants the single `image_newline`
             setattr(model.model, name.removesuffix("."), None)
 
 

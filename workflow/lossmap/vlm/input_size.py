@@ -18,7 +18,7 @@ from lossmap.vlm.view_limits import SQUARE, View, view_problem
 
 USUAL = 336  # pixels: the side of LLaVA's images, proposed for models that take any
 ASPECT_OF_QWEN = 200  # the longest shape that Qwen's image processors take: long side over short
-FIXED_POSITIONS = ("clip_vision_model", "siglip_vision_model")  # towers that take images of one size
+FIXED_POSITIONS = ("clip_vision_model", "siglip_vision_model", "ovis2_vision")  # towers that take images of one size
 # What transformers takes where a config.json of a family without a size of its own is silent.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "idefics2": {
@@ -38,6 +38,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "glm4v_moe": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
     "glm46v": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
     "glm_ocr": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
+    "gemma4": {"vision_config": {"patch_size": 16, "pooling_kernel_size": 3, "hidden_size": 768}},
+    "minicpmv4_6": {
+        "downsample_mode": "16x",
+        "merge_kernel_size": (2, 2),
+        "merger_times": 1,
+        "vision_config": {"patch_size": 16, "hidden_size": 768},
+    },
     "mistral3": {"spatial_merge_size": 2, "vision_config": {"patch_size": 16, "image_size": 1024}},
     "lighton_ocr": {"spatial_merge_size": 2, "vision_config": {"patch_size": 16, "image_size": 1024}},
     "vipllava": {"vision_feature_layers": (-2, -5, -8, -11, 6)},
@@ -104,15 +111,24 @@ def input_size(where: str, family: Family, config: Any, settings: dict, image_si
 
 
 def patch_and_merge(where: str, family: Family, config: Any, settings: dict) -> tuple[int, int]:
-    """Side of a patch in pixels, and patches of a token along each side.
+    """Side of what enters the connector as a patch, in pixels, and patches of a token along each side.
 
-    Raises: LossmapError if the image processor doesn't resize.
+    Raises: LossmapError if the model has no vision encoder, or one that draws at random, or if the image processor
+        doesn't resize.
     """
+    if config.vision_config is None:
+        raise LossmapError(f"{where}: its config.json has no vision_config: it sees no images. Use another checkpoint.")
+    if getattr(config.vision_config, "tokenize_function", None) == "gumbel_argmax":
+        raise LossmapError(
+            f"{where}: its config.json says tokenize_function: gumbel_argmax, which draws tokens at random. Set softmax"
+            " or st_argmax."
+        )
     if settings.get("do_resize", True) is False:
         raise LossmapError(
             f"{where}: its image processor says do_resize: false, so inputs have no fixed size. Set it true."
         )
-    return _square(config.vision_config.patch_size), family.merge(config) if family.merge else 1
+    cell = family.cell(config) if family.cell else 1
+    return cell * _square(config.vision_config.patch_size), family.merge(config) if family.merge else 1
 
 
 def read_settings(folder: Path) -> dict:

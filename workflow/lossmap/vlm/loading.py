@@ -137,7 +137,8 @@ class VisionSide:
             )
         found = []
         for name, out in zip(self.taps, left, strict=True):
-            post = out if torch.is_tensor(out) else torch.stack(list(out))
+            joined = torch.stack if shape is None else torch.cat  # views may differ in size
+            post = out if torch.is_tensor(out) else joined(list(out))
             view = partial(self._one_view, pixel_inputs=pixel_inputs) if shape is None else partial(self._views, shape)
             found.append(view(seen[name], post))
         if len(found) == 1:
@@ -148,7 +149,8 @@ class VisionSide:
         self, seen: torch.Tensor, post: torch.Tensor, pixel_inputs: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rows, cols = cast("tuple[int, int]", self.pre_grid)
-        images = len(pixel_inputs.get("image_grid_thw", pixel_inputs["pixel_values"]))
+        counted = ("image_grid_thw", "target_sizes", "pixel_values")
+        images = len(next(pixel_inputs[name] for name in counted if name in pixel_inputs))
         extra, seen = self._extra(seen)
         pre = self.family.to_raster(seen, self.config, (rows, cols))
         if (vectors := pre.shape[:-1].numel()) != images * rows * cols or len(post) != images:
@@ -166,21 +168,28 @@ class VisionSide:
         return (seen[:, :extra], seen[:, extra:]) if extra else (None, seen)
 
     def _views(self, shape: Shape, seen: torch.Tensor, post: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same of images in views. A view that is smaller than others lies top left in a frame of their size."""
+        """The same of images in views. Idefics: a view that is smaller than others lies top left in a frame of their
+        size."""
         views = shape.views
         frame = max(view.rows for view in views), max(view.cols for view in views)
         extra, seen = self._extra(seen)
         pre = self.family.to_raster(seen, self.config, frame)
         vectors, tokens = pre.shape[:-1].numel(), post.shape[:-1].numel()
-        images = vectors // (len(views) * frame[0] * frame[1])
-        if not images or vectors != images * len(views) * frame[0] * frame[1] or tokens != images * shape.tokens:
+        framed = "pixel_attention_mask" in self.family.inputs
+        placed = sum(view.rows * view.cols for view in views)
+        each = len(views) * frame[0] * frame[1] if framed else placed
+        images = vectors // each
+        if not images or vectors != images * each or tokens != images * shape.tokens:
             raise LossmapError(
                 f"{self.model_type}: {vectors} vectors before the connector and {tokens} after it don't make whole"
                 f" images of {shape.patches} patches and {shape.tokens} tokens. Lossmap doesn't"
                 " know this layout: set the model's view to square, or check its configuration."
             )
-        framed = pre.reshape(images, len(views), *frame, -1)
-        kept = [framed[:, i, : view.rows, : view.cols].flatten(1, 2) for i, view in enumerate(views)]
+        if framed:
+            frames = pre.reshape(images, len(views), *frame, -1)
+            kept = [frames[:, i, : view.rows, : view.cols].flatten(1, 2) for i, view in enumerate(views)]
+        else:
+            kept = list(pre.reshape(images, placed, -1).split([view.rows * view.cols for view in views], 1))
         if extra is not None:
             first = extra.reshape(images, len(views), *extra.shape[1:])
             kept = [torch.cat([first[:, i], patches], 1) for i, patches in enumerate(kept)]

@@ -26,7 +26,8 @@ FOLLOWED = {
     *("crop_to_patches", "min_patches", "max_patches", "do_image_splitting", "return_row_col_info", "data_format"),
     *("do_pan_and_scan", "image_grid_pinpoints", "default_to_square", "input_data_format", "return_tensors"),
     *("image_processor_type", "processor_class", "image_seq_length", "num_image_tokens", "device", "disable_grouping"),
-    *("min_size", "background_color"),
+    *("min_size", "background_color", "max_soft_tokens", "pooling_kernel_size"),
+    *("use_covering_area_grid", "scale_resolution", "downsample_mode", "slice_mode", "max_slice_nums", "use_image_id"),
     *("pan_and_scan_min_crop_size", "pan_and_scan_max_num_crops", "pan_and_scan_min_ratio_to_activate"),
 }
 
@@ -132,6 +133,10 @@ def _one_view(processor: Any, family: Family, preprocessor: "Preprocessor", imag
         frames = preprocessor.frames if family.own_view == "native_frames" else 1
         pixels = side * side * frames if "image_grid_thw" in family.inputs else side
         asked["size"] = {"shortest_edge": pixels, "longest_edge": pixels}
+        if family.own_view == "slices":
+            asked = {"do_resize": False, "slice_mode": False}
+        if family.own_view == "budget":
+            asked = {"do_resize": False}
         if "image_sizes" in family.inputs:
             asked["size"] = {"longest_edge": side}
     known = {key: value for key, value in asked.items() if hasattr(processor, key)}
@@ -140,4 +145,7 @@ def _one_view(processor: Any, family: Family, preprocessor: "Preprocessor", imag
     pixels = made["pixel_values"]
     if family.view == "base":  # the first of its views is the whole image; sizes are the original's
         return {"pixel_values": pixels[:, :1]}
+    if family.own_view == "budget":  # Lossmap doesn't pad squares, all of one size
+        patches = preprocessor.grid[0] * preprocessor.grid[1]
+        return {name: made[name][:, :patches] for name in family.inputs}
     return made

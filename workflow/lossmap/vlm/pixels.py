@@ -35,6 +35,35 @@ def patchified(values: "Tensor", patch: int, merge: int, frames: int) -> "Tensor
     return blocks.reshape(n * rows * cols, -1)
 
 
+def placed_patches(values: "Tensor", patch: int, length: int = 0) -> tuple["Tensor", "Tensor"]:
+    """(n, 3, height, width) -> (n, patches, patch * patch * 3), in raster order, and each patch's column and row
+    (n, patches, 2) int64; both padded to `length` patches, with zeros and with -1 (Gemma 4)."""
+    import torch
+
+    n, _, height, width = values.shape
+    rows, cols = height // patch, width // patch
+    patches = values.reshape(n, 3, rows, patch, cols, patch).permute(0, 2, 4, 3, 5, 1).reshape(n, rows * cols, -1)
+    places = torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).flip(1).to(values.device)
+    padding = (0, 0, 0, max(length - rows * cols, 0))
+    places = torch.nn.functional.pad(places, padding, value=-1)
+    return torch.nn.functional.pad(patches, padding), places.repeat(n, 1, 1)
+
+
+def packed(views: Sequence["Tensor"], patch: int) -> tuple["Tensor", "Tensor"]:
+    """Views (n, 3, height, width) of any sizes -> (1, 3, patch, patch * patches of all), the views of each image one
+    after another, patches in raster order; rows and columns of patches of each (n * views, 2) int32 (MiniCPM-V)."""
+    import torch
+
+    rows = []
+    for view in views:
+        n, _, height, width = view.shape
+        cells = view.reshape(n, 3, height // patch, patch, width // patch, patch).permute(0, 1, 3, 2, 4, 5)
+        rows.append(cells.reshape(n, 3, patch, -1))
+    values = torch.cat(rows, -1).permute(1, 2, 0, 3).flatten(2).unsqueeze(0)
+    sizes = torch.tensor([(view.shape[2] // patch, view.shape[3] // patch) for view in views], dtype=torch.int32)
+    return values, sizes.repeat(len(views[0]), 1).to(values.device)
+
+
 def framed(views: Sequence["Tensor"]) -> tuple["Tensor", "Tensor"]:
     """Views (n, 3, height, width) of any sizes, top left in a frame that holds each, zeros around (Idefics).
 

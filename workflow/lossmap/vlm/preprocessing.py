@@ -19,7 +19,7 @@ from lossmap.vlm.families import read_family
 from lossmap.vlm.geometry import ImageGeometry
 from lossmap.vlm.input_size import input_size, patch_and_merge, read_settings
 from lossmap.vlm.pixel_check import check_pixels, check_views
-from lossmap.vlm.pixels import patchified, standardised
+from lossmap.vlm.pixels import packed, patchified, placed_patches, standardised
 from lossmap.vlm.resampling import resized_window
 from lossmap.vlm.tiled import TiledPreprocessor
 from lossmap.vlm.view_limits import SQUARE, View
@@ -37,7 +37,8 @@ class Preprocessor:
     view: see `Family`. size: (height, width) to resize to, or the length of the shortest edge. crop: (height, width) of
     the centre crop, or None. pad: colour of the margins that make an image square before all else, or None: no margins.
     resample: Pillow's filter number. scale, mean, std: byte -> (byte * scale - mean) / std. inputs: what the model
-    takes. patch: side of a patch in pixels. merge, frames: Qwen's merge and temporal patch size.
+    takes. patch: side of a patch in pixels. merge, frames: Qwen's merge and temporal patch size. cell: patches
+    along each side that the tower makes one of, whose side `patch` then is.
     """
 
     view: str
@@ -52,6 +53,7 @@ class Preprocessor:
     merge: int = 1
     frames: int = 1
     pad: tuple[int, int, int] | None = None
+    cell: int = 1
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -96,6 +98,10 @@ class Preprocessor:
         if "image_grid_thw" in self.inputs:
             values = patchified(values, self.patch, self.merge, self.frames)
             extra["image_grid_thw"] = torch.tensor([[1, *self.grid]], device=values.device).repeat(n, 1)
+        elif "target_sizes" in self.inputs:
+            values, extra["target_sizes"] = packed([values], self.patch // self.cell)
+        elif "image_position_ids" in self.inputs:
+            values, extra["image_position_ids"] = placed_patches(values, self.patch)
         elif "pixel_attention_mask" in self.inputs:
             values = values.unsqueeze(1)
             extra["pixel_attention_mask"] = torch.ones((n, 1, height, width), dtype=torch.int64, device=values.device)
@@ -243,6 +249,7 @@ def read_preprocessor(
         "mean": (red, green, blue) if processor.do_normalize else (0.0, 0.0, 0.0),
         "std": _three(processor.image_std) if processor.do_normalize else (1.0, 1.0, 1.0),
         "inputs": family.inputs,
+        "cell": family.cell(config) if family.cell else 1,
         "frames": getattr(config.vision_config, "temporal_patch_size", 1) if "image_grid_thw" in family.inputs else 1,
     }
     patch, merge = patch_and_merge(where, family, config, settings)

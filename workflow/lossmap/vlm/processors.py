@@ -29,7 +29,13 @@ def image_processor_only(processor_class: Any) -> Any:
     if "video_processor" not in processor_class.get_attributes():
         return processor_class
 
-    class ImageOnly(processor_class):
+    from transformers import ProcessorMixin
+
+    class NoVideo(ProcessorMixin):  # stands behind the family's class
+        def __init__(self, *args: Any, video_processor: None = None, **kwargs: Any):
+            super().__init__(*args, **kwargs)
+
+    class ImageOnly(processor_class, NoVideo):
         @classmethod
         def get_attributes(cls) -> list[str]:
             return [name for name in processor_class.get_attributes() if name != "video_processor"]

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from lossmap.store.layouts import Layout
-from lossmap.vlm.pixels import framed, patchified, standardised
-from lossmap.vlm.views import Cut, Tiling
+from lossmap.vlm.pixels import framed, packed, patchified, placed_patches, standardised
+from lossmap.vlm.views import Budget, Cut, Tiling
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,7 @@ class TiledPreprocessor:
 
     tiling: which views. resample: Pillow's filter number. scale, mean, std: byte -> (byte * scale - mean) / std.
     inputs: what the model takes. frames: Qwen's temporal patch size. many: whether pixel_values has an axis of views.
+    cell: see `Preprocessor`.
     """
 
     tiling: Tiling
@@ -34,6 +35,7 @@ class TiledPreprocessor:
     inputs: tuple[str, ...]
     frames: int = 1
     many: bool = False
+    cell: int = 1
 
     def layout(self, width: int, height: int) -> Layout:
         """How an image of this width and height lies in the embeddings. Raises: LossmapError as `Tiling.cuts`."""
@@ -85,6 +87,12 @@ class TiledPreprocessor:
                 "pixel_values": patchified(views[0], patch, self.tiling.merge, self.frames),
                 "image_grid_thw": grid,
             }
+        if isinstance(self.tiling, Budget):
+            patches, places = placed_patches(views[0], self.tiling.patch, self.tiling.patches)
+            return {"pixel_values": patches, "image_position_ids": places}
+        if "target_sizes" in self.inputs:
+            values, grids = packed(views, self.tiling.patch // self.cell)
+            return {"pixel_values": values, "target_sizes": grids}
         if "pixel_attention_mask" in self.inputs:
             values, mask = framed(views)
             return {"pixel_values": values, "pixel_attention_mask": mask}

@@ -16,12 +16,17 @@ LIMITS: dict[str, tuple[str, ...]] = {
     "native_frames": ("min_pixels", "max_pixels"),
     "longest": ("longest_edge",),
     "longest_in_patches": ("longest_edge",),
+    "budget": ("max_soft_tokens",),
     "bounded": ("shortest_edge", "longest_edge", "tiles"),
     "any_resolution": ("tiles",),
     "tiles": ("tiles",),
+    "whole_first": ("tiles",),
+    "slices": ("tiles",),
     "split": ("tiles",),
     "pan_and_scan": ("tiles",),
 }
+
+SOFT_TOKENS = (70, 140, 280, 560, 1120)  # between which Gemma 4's image processor lets one choose
 
 
 def view_problem(where: str, way: str | None, view: View) -> str | None:
@@ -39,5 +44,8 @@ def view_problem(where: str, way: str | None, view: View) -> str | None:
             f"{where}: view asks for {unknown[0]}, which its image processor has no limit of; {choices}. Mend the"
             " model's view, or write processor or square."
         )
+    tokens = view.get("max_soft_tokens", SOFT_TOKENS[0])
+    if tokens not in SOFT_TOKENS:
+        return f"{where}: view: max_soft_tokens is {tokens}; choose one of {', '.join(map(str, SOFT_TOKENS))}."
     small = [name for name, value in view.items() if value < 1]
     return f"{where}: view: {small[0]} is {view[small[0]]}; wanted 1 or more." if small else None

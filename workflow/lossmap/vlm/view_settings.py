@@ -6,10 +6,12 @@ from typing import Any
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.input_size import LARGEST_TILE
+from lossmap.vlm.slices import Slices
 from lossmap.vlm.view_limits import SQUARE, Limits, View, view_problem
 from lossmap.vlm.views import (
     AnyRes,
     Bounded,
+    Budget,
     Longest,
     LongestInPatches,
     Native,
@@ -19,6 +21,7 @@ from lossmap.vlm.views import (
     Tiles,
     Tiling,
 )
+from lossmap.vlm.whole_first import WholeFirst
 
 
 class _Fit:
@@ -57,6 +60,11 @@ def longest_in_patches(fit: _Fit) -> Tiling:
     return LongestInPatches(**fit.pieces, unit=side, longest=fit.limit("longest_edge", "longest_edge"))
 
 
+def budget(fit: _Fit) -> Tiling:
+    tokens = fit.limits.get("max_soft_tokens", fit.settings["max_soft_tokens"])
+    return Budget(**fit.pieces, tokens=tokens)
+
+
 def bounded(fit: _Fit) -> Tiling | None:
     edges = {name: fit.limit(f"{name}_edge", f"{name}_edge") for name in ("shortest", "longest")}
     quarters = fit.limits["tiles"] >= 4 if "tiles" in fit.limits else bool(fit.settings.get("do_image_splitting"))
@@ -82,6 +90,18 @@ def tiles(fit: _Fit) -> Tiling:
     most = fit.limits.get("tiles", fit.settings.get("max_patches", 12))
     fewest = min(fit.settings.get("min_patches", 1), most)
     return Tiles(**fit.pieces, size=(fit.size["height"], fit.size["width"]), fewest=fewest, most=most)
+
+
+def whole_first(fit: _Fit) -> Tiling | None:
+    if "tiles" not in fit.limits and not fit.settings.get("crop_to_patches"):
+        return None
+    return WholeFirst(**vars(tiles(fit)), covering=fit.settings.get("use_covering_area_grid", True))
+
+
+def slices(fit: _Fit) -> Tiling:
+    sliced = "tiles" in fit.limits or fit.settings.get("slice_mode", True)
+    most = fit.limits.get("tiles", fit.settings["max_slice_nums"]) if sliced else 1
+    return Slices(**fit.pieces, side=fit.settings["scale_resolution"], most=most)
 
 
 def split(fit: _Fit) -> Tiling | None:
@@ -112,9 +132,12 @@ WAYS: dict[str, Callable[[_Fit], Tiling | None]] = {
     "native_frames": native_frames,
     "longest": longest,
     "longest_in_patches": longest_in_patches,
+    "budget": budget,
     "bounded": bounded,
     "any_resolution": any_resolution,
     "tiles": tiles,
+    "whole_first": whole_first,
+    "slices": slices,
     "split": split,
     "pan_and_scan": pan_and_scan,
 }

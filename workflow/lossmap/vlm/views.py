@@ -102,7 +102,7 @@ class Native(Tiling):
         return {"size": {"shortest_edge": self.least, "longest_edge": self.most}}
 
     def cuts(self, width: int, height: int) -> list[Cut]:
-        return [_stretched(width, height, self._size(width, height, (height, width), 1))]
+        return [stretched(width, height, self._size(width, height, (height, width), 1))]
 
     def _size(self, width: int, height: int, given: Size, frames: int) -> Size:
         """That whose sides are the nearest multiples of `unit` to those of a given one, within the limits on the pixels
@@ -135,7 +135,7 @@ class NativeFrames(Native):
         if min(high, wide) < self.unit:
             scale = max(self.unit / high, self.unit / wide)
             high, wide = int(high * scale), int(wide * scale)
-        return [_stretched(width, height, self._size(width, height, (high, wide), self.frames))]
+        return [stretched(width, height, self._size(width, height, (high, wide), self.frames))]
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Longest(Tiling):
                 f"An image of {width} x {height} pixels makes one token, with which transformers' model fails. Take it"
                 " out of the dataset."
             )
-        return [_stretched(width, height, size)]
+        return [stretched(width, height, size)]
 
     def _size(self, width: int, height: int) -> Size:
         ratio = max(width, height) / self.longest
@@ -180,7 +180,36 @@ class LongestInPatches(Longest):
                 f"An image of {width} x {height} pixels is too narrow for a token of {self.merge} x {self.merge}"
                 " patches. Crop it, or take it out of the dataset."
             )
-        return [_stretched(width, height, size)]
+        return [stretched(width, height, size)]
+
+
+@dataclass(frozen=True)
+class Budget(Tiling):
+    """One view of the image's own shape, scaled up or down to as many tokens as it may make, then stretched down to
+    whole tokens (Gemma 4).
+
+    tokens: the most of an image.
+    """
+
+    tokens: int
+
+    def asked(self) -> dict[str, Any]:
+        return {"max_soft_tokens": self.tokens}
+
+    @property
+    def patches(self) -> int:
+        """To which an image's patches are padded."""
+        return self.tokens * self.merge**2
+
+    def cuts(self, width: int, height: int) -> list[Cut]:
+        unit = self.patch * self.merge
+        scale = math.sqrt(self.patches * self.patch**2 / (height * width))
+        rows, cols = (math.floor(scale * side / unit) for side in (height, width))
+        if not rows:
+            rows, cols = 1, min(math.floor(width / height), self.tokens)
+        elif not cols:
+            rows, cols = min(math.floor(height / width), self.tokens), 1
+        return [stretched(width, height, (rows * unit, cols * unit))]
 
 
 @dataclass(frozen=True)
@@ -214,7 +243,7 @@ class AnyRes(Tiling):
             for y in range(0, canvas[0], self.side)
             for x in range(0, canvas[1], self.side)
         ]
-        return [_stretched(width, height, (self.side, self.side)), *tiles]
+        return [stretched(width, height, (self.side, self.side)), *tiles]
 
     def spans(self, width: int, height: int, views: list[ViewShape]) -> list[Span]:
         canvas = self._resolution(width, height)
@@ -266,11 +295,11 @@ class Tiles(Tiling):
     def cuts(self, width: int, height: int) -> list[Cut]:
         high, wide = self.size
         cols, rows = self._grid(width, height) if self.most > 1 else (1, 1)
-        whole = _stretched(width, height, self.size)
+        whole = stretched(width, height, self.size)
         if cols * rows == 1:
             return [whole]
         canvas = (high * rows, wide * cols)
-        return [*_grid_of_tiles(width, height, (canvas,), self.size), whole]
+        return [*grid_of_tiles(width, height, (canvas,), self.size), whole]
 
     def _grid(self, width: int, height: int) -> tuple[int, int]:
         """Columns and rows. Of grids of the same shape, the largest whose tiles hold less than twice the image's
@@ -311,9 +340,9 @@ class Split(Tiling):
             wide = math.ceil(int(high * aspect) / s) * s
         sizes = (first, (high, wide))
         if high <= s and wide <= s:
-            return [_stretched(width, height, *sizes)]
-        tiles = _grid_of_tiles(width, height, sizes, (s, s))
-        return [*tiles, _stretched(width, height, *sizes, (s, s))]
+            return [stretched(width, height, *sizes)]
+        tiles = grid_of_tiles(width, height, sizes, (s, s))
+        return [*tiles, stretched(width, height, *sizes, (s, s))]
 
 
 @dataclass(frozen=True)
@@ -405,13 +434,13 @@ def _layout(tiling: Tiling, width: int, height: int) -> Layout:
     return Layout(width, height, Shape(tuple(views), tuple(tiling.spans(width, height, views))), boxes)
 
 
-def _stretched(width: int, height: int, *sizes: Size) -> Cut:
+def stretched(width: int, height: int, *sizes: Size) -> Cut:
     """All of an image."""
     high, wide = sizes[-1]
     return Cut((0, 0, width, height), sizes, sizes[-1], (0, 0), (0, 0, wide, high))
 
 
-def _grid_of_tiles(width: int, height: int, sizes: tuple[Size, ...], tile: Size) -> list[Cut]:
+def grid_of_tiles(width: int, height: int, sizes: tuple[Size, ...], tile: Size) -> list[Cut]:
     """An image resized to the last of `sizes`, in tiles, in raster order."""
     (high, wide), canvas = tile, sizes[-1]
     return [

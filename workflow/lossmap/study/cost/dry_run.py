@@ -65,6 +65,8 @@ class _ShapesOfWeights(TorchDispatchMode):
             # Positions, masks and the like, made beside the weights or moved there.
             args, kwargs = tree_map_only(torch.device, lambda place: CPU if place == META else place, (args, kwargs))
             return function(*args, **kwargs)
+        if function is torch.ops.aten.index.Tensor:
+            args = (args[0], _numbered(args[1]))
         formula = flop_registry.get(function._overloadpacket)
         if formula is None and function._overloadpacket not in GROUPED:
             with self:  # in inference mode, what consists of other operations comes here as a whole
@@ -107,6 +109,15 @@ class _AttentionOfGPUs(TorchFunctionMode):
 def _experts(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Shape of the product of rows, each with one of the weights (experts, features in, features out)."""
     return torch.empty(rows.shape[0], weights.shape[-1], dtype=rows.dtype, device=META)
+
+
+def _numbered(indices: list) -> list:
+    """The same indices with masks, whose values say how many rows are taken, as numbers of these rows."""
+    numbered: list = []
+    for index in indices:
+        mask = isinstance(index, torch.Tensor) and index.dtype == torch.bool and not _without_values(index)
+        numbered += index.nonzero(as_tuple=True) if mask else [index]
+    return numbered
 
 
 def _without_values(value) -> bool:

@@ -142,19 +142,24 @@ def language_cost(folder: Path, dtype: str, tokens: int) -> LanguageCost:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with META, quiet():
         model = AutoModelForImageTextToText.from_config(config, dtype=precision_of(dtype)).eval()
-    said = [values for name, values in model.named_parameters() if not is_vision_key(family, name)]
+    said = [values for key, values in model.named_parameters() if not is_vision_key(family, key, family.spoken)]
     text = next(getattr(model.model, part) for part in TEXT_PARTS if hasattr(model.model, part))
-    width, head = text.config.hidden_size, model.get_output_embeddings()
-    vectors = torch.empty(1, tokens + 1, width, dtype=model.dtype, device=META)
+    head = model.get_output_embeddings()
+    # Vectors, as of an image; but Gemma 4's layers want words, which it would look for in the vectors' values.
+    if getattr(text.config, "hidden_size_per_layer_input", None):
+        name, given = "input_ids", torch.zeros(1, tokens + 1, dtype=torch.int64)
+    else:
+        width = text.config.hidden_size
+        name, given = "inputs_embeds", torch.empty(1, tokens + 1, width, dtype=model.dtype, device=META)
     with torch.inference_mode(), DryRun() as reading:
-        read = text(inputs_embeds=vectors[:, :-1], use_cache=True)
+        read = text(**{name: given[:, :-1]}, use_cache=True)
         head(read.last_hidden_state[:, -1:])
     layers = read.past_key_values.layers
     grown = sum(side.nbytes for layer in layers if hasattr(layer, "keys") for side in (layer.keys, layer.values))
     # Layers of linear attention hold a state of the same size, however long the prompt is.
     states = sum(_nbytes(vars(layer)) for layer in layers if not hasattr(layer, "keys"))
     with torch.inference_mode(), DryRun() as saying:
-        head(text(inputs_embeds=vectors[:, -1:], past_key_values=read.past_key_values).last_hidden_state)
+        head(text(**{name: given[:, -1:]}, past_key_values=read.past_key_values).last_hidden_state)
     return LanguageCost(
         **_size(said),
         prompt_flops=reading.flops,

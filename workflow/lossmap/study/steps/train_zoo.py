@@ -13,9 +13,9 @@ from lossmap.miniature.train import RECIPES, Trainer
 def run(*, model: str, folder: Path, work: Path) -> None:
     """Train a miniature model on scenes of handwritten digits.
 
-    model: llava, idefics2 or qwen2_5_vl; folder: the checkpoint folder to write; work: where a run that is stopped
-    keeps what it needs to go on when it is started again. It takes one core, because the weights depend on the number
-    of threads.
+    model: llava, idefics2, qwen2_5_vl or internvl; folder: the checkpoint folder to write; work: where a run that is
+    stopped keeps what it needs to go on when it is started again. It takes one core, because the weights depend on the
+    number of threads.
     """
     if model not in MODELS:
         raise LossmapError(f"There is no miniature model {model!r}. Choose one of {', '.join(MODELS)}.")

@@ -15,12 +15,12 @@ from lossmap.study.steps import measure_relevance
 from lossmap.vlm.preprocessing import load_preprocessor
 
 ZOO = Path(__file__).parents[1] / "workflow/zoo"
-MODELS = ["llava", "idefics2", "qwen2_5_vl"]
+MODELS = {"llava": None, "idefics2": None, "qwen2_5_vl": 64}  # side of the square, of one that takes any
 
 
 @pytest.fixture(scope="module")
 def preprocessors():
-    return {name: load_preprocessor(ZOO / name) for name in MODELS}
+    return {name: load_preprocessor(ZOO / name, image_size=side) for name, side in MODELS.items()}
 
 
 def slow_coverage(mask, boxes):

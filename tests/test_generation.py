@@ -24,6 +24,7 @@ from lossmap.vlm.prompts import CAPTION, answer_prompt, caption_prompt, choice_p
 
 ZOO = Path(__file__).parents[1] / "workflow/zoo"
 MAIN = ["llava", "idefics2", "qwen2_5_vl"]
+SIDES = {"qwen2_5_vl": 64}  # of the square, of one that takes any
 FAMILIES = [
     *MAIN,
     "llava_next",
@@ -57,12 +58,12 @@ ASKED = ["What is in this image ?", "Which one ?", "What is in this image ? red 
 
 @cache
 def language_side(name):
-    return load_language_side(ZOO / name)
+    return load_language_side(ZOO / name, image_size=SIDES.get(name))
 
 
 @cache
 def vision_side(name):
-    return load_vision_side(ZOO / name)
+    return load_vision_side(ZOO / name, image_size=SIDES.get(name))
 
 
 @cache

@@ -23,7 +23,7 @@ from lossmap.vlm.loading import load_vision_side
 from lossmap.vlm.processors import load_processor
 
 ROOT = Path(__file__).parents[2]
-MODELS = ["llava", "idefics2", "qwen2_5_vl"]
+MODELS = {"llava": None, "idefics2": None, "qwen2_5_vl": 64}  # side of the square, of one that takes any
 BATCH = 32
 
 
@@ -84,11 +84,11 @@ def main() -> None:
         )
         manifest.images.to_parquet(folder / "images.parquet")
         paths = pd.read_parquet(folder / "images.parquet")["path"].tolist()
-        for name in MODELS:
+        for name, side in MODELS.items():
             checkpoint = str(ROOT / "workflow/zoo" / name)
-            spec = {"checkpoint": checkpoint, "revision": None, "image_size": None, "batch_size": BATCH}
+            spec = {"checkpoint": checkpoint, "revision": None, "image_size": side, "batch_size": BATCH}
             spec |= {"dtype": "float16", "compute_dtype": "float32", "store_post": True}
-            vision = load_vision_side(checkpoint)
+            vision = load_vision_side(checkpoint, image_size=side)
             images = [load_image(path) for path in paths]
             batches = [images[i : i + BATCH] for i in range(0, n, BATCH)]
             inputs = [resized(vision, batch) for batch in batches]

@@ -24,7 +24,7 @@ from lossmap.vlm.processors import load_processor
 from lossmap.vlm.prompts import answer_prompt
 
 ROOT = Path(__file__).parents[2]
-MODELS = ["llava", "idefics2", "qwen2_5_vl"]
+MODELS = {"llava": None, "idefics2": None, "qwen2_5_vl": 64}  # side of the square, of one that takes any
 BATCH, TOKENS, SIDE = 32, 32, 64
 
 
@@ -66,9 +66,9 @@ def main() -> None:
         ]
         paths = [path_of[entry["image_id"]] for entry in asked]
         prompts = [entry["prompt"] for entry in asked]
-        for name in MODELS:
+        for name, side in MODELS.items():
             checkpoint = str(ROOT / "workflow/zoo" / name)
-            spec = {"checkpoint": checkpoint, "revision": None, "image_size": None, "compute_dtype": "float32"}
+            spec = {"checkpoint": checkpoint, "revision": None, "image_size": side, "compute_dtype": "float32"}
             part, index, table = (folder / f"{name}{ending}" for ending in (".zarr", ".json", ".parquet"))
             how = {**spec, "batch_size": BATCH, "dtype": "float16"}
             extract.run(images=folder / "images.parquet", part=part, first=0, stop=n, spec=how, threads=threads)

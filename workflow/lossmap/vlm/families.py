@@ -449,7 +449,8 @@ def read_family(folder: Path) -> tuple[str, Family]:
         raise LossmapError(
             f"{path}: model_type is {model_type!r}, which Lossmap doesn't know{near}."
             f"{alone} Known families: {', '.join(FAMILIES)}."
-            " Choose a checkpoint of one of them, or add an entry to FAMILIES in lossmap/vlm/families.py."
+            " Choose a checkpoint of one of them. `lossmap doctor --checkpoint` with this folder finds the connector,"
+            " and prints an entry to try in FAMILIES, lossmap/vlm/families.py."
         )
     return model_type, FAMILIES[model_type]
 

@@ -291,7 +291,7 @@ def load_base_model(
     with quiet():
         model, info = cast(Any, model_class).from_pretrained(
             None,
-            config=_without_text(config),
+            config=without_text(config),
             state_dict=_tensors(folder, lambda key: wanted(family, key)),
             dtype=dtype,
             ignore_mismatched_sizes=True,  # reported below, with the checkpoint's name
@@ -350,7 +350,7 @@ def digest_of(tensors: dict[str, torch.Tensor]) -> str:
     return sha.hexdigest()
 
 
-def _without_text(config: PreTrainedConfig) -> PreTrainedConfig:
+def without_text(config: PreTrainedConfig) -> PreTrainedConfig:
     """The same configuration with a language model of no layers and one word, and no tower layers that nobody reads."""
     config = copy.deepcopy(config)
     text = config.get_text_config()

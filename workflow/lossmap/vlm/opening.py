@@ -63,7 +63,8 @@ def _of_memory(model: torch.nn.Module, processor: Any, image_size: int | None, v
     if model_type not in FAMILIES or not FAMILIES[model_type].fits(base):
         raise LossmapError(
             f"{called}: is no vision-language model that Lossmap knows (its model_type is {model_type!r})."
-            f" Known families: {', '.join(FAMILIES)}."
+            f" Known families: {', '.join(FAMILIES)}. Of others, `lossmap doctor --checkpoint FOLDER` finds the"
+            " connector."
         )
     if processor is None:
         raise LossmapError(

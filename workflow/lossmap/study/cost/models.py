@@ -14,7 +14,7 @@ from lossmap.study.cost.dry_run import META, DryRun
 from lossmap.vlm.embedding import images_at_once
 from lossmap.vlm.families import is_vision_key, read_family
 from lossmap.vlm.input_size import embedding_shapes, usual_image_size
-from lossmap.vlm.loading import TEXT_PARTS, VisionSide, _without_text, drop, precision_of, quiet
+from lossmap.vlm.loading import TEXT_PARTS, VisionSide, drop, precision_of, quiet, without_text
 from lossmap.vlm.preprocessing import read_preprocessor
 from lossmap.vlm.receives import ALL
 from lossmap.vlm.tiled import TiledPreprocessor
@@ -86,7 +86,7 @@ def vision_cost(
     model_type, family = read_family(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with META, quiet():
-        model = AutoModel.from_config(_without_text(config), dtype=precision_of(dtype)).eval()
+        model = AutoModel.from_config(without_text(config), dtype=precision_of(dtype)).eval()
     drop(model, (*TEXT_PARTS, *family.unread))
     with DryRun() as cost:
         vision = VisionSide(model_type, family, config, model, preprocessor, None, called, view, receives)

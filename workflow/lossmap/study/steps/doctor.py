@@ -1,4 +1,4 @@
-"""This machine -> what of it Lossmap sees, and what is wrong with it."""
+"""This machine, or a checkpoint, -> what of it Lossmap sees, and what is wrong with it."""
 
 import importlib.metadata
 import os
@@ -16,11 +16,18 @@ MISSING = "missing"
 LEAST_DISK = 2e9  # bytes; the default study takes 0.4 GB
 
 
-def run() -> None:
+def run(*, checkpoint: Path | None = None) -> None:
     """Print versions, devices, memory and disk, for a report of a fault, and list what is wrong. Prints no token.
 
-    Ends with status 1 if something is wrong.
+    checkpoint: a model's folder, of which it is found by experiment, with random weights, where its connector is, what
+    enters and leaves it, and in which order; of a family that Lossmap doesn't know, an entry for the registry is
+    printed. Ends with status 1 if something is wrong.
     """
+    if checkpoint is not None:
+        from lossmap.vlm.connector_probe import probe_connector  # transformers take seconds to import
+
+        print("\n".join(probe_connector(checkpoint).lines()))
+        return
     print(f"lossmap {version_of('lossmap')} ({commit() or 'no commit'}) in {Path(__file__).parents[2]}")
     print(f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores, {memory()}")
     print("\n".join(f"torch sees {device}" for device in devices()))

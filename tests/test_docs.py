@@ -70,7 +70,8 @@ def test_the_readmes_verdict_is_that_of_the_shipped_table():
     beyond = ("extrapolated_difference_low", "extrapolated_difference_high")
     for model, text in (
         ("idefics2-mini", "{:.1f} and {:.1f} points for"),
-        ("qwen2.5-vl-mini", "{:.1f} and {:.1f} for"),
+        ("qwen2.5-vl-mini", "{:.1f} and {:.1f} for Qwen2.5-VL"),
+        ("internvl-mini", "{:.1f} and {:.1f} for InternVL"),
     ):
         [row] = table[table["model"] == model].to_dict("records")
         assert text.format(*(100 * row[name] for name in beyond)) in readme

@@ -239,7 +239,7 @@ def test_latents_on_the_reference_grid_are_those_of_rectangular_images():
     pairs.connector.sizes = pairs.sizes = sizes
     other = fitted(pairs)
     for rung in one:
-        assert other[rung][1]["held_out_error"] == pytest.approx(one[rung][1]["held_out_error"], rel=1e-5), rung
+        assert other[rung][1]["held_out_error"] == pytest.approx(one[rung][1]["held_out_error"], rel=3e-5), rung
     torch.testing.assert_close(other["ridge"][0].weight, one["ridge"][0].weight, rtol=1e-4, atol=1e-5)
     post, _ = pairs.read(range(7))
     for architecture in (MLP, TRANSFORMER):

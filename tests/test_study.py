@@ -128,7 +128,7 @@ def test_the_given_configuration_is_left_as_it_was():
             "vqav2",
             "figure7: dataset: 'vqav2' must be among answers: datasets and reconstruction",
         ),
-        (["browser", "examples"], 59, "59 are too few: at least 4 .* of which there are 15; wanted 60"),
+        (["browser", "examples"], 79, "79 are too few: at least 4 .* of which there are 20; wanted 80"),
         (["geometry", "quantiles"], [0.5, 1], "geometry: quantiles: 1"),
         (["study"], "a/b", "study: 'a/b' is no name of a file: a name here may hold A to Z"),
         (["models"], {}, "models: is {}, wanted at least 1"),

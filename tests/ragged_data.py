@@ -73,8 +73,9 @@ def lossy(shapes, seed=0):
     return dataset(shapes, pre, through(shapes, pre, lambda block: np.tanh((block - 2) @ matrix / 5)))
 
 
-def latents(shapes, seed=0):
-    """Tokens without a place, each a random map of the mean patch of its view, and pre that varies with its place."""
+def latents(shapes, seed=0, noise=0.05):
+    """Tokens without a place, each a random map of the mean patch of its view, and pre that varies with its place.
+    noise: what is added to tokens."""
     rng, draw = np.random.default_rng(seed), np.random.default_rng(3)
     mixing, slope = draw.normal(size=(5, FEATURES, WIDTH)), draw.normal(size=(2, FEATURES))
     pres, posts = [], []
@@ -85,5 +86,5 @@ def latents(shapes, seed=0):
             place = np.stack([(y + 0.5) / view.rows, (x + 0.5) / view.cols], -1).reshape(-1, 2)
             rows = level * (1 + place[:, :1]) + place @ slope + 0.05 * rng.normal(size=(len(place), FEATURES))
             pres += [np.full((view.extra, FEATURES), 50.0), rows]
-            posts.append(level @ mixing + 0.05 * rng.normal(size=(5, WIDTH)))
+            posts.append(level @ mixing + noise * rng.normal(size=(5, WIDTH)))
     return dataset(shapes, np.concatenate(pres), np.concatenate(posts))

@@ -232,14 +232,14 @@ def test_latents_on_the_reference_grid_are_those_of_rectangular_images():
     """Ridge of the mean token, and the networks' map over the sequence, where the grid is the reference's."""
     n, sizes = 60, Sizes(6, 8, None, 5, (4, 6))
     shape = one_view((4, 6), None, tokens=5)
-    store = latents([shape] * n)
+    store = latents([shape] * n, noise=2.0)  # an error that is no small difference of large sums
     arrays = {name: store[name].values.reshape(n, -1, store[name].shape[1]) for name in ("pre", "post")}
     one = fitted(pairs_for(from_arrays(**arrays, pre_grid=(4, 6))))
     pairs = pairs_for(store)
     pairs.connector.sizes = pairs.sizes = sizes
     other = fitted(pairs)
     for rung in one:
-        assert other[rung][1]["held_out_error"] == pytest.approx(one[rung][1]["held_out_error"], rel=3e-5), rung
+        assert other[rung][1]["held_out_error"] == pytest.approx(one[rung][1]["held_out_error"], rel=1e-5), rung
     torch.testing.assert_close(other["ridge"][0].weight, one["ridge"][0].weight, rtol=1e-4, atol=1e-5)
     post, _ = pairs.read(range(7))
     for architecture in (MLP, TRANSFORMER):

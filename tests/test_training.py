@@ -183,9 +183,10 @@ def test_whitening_is_the_inverse_root_and_leaves_nothing_behind():
 
 
 def test_pieces_of_a_batch_add_up(tmp_path):
-    networks = [run_training(tmp_path, accumulate=pieces)[0] for pieces in (1, 3, 100)]
+    # Of more steps, what rounding leaves has grown to the bound on some processors.
+    networks = [run_training(tmp_path, accumulate=pieces, steps=40)[0] for pieces in (1, 3, 100)]
     for other in networks[1:]:
-        torch.testing.assert_close(weights_of(networks[0]), weights_of(other), rtol=1e-4, atol=3e-5)
+        torch.testing.assert_close(weights_of(networks[0]), weights_of(other), rtol=1e-4, atol=1e-5)
 
 
 def test_a_stage_ends_when_it_no_longer_helps_and_the_next_goes_on_from_the_best(tmp_path):

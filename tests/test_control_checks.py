@@ -36,7 +36,6 @@ def checkpoint(folder, name, **changes):
 
 def test_a_rank_of_more_than_the_features_of_a_patch_is_refused_with_its_model(study):
     with_controls(study, few={"kind": "pca", "rank": 96}, many={"kind": "pca", "rank": 97})
-    study["models"]["qwen2.5-vl-mini"]["image_size"] = 64  # of its own views, shapes are not known before it is loaded
     with pytest.raises(LossmapError) as raised:
         check_study(study)
     lines = [line for line in str(raised.value).splitlines() if line.startswith("  - ")]

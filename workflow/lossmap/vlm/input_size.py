@@ -202,12 +202,29 @@ def embedding_shapes(folder: Path, image_size: int | None = None, receives: str 
         else:
             return None
         connectors = 1 + len(family.further(config, receives))
-        pre_shape = rows * columns, connectors * family.pre_dim(config)
+        pre_shape = rows * columns, _patch_features(family, config, receives)
         text = config.text_config
         post_shape = tokens, connectors * (text.hidden_size if hasattr(text, "hidden_size") else text.embed_dim)
         return Shapes((rows, columns), pre_shape, post_grid, post_shape)
     except (LossmapError, AttributeError, TypeError, KeyError, ValueError, ZeroDivisionError):
         return None  # another check names it; what a file leaves to transformers' defaults, loading tells
+
+
+def patch_features(folder: Path, receives: str = ALL) -> int | None:
+    """Features of a patch before the connector, in whatever view; None if the checkpoint's JSON files leave them open.
+
+    Parameters: folder, with config.json; receives, see `lossmap.vlm.receives`.
+    """
+    content = json_object(folder / "config.json")
+    family = FAMILIES.get(str(content.get("model_type")))
+    try:
+        return _patch_features(family, _configuration(content), receives) if family else None
+    except (AttributeError, TypeError, KeyError):
+        return None  # another check names it
+
+
+def _patch_features(family: Family, config: Any, receives: str) -> int:
+    return (1 + len(family.further(config, receives))) * family.pre_dim(config)
 
 
 def shape_problems(folder: Path, shapes: Iterable[tuple[str, int, int]]) -> list[str]:

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText
 
 from lossmap.errors import LossmapError
 from lossmap.miniature import language
-from lossmap.miniature.build import MODELS, WIDTH, build
+from lossmap.miniature.build import IMAGE, MODELS, PATCH, WIDTH, build
 from lossmap.miniature.card import card
 from lossmap.miniature.evaluate import digits_named, generate, question_alone_scores, question_scores
 from lossmap.miniature.examples import cached_features, draw_examples
@@ -76,18 +76,37 @@ def test_gradients_reach_the_tower_and_the_connector_alone(untrained):
 
 
 @pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_a_changed_patch_changes_its_own_row_most(untrained, name):
+    vision = TrainableVision(*untrained[name])
+    image = pictures(1, shape=(96, 96))[0].image[:IMAGE, :IMAGE]
+    layout = vision.layout(IMAGE, IMAGE)
+    for patch in (0, 13, 50):
+        other = image.copy()
+        left, top, right, bottom = layout.patch_boxes[patch].round().astype(int)
+        other[top:bottom, left:right] = 255
+        before, after = vision.features(vision.pixels([image, other]), layout.shape)
+        assert (after - before).norm(dim=-1).argmax() == patch
+
+
+def ink_of(vision, layout, scene):
+    """(patches,): how much ink of its digits a scene's patches hold, as the model is given them."""
+    shown = vision.pixels([np.repeat(scene.masks.any(0)[..., None], 3, 2).astype(np.uint8) * 255])
+    views = [values[0].float().mean(-1) for name, values in shown.items() if name != "sizes"]
+    return torch.cat([torch.nn.functional.avg_pool2d(view[None], PATCH).flatten() for view in views]).numpy()
+
+
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("shape", sorted(set(SHAPES)))
 def test_patch_targets_lie_where_the_model_sees_the_ink(untrained, name, shape):
     vision = TrainableVision(*untrained[name])
     layout = vision.layout(shape[1], shape[0])
     inside, outside = [], []
     for scene in pictures(20, shape=shape):
-        ink = scene.masks.any(0)
-        target = patch_targets(layout, scene.digits)[:, 0] > 0
-        for (left, top, right, bottom), shown in zip(layout.patch_boxes, target, strict=True):
-            part = ink[round(top) : round(bottom), round(left) : round(right)]
-            (inside if shown else outside).append(part.mean() if part.size else 0.0)
-    assert np.mean(inside) > 10 * np.mean(outside)
+        ink, target = ink_of(vision, layout, scene), patch_targets(layout, scene.digits)[:, 0] > 0
+        inside.append(ink[target].sum())
+        outside.append(ink[~target].sum())
+    assert sum(inside) > 20 * sum(outside)
 
 
 def test_places_of_patches_are_rows_and_columns_of_their_views(untrained):

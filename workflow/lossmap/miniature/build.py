@@ -1,7 +1,7 @@
 """The four miniature models, untrained: the real transformers classes with few and narrow layers, and a processor
 each."""
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -105,6 +105,20 @@ def _sincos_positions(grid: int = GRID) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([np.sin(angles), np.cos(angles)], 1)).float() * 0.5
 
 
+def _tower(side: int, layers: int = 4) -> dict[str, Any]:
+    """Settings of a vision tower whose input is side x side pixels."""
+    sizes = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_attention_heads": 4, "patch_size": PATCH}
+    return sizes | {"num_hidden_layers": layers, "image_size": side}
+
+
+def _language(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Settings of a language model that reads and says a tokenizer's tokens."""
+    sizes = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_attention_heads": 4, "num_hidden_layers": 3}
+    begin = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    marks = {"bos_token_id": begin, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    return {"vocab_size": len(tokenizer), "max_position_embeddings": 512} | sizes | marks
+
+
 def _llava(words) -> tuple[PreTrainedModel, ProcessorMixin]:
     tokenizer = make_tokenizer(
         words, ["<s>", "</s>", "<pad>", "<image>"], pad="<pad>", eos="</s>", bos="<s>", extra={"image_token": "<image>"}
@@ -119,27 +133,8 @@ def _llava(words) -> tuple[PreTrainedModel, ProcessorMixin]:
         chat_template=LLAVA_TEMPLATE,
     )
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=5,
-            num_attention_heads=4,
-            image_size=IMAGE,
-            patch_size=PATCH,
-            projection_dim=WIDTH,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            max_position_embeddings=512,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        ),
+        vision_config=CLIPVisionConfig(**_tower(IMAGE, layers=5), projection_dim=WIDTH),
+        text_config=LlamaConfig(**_language(tokenizer), num_key_value_heads=4),
         image_token_index=cast(int, tokenizer.convert_tokens_to_ids("<image>")),
         image_seq_length=GRID * GRID,
         vision_feature_layer=-2,
@@ -164,14 +159,7 @@ def _idefics2(words) -> tuple[PreTrainedModel, ProcessorMixin]:
     )
     processor = Idefics2Processor(image_processor, tokenizer, image_seq_len=LATENTS, chat_template=IDEFICS2_TEMPLATE)
     config = Idefics2Config(
-        vision_config=Idefics2VisionConfig(
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            image_size=IMAGE,
-            patch_size=PATCH,
-        ).to_dict(),
+        vision_config=Idefics2VisionConfig(**_tower(IMAGE)).to_dict(),
         perceiver_config=Idefics2PerceiverConfig(
             hidden_size=WIDTH,
             resampler_n_latents=LATENTS,
@@ -180,19 +168,7 @@ def _idefics2(words) -> tuple[PreTrainedModel, ProcessorMixin]:
             resampler_head_dim=24,
             num_key_value_heads=4,
         ).to_dict(),
-        text_config=MistralConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=24,
-            max_position_embeddings=512,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        ).to_dict(),
+        text_config=MistralConfig(**_language(tokenizer), num_key_value_heads=2, head_dim=24).to_dict(),
         image_token_id=cast(int, tokenizer.convert_tokens_to_ids("<image>")),
         tie_word_embeddings=False,
     )
@@ -237,18 +213,10 @@ def _qwen2_5_vl(words) -> tuple[PreTrainedModel, ProcessorMixin]:
             "out_hidden_size": WIDTH,
             "fullatt_block_indexes": [1, 3],
         },
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": WIDTH,
-            "intermediate_size": 2 * WIDTH,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
+        text_config=_language(tokenizer)
+        | {
             "num_key_value_heads": 2,
-            "max_position_embeddings": 512,
             "rope_parameters": {"rope_type": "default", "mrope_section": [4, 4, 4], "rope_theta": 10000.0},
-            "bos_token_id": ids["<|endoftext|>"],
-            "eos_token_id": ids["<|im_end|>"],
-            "pad_token_id": ids["<|endoftext|>"],
         },
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
@@ -272,26 +240,8 @@ def _internvl(words) -> tuple[PreTrainedModel, ProcessorMixin]:
     )
     ids = {token: cast(int, tokenizer.convert_tokens_to_ids(token)) for token in specials}
     config = InternVLConfig(
-        vision_config=InternVLVisionConfig(
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            image_size=TILE,
-            patch_size=PATCH,
-        ).to_dict(),
-        text_config=Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=512,
-            bos_token_id=ids["<|endoftext|>"],
-            eos_token_id=ids["<|im_end|>"],
-            pad_token_id=ids["<|endoftext|>"],
-        ).to_dict(),
+        vision_config=InternVLVisionConfig(**_tower(TILE)).to_dict(),
+        text_config=Qwen2Config(**_language(tokenizer), num_key_value_heads=2).to_dict(),
         image_token_id=ids["<IMG_CONTEXT>"],
         image_seq_length=tokens,
         downsample_ratio=0.5,

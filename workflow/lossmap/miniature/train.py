@@ -181,8 +181,6 @@ class Trainer:
         patch = [*tower, *self.heads["patch"].parameters()]
         corner = [*self.vision.connector_parameters(), *self.heads["corner"].parameters()]
         rest = [p for p in self.model.parameters() if id(p) not in in_tower]
-        open_ = "language", recipe.language_steps, recipe.language_peak, rest, self._language_loss
-        last = "choices", recipe.choices_steps, recipe.choices_peak, rest, self._choices_loss
         return [
             Stage("tower", recipe.tower_steps, recipe.tower_peak, patch, self._tower_loss, self._tower_scores),
             Stage(
@@ -193,8 +191,17 @@ class Trainer:
                 self._connector_loss,
                 self._connector_scores,
             ),
-            Stage(*open_, self._language_scores),
-            Stage(*last, self._language_scores),
+            Stage(
+                "language",
+                recipe.language_steps,
+                recipe.language_peak,
+                rest,
+                self._language_loss,
+                self._language_scores,
+            ),
+            Stage(
+                "choices", recipe.choices_steps, recipe.choices_peak, rest, self._choices_loss, self._language_scores
+            ),
         ]
 
     def train(self, until: tuple[str, int] | None = None) -> float:

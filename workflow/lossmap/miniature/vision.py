@@ -1,6 +1,7 @@
 """The image side of a miniature model in training: pixels, tower and connector apart, and what each patch shows."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from lossmap.store.layouts import Layout, Shape
 from lossmap.vlm.families import is_connector_key, is_vision_key
 from lossmap.vlm.opening import open_model
 from lossmap.vlm.recompute import Connector
-from lossmap.vlm.tiled import TiledPreprocessor
 
 COLOUR_NAMES = tuple(COLOURS)
 
@@ -28,17 +28,11 @@ class TrainableVision:
     def __init__(self, model, processor):
         self.side = open_model(model, processor)
         about = self.side.model_type, self.side.family, self.side.config, self.side.model
-        example = None if self.side.pre_grid else self.side.preprocessor.layout(96, 96).shape
+        self.layout = self.side.layout
+        example = None if self.side.pre_grid else self.layout(96, 96).shape
         self._connector = Connector("the model in training", *about, self.side.pre_grid, example)
 
-    def layout(self, width: int, height: int) -> Layout:
-        """How an image of this size lies in the embeddings."""
-        made = self.side.preprocessor
-        if isinstance(made, TiledPreprocessor):
-            return made.layout(width, height)
-        return Layout(width, height, self._connector.shape, (made.geometry(width, height).box,))
-
-    @property
+    @cached_property
     def layouts(self) -> list[Layout]:
         """Of the pictures of scenes: one of each shape, in a fixed order."""
         found: dict[Shape, Layout] = {}

@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader, Dataset
 from lossmap.data.images import Picture, as_image, load_image
 from lossmap.errors import LossmapError
 from lossmap.store import in_memory, write_index, write_part
-from lossmap.store.layouts import Layout
 from lossmap.vlm.loading import VisionSide
 from lossmap.vlm.preprocessing import Preprocessor
 from lossmap.vlm.stored import open_embeddings, with_patch_boxes
@@ -226,7 +225,7 @@ def _views(
     dtype: torch.dtype,
 ) -> dict[str, Any]:
     """The same of images in views, one after another: pre (patches of all, features), post, and their layouts."""
-    layouts = [cast(Layout, vision.layout(width, height)) for width, height in sizes]
+    layouts = [vision.layout(width, height) for width, height in sizes]
     found: list[dict[str, np.ndarray]] = [{} for _ in sizes]
     for positions, pixels in groups:
         inputs = made.normalise(pixels, vision.device, vision.dtype)

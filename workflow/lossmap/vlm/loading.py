@@ -98,14 +98,11 @@ class VisionSide:
         shape = made.layout(*image.size).shape if isinstance(made, TiledPreprocessor) else None
         return self.embed(made.normalise(made.prepare([image]), self.device, self.dtype), shape)
 
-    def layout(self, width: int, height: int) -> Layout | None:
-        """How an image of this width and height lies in embeddings; None where grids and box say all of it: in one
-        view, without rows that have no place before the patches."""
+    def layout(self, width: int, height: int) -> Layout:
+        """How an image of this width and height lies in embeddings."""
         made = self.preprocessor
         if isinstance(made, TiledPreprocessor):
             return made.layout(width, height)
-        if not self.family.extra:
-            return None
         grid = made.grid
         shape = one_view(grid, self.post_grid, self.family.extra + grid[0] * grid[1], self.post_tokens)
         return Layout(width, height, shape, (made.geometry(width, height).box,))

@@ -6,7 +6,7 @@ don't depend on weights, and nothing of a checkpoint but its JSON files is read.
 """
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig
 
 from lossmap.errors import LossmapError
-from lossmap.vlm.families import FAMILIES
-from lossmap.vlm.loading import TEXT_PARTS, quiet, without_text
+from lossmap.vlm.loading import TEXT_PARTS, drop, quiet, without_text
 
 ONE_VIEW = {"crop_to_patches": False, "do_image_splitting": False, "do_pan_and_scan": False}
 TRIED = 7  # places of the image
@@ -29,67 +28,55 @@ USUAL = 224  # side of the image in pixels, where a model takes any
 class FoundConnector:
     """What an experiment shows of one model.
 
-    module: the connector's name in the base model. inputs: what `get_image_features` took. rows and features: of what
-    enters the connector, for one square view. tokens and features_out: of what the language model is given.
-    order: "raster", "merge blocks" or "another order" of the rows; None where rows don't form a square, as of several
-        views. placed: whether what is shown at a place moves the token there most,
-        in most of the places tried.
-    keys: how names of the vision side's tensors begin.
+    module: the connector's name in the base model. inputs: what `get_image_features` took. shape: of the tensor that
+    enters the connector, for one square image; rows and features: of it as a list of vectors. tokens and features_out:
+    of what the language model is given. places: of the image, numbers in a raster of rows; moved: the row that each of
+    them moves most; moved_tokens: the token. All three are empty where rows don't form a square, as of several views.
+    keys: how names of the vision side's tensors begin. config: the model's.
     """
 
-    model_type: str
     module: str
     inputs: tuple[str, ...]
+    shape: tuple[int, ...]
     rows: int
     features: int
     tokens: int
     features_out: int
-    order: str | None
-    placed: bool
+    places: tuple[int, ...]
+    moved: tuple[int, ...]
+    moved_tokens: tuple[int, ...]
     keys: tuple[str, ...]
+    config: PreTrainedConfig = field(compare=False)
+
+    @property
+    def grid(self) -> int:
+        """Rows along each side of the image."""
+        return round(self.rows**0.5)
+
+    @property
+    def order(self) -> str | None:
+        """ "raster", "merge blocks" (of 2 x 2) or "another order" of the rows; None where it was not tried."""
+        if not self.places:
+            return None
+        if self.moved == self.places:
+            return "raster"
+        if self.grid % 2 == 0:
+            half = self.grid // 2
+            blocks = np.arange(self.rows).reshape(half, 2, half, 2).transpose(0, 2, 1, 3).ravel()
+            if tuple(blocks[list(self.moved)]) == self.places:
+                return "merge blocks"
+        return "another order"
 
     @property
     def merge(self) -> int | None:
-        """m where each token stands for m x m rows; None where tokens have no place, as of queries."""
-        return _merge(self.rows, self.tokens) if self.placed else None
-
-    def lines(self) -> list[str]:
-        """What to print."""
-        tokens = (
-            f"one for each {self.merge} x {self.merge} rows"
-            if self.merge
-            else "whose places were not found (queries, or fields that overlap)"
-        )
-        order = {"raster": "in raster order", "merge blocks": "in blocks of 2 x 2", "another order": "in another order"}
-        known = FAMILIES.get(self.model_type)
-        found = [
-            f"model_type {self.model_type}: the connector looks like {self.module}",
-            f"  before it: {self.rows} rows of {self.features} features,"
-            f" {order.get(self.order or '', 'of several views: their order and places of tokens were not tried')}",
-            f"  after it: {self.tokens} tokens of {self.features_out} features, {tokens}",
-            f"  get_image_features takes {', '.join(self.inputs)}",
-        ]
-        if known is None:
-            return [*found, "Lossmap doesn't know this family. An entry of FAMILIES to try:", *self.entry()]
-        if self.module == known.connector:
-            return [*found, "As the registry says."]
-        if self.module in known.after:
-            return [*found, f"As the registry says, which goes back to {known.connector} before it."]
-        return [*found, f"The registry taps {known.connector} instead: see docs/families.md, where it says why."]
-
-    def entry(self) -> list[str]:
-        """A registry entry to begin with, and what it leaves open."""
-        merge = f"lambda c: {self.merge}" if self.merge else "None"
-        raster = ", _merge_blocks, _squares_listed" if self.order == "merge blocks" else ""
-        queries = "" if self.merge else f", latents=lambda c: {self.tokens}"
-        lines = [
-            f'    "{self.model_type}": Family(',
-            f'        "{self.module}", {self.inputs}, {merge}, "whole", {self.keys}{raster}{queries}',
-            "    ),",
-        ]
-        if self.order == "another order":
-            lines.append("  to_raster is missing: the rows are neither in raster order nor in blocks.")
-        return [*lines, "  Write merge by the configuration's own name, try it, and add its tests: docs/extending.md."]
+        """m where each token stands for m x m rows: most of the places tried move the token there most. None where
+        tokens have no place, as of queries, or where that was not tried."""
+        m = round((self.rows / self.tokens) ** 0.5) if self.tokens else 0
+        if not self.places or not m or m**2 * self.tokens != self.rows:
+            return None
+        row, column = np.divmod(self.places, self.grid)
+        wanted = row // m * (self.grid // m) + column // m
+        return m if np.mean(wanted == np.array(self.moved_tokens)) > 0.5 else None
 
 
 def probe_connector(folder: str | Path) -> FoundConnector:
@@ -106,18 +93,20 @@ def probe_connector(folder: str | Path) -> FoundConnector:
     inputs = _inputs(folder, model, processor, canvas)
     module, seen, post = _connector(folder, model, inputs)
     rows = _rows(seen)
-    order, placed = _order(folder, model, processor, module, canvas, rows, post)
+    places, moved, moved_tokens = _moved(folder, model, processor, module, canvas, rows, post)
     return FoundConnector(
-        model_type=model.config.model_type,
         module=module,
         inputs=tuple(inputs),
+        shape=tuple(seen.shape),
         rows=len(rows),
         features=rows.shape[1],
         tokens=len(post),
         features_out=post.shape[1],
-        order=order,
-        placed=placed,
-        keys=_keys(model),
+        places=places,
+        moved=moved,
+        moved_tokens=moved_tokens,
+        keys=tuple(f"{name}." for name, part in model.named_children() if any(True for _ in part.parameters())),
+        config=model.config,
     )
 
 
@@ -144,9 +133,7 @@ def _built(folder: Path) -> tuple[Any, Any]:
             f"{folder}: {type(model).__name__} has no get_image_features, so that it can't be tried from outside. See"
             " how its forward makes tokens of an image, and give the family's entry its own `run`."
         )
-    for name in TEXT_PARTS:
-        if hasattr(model, name):
-            setattr(model, name, None)
+    drop(model, TEXT_PARTS)
     return model, processor
 
 
@@ -158,7 +145,13 @@ def _side(config: Any) -> int:
 
 def _inputs(folder: Path, model: Any, processor: Any, canvas: np.ndarray) -> dict[str, Tensor]:
     asked = {name: value for name, value in ONE_VIEW.items() if hasattr(processor, name)}
-    made = processor(images=[[Image.fromarray(canvas)]], return_tensors="pt", **asked)
+    try:
+        made = processor(images=[[Image.fromarray(canvas)]], return_tensors="pt", **asked)
+    except Exception as error:  # whatever its class raises
+        raise LossmapError(
+            f"{folder}: its image processor makes nothing of an image of {len(canvas)} x {len(canvas)} pixels"
+            f" ({type(error).__name__}: {' '.join(str(error).split())[:300]})."
+        ) from None
     taken = inspect.signature(model.get_image_features).parameters
     inputs = {name: values for name, values in made.items() if name in taken}
     if not inputs:
@@ -169,16 +162,8 @@ def _inputs(folder: Path, model: Any, processor: Any, canvas: np.ndarray) -> dic
 def _connector(folder: Path, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[str, Tensor, Tensor]:
     """Name of the outermost module behind the pixels that makes what leaves the vision side, what entered it, and what
     left: (tokens, features_out)."""
-    calls: dict[str, tuple[Tensor, Tensor]] = {}
-    hooks = [
-        module.register_forward_hook(_kept(calls, name), with_kwargs=True)
-        for name, module in model.named_modules()
-        if name and not any(part.isdigit() for part in name.split("."))
-    ]
-    with torch.inference_mode():
-        post = _rows(cast(Any, model).get_image_features(**inputs).pooler_output)
-    for hook in hooks:
-        hook.remove()
+    names = [name for name, _ in model.named_modules() if name and not any(map(str.isdigit, name.split(".")))]
+    calls, post = _called(model, names, inputs)
     pixels = {values.shape for values in inputs.values()}
     found = [
         name
@@ -192,6 +177,20 @@ def _connector(folder: Path, model: nn.Module, inputs: dict[str, Tensor]) -> tup
         )
     name = min(found, key=lambda name: (name.count("."), len(name)))
     return name, calls[name][0], post
+
+
+def _called(
+    model: nn.Module, names: list[str], inputs: dict[str, Tensor]
+) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:
+    """What entered and left each of these modules, by its name, and what the language model is given: (tokens,
+    features_out)."""
+    calls: dict[str, tuple[Tensor, Tensor]] = {}
+    hooks = [model.get_submodule(name).register_forward_hook(_kept(calls, name), with_kwargs=True) for name in names]
+    with torch.inference_mode():
+        post = _rows(cast(Any, model).get_image_features(**inputs).pooler_output)
+    for hook in hooks:
+        hook.remove()
+    return calls, post
 
 
 def _kept(calls: dict[str, tuple[Tensor, Tensor]], name: str):
@@ -224,40 +223,21 @@ def _rows(values: Any) -> Tensor:
     return values.reshape(-1, values.shape[-1])
 
 
-def _order(
+def _moved(
     folder: Path, model: Any, processor: Any, module: str, canvas: np.ndarray, rows: Tensor, post: Tensor
-) -> tuple[str | None, bool]:
-    """In which order the rows lie, and whether tokens have places: places of the image are whitened one by one, and
-    each moves one row, and perhaps one token, most."""
-    grid, merge = round(len(rows) ** 0.5), _merge(len(rows), len(post))
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Places of the image, whitened one by one, and the row and the token that each moves most."""
+    grid = round(len(rows) ** 0.5)
     if grid**2 != len(rows):
-        return None, False
+        return (), (), ()
     step = len(canvas) / grid
-    places = np.random.default_rng(1).permutation(grid**2)[:TRIED]
-    moved, tokens, wanted = [], [], []
+    places = np.random.default_rng(1).permutation(grid**2)[:TRIED].tolist()
+    moved, tokens = [], []
     for place in places:
-        row, column = divmod(int(place), grid)
+        row, column = divmod(place, grid)
         changed = canvas.copy()
         changed[round(row * step) : round((row + 1) * step), round(column * step) : round((column + 1) * step)] = 255
-        _, seen, after = _connector(folder, model, _inputs(folder, model, processor, changed))
-        moved.append(int((_rows(seen) - rows).norm(dim=1).argmax()))
+        calls, after = _called(model, [module], _inputs(folder, model, processor, changed))
+        moved.append(int((_rows(calls[module][0]) - rows).norm(dim=1).argmax()))
         tokens.append(int((after - post).norm(dim=1).argmax()))
-        wanted.append(row // merge * (grid // merge) + column // merge if merge else -1)
-    placed = bool(merge and np.mean(np.equal(tokens, wanted)) > 0.5)
-    if moved == places.tolist():
-        return "raster", placed
-    if grid % 2 == 0:
-        blocks = np.arange(grid**2).reshape(grid // 2, 2, grid // 2, 2).transpose(0, 2, 1, 3).ravel()
-        if blocks[moved].tolist() == places.tolist():
-            return "merge blocks", placed
-    return "another order", placed
-
-
-def _merge(rows: int, tokens: int) -> int | None:
-    """m where there are m x m rows for each token."""
-    side = round((rows / tokens) ** 0.5) if tokens else 0
-    return side if side and side**2 * tokens == rows else None
-
-
-def _keys(model: nn.Module) -> tuple[str, ...]:
-    return tuple(f"{name}." for name, part in model.named_children() if any(True for _ in part.parameters()))
+    return tuple(places), tuple(moved), tuple(tokens)

@@ -25,8 +25,9 @@ def run(*, checkpoint: Path | None = None) -> None:
     """
     if checkpoint is not None:
         from lossmap.vlm.connector_probe import probe_connector  # transformers take seconds to import
+        from lossmap.vlm.connector_report import report
 
-        print("\n".join(probe_connector(checkpoint).lines()))
+        print("\n".join(report(probe_connector(checkpoint))))
         return
     print(f"lossmap {version_of('lossmap')} ({commit() or 'no commit'}) in {Path(__file__).parents[2]}")
     print(f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores, {memory()}")

@@ -320,8 +320,11 @@ def _family_of(product, model):
 
 def parts(wildcards):
     """The parts of a store, by fixed ranges. Planned only once every dataset that is measured has been read and checked."""
+    datasets = list(dict.fromkeys([*measured_datasets(config), wildcards.dataset]))
+    if refused := lost_by_checks(wildcards, datasets):
+        return refused
     contents = {}
-    for dataset in dict.fromkeys([*measured_datasets(config), wildcards.dataset]):
+    for dataset in datasets:
         read = checkpoints.read_dataset.get(study=wildcards.study, dataset=dataset)
         contents[dataset] = json.loads(Path(read.output.summary).read_text())
     try:
@@ -333,6 +336,19 @@ def parts(wildcards):
     folder = f"results/{wildcards.study}/embeddings/{wildcards.dataset}/{wildcards.model}"
     ranges = part_ranges(contents[wildcards.dataset]["images"], config["extraction"]["part_size"])
     return [f"{folder}/{name}" for _, _, name in ranges]
+
+
+def lost_by_checks(wildcards, datasets):
+    """What the checks of a study have lost when they refused it, where an earlier run has left an index of this store.
+
+    Snakemake doesn't miss the output of a checkpoint whose results are there, and would find nothing to be done: the old
+    results would stand for images that were refused. As inputs that are new, these are made before all else.
+    """
+    results = Path(f"results/{wildcards.study}")
+    checks = [results / f"data/{dataset}/manifest.json" for dataset in datasets]
+    checks += [results / "reconstructors/images.json"] if "reconstruction" in config else []
+    left = (results / f"embeddings/{wildcards.dataset}/{wildcards.model}.json").exists()
+    return [str(path) for path in checks if left and not path.exists()]
 
 
 def index_of_every_store():

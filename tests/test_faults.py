@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -264,6 +265,34 @@ def test_damaged_parts_are_named_and_the_remedy_brings_back_the_same_bytes(study
     assert sorted(made) == ["extract"] * 5 + ["index_embeddings"] * 5
     assert {path: path.read_bytes() for path in kept} == kept
     assert planned(study) == set()
+
+
+def test_a_study_that_was_refused_is_refused_again(tmp_path):
+    """Embeddings that an earlier run left are no reason to go on with a dataset that has changed since."""
+    folder = clone(tmp_path / "checkout")
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 5), ("photos", 4)):
+        (folder / name).mkdir()
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(folder / f"{name}/{i}.png")
+    datasets = {name: {"format": "image_folder", "images": name} for name in ("train", "photos")}
+    config = {"study": "small", "models": {MODELS[0]: small_study()["models"][MODELS[0]]}, "datasets": datasets}
+    config["reconstruction"] = {"train": "train", "evaluate": ["photos"]}
+    index = f"results/small/embeddings/photos/{MODELS[0]}.json"
+    assert snakemake(folder, index, config=config).returncode == 0
+    shutil.copy(folder / "train/0.png", folder / "photos/copy.png")
+    refused = "photos: 1 of 5 images, the first is copy.png"
+    for _ in range(2):
+        done = snakemake(folder, index, config=config)
+        assert (done.returncode, refused in done.stdout + done.stderr) == (1, True)
+    (folder / "photos/copy.png").unlink()
+    (folder / "photos/damaged.png").write_bytes(b"no image")
+    for _ in range(2):
+        done = snakemake(folder, index, config=config)
+        assert (done.returncode, "photos/damaged.png" in done.stdout + done.stderr) == (1, True)
+    (folder / "photos/damaged.png").unlink()
+    assert snakemake(folder, index, config=config).returncode == 0
+    assert planned(folder, index, config=config) == set()
 
 
 # Clocks that go back, and files whose date says nothing

@@ -93,6 +93,9 @@ def _known_keys(definition: type[BaseModel], place: list) -> list[str]:
     kind = definition
     for step in place:
         kind = _inside(kind, step)
+    kind = next(
+        (member for member in get_args(kind) if member is not type(None)), kind
+    )  # of a section left out or there
     return [field.alias or name for name, field in kind.model_fields.items()]
 
 

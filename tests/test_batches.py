@@ -7,7 +7,7 @@ from toy_store import embeddings, write_store
 
 from lossmap.errors import LossmapError
 from lossmap.reconstruct import batches as batches_module
-from lossmap.reconstruct.batches import Batches, HeldOut, pair_bytes
+from lossmap.reconstruct.batches import Batches, HeldOut
 from lossmap.reconstruct.pairs import Pairs, connector_of
 from lossmap.reconstruct.specs import canonical
 from lossmap.reconstruct.statistics import Statistics, store_digest
@@ -163,8 +163,8 @@ def test_held_out_images_come_in_order(pairs, memory):
 
 
 def test_what_fits_is_held(pairs):
-    assert pair_bytes(pairs) == 4 * (16 * 6 + 4 * 8)
-    for memory, held in ((240 * pair_bytes(pairs), True), (240 * pair_bytes(pairs) - 1, False)):
+    assert pairs.image_bytes == 4 * (16 * 6 + 4 * 8)
+    for memory, held in ((240 * pairs.image_bytes, True), (240 * pairs.image_bytes - 1, False)):
         assert (Batches(pairs, IMAGES, 16, 3, memory=memory).held is not None) == held
         assert (HeldOut(pairs, IMAGES, 16, memory).held is not None) == held
 

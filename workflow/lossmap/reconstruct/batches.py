@@ -2,19 +2,40 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from torch import Tensor
 
 from lossmap.errors import LossmapError
 from lossmap.measures.seeds import seed_for
-from lossmap.reconstruct.pairs import Pairs
-from lossmap.reconstruct.ragged import Ragged
 
 RANGE = 256  # images read in one run: long reads, yet many ranges in a buffer; part of what a seed means
 MEMORY = 2 << 30
 ALONE = (0, 1)  # the first of one process
+
+
+class Source(Protocol):
+    """What a network learns from, by number of the image: `Pairs`, or a reader's material.
+
+    index: what messages call it. ragged: whether images differ in length, so that batches are filled by target_counts
+    (images,). image_bytes: memory that one takes, on average. load(images): inputs and targets, in the order asked.
+    blocks(images, size): the same, some at a time.
+    """
+
+    index: Any
+
+    @property
+    def ragged(self) -> bool: ...
+
+    @property
+    def target_counts(self) -> np.ndarray: ...
+
+    @property
+    def image_bytes(self) -> int: ...
+
+    def load(self, images: np.ndarray) -> tuple[Any, Any]: ...
+
+    def blocks(self, images: np.ndarray, size: int | None = None) -> Iterator[Any]: ...
 
 
 class Batches:
@@ -37,7 +58,7 @@ class Batches:
 
     def __init__(
         self,
-        pairs: Pairs,
+        pairs: Source,
         images: np.ndarray,
         batch: int,
         seed: int,
@@ -54,8 +75,8 @@ class Batches:
             raise LossmapError(f"A batch of {batch} can't be shared by {part[1]} processes. Start fewer, or raise it.")
         self.pairs, self.images, self.batch, self.seed, self.part = pairs, images, batch, seed, part
         self.buffer = max(1, buffer // batch)  # in batches
-        self.patches = pairs.target_counts[images] if pairs.pre_shape[0] is None else None
-        self.held = _load(pairs, images) if pair_bytes(pairs) * len(images) <= memory else None
+        self.patches = pairs.target_counts[images] if pairs.ragged else None
+        self.held = pairs.load(images) if pairs.image_bytes * len(images) <= memory else None
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -111,9 +132,9 @@ class Batches:
             return order, self.held
         if self.patches is not None:
             positions = np.sort(np.concatenate(order))
-            return [np.searchsorted(positions, one) for one in order], _load(self.pairs, self.images[positions])
+            return [np.searchsorted(positions, one) for one in order], self.pairs.load(self.images[positions])
         positions = np.sort(order, axis=None)
-        return np.searchsorted(positions, order), _load(self.pairs, self.images[positions])
+        return np.searchsorted(positions, order), self.pairs.load(self.images[positions])
 
 
 class HeldOut:
@@ -123,7 +144,7 @@ class HeldOut:
     """
 
     def __init__(
-        self, pairs: Pairs, images: np.ndarray, size: int, memory: int = MEMORY, part: tuple[int, int] = ALONE
+        self, pairs: Source, images: np.ndarray, size: int, memory: int = MEMORY, part: tuple[int, int] = ALONE
     ):
         if len(images) < part[1]:
             raise LossmapError(
@@ -131,20 +152,13 @@ class HeldOut:
                 " hold out more."
             )
         self.pairs, self.images, self.size = pairs, np.array_split(images, part[1])[part[0]], size
-        self.held = _load(pairs, self.images) if pair_bytes(pairs) * len(images) <= memory else None
+        self.held = pairs.load(self.images) if pairs.image_bytes * len(images) <= memory else None
 
     def __iter__(self) -> Iterator[Any]:
         if self.held is None:
             yield from self.pairs.blocks(self.images, self.size)
         else:
             yield from zip(*(values.split(self.size) for values in self.held), strict=True)
-
-
-def pair_bytes(pairs: Pairs) -> int:
-    """Memory that post and pre of one image take in float32; where images differ, on average."""
-    if pairs.pre_shape[0] is None:
-        return 4 * sum(pairs.numbers)
-    return 4 * (int(np.prod(pairs.pre_shape)) + int(np.prod(pairs.post_shape)))
 
 
 def _one_ahead(read: Callable, items: Iterable) -> Iterator:
@@ -158,36 +172,3 @@ def _one_ahead(read: Callable, items: Iterable) -> Iterator:
             coming = following
         if coming is not None:
             yield coming.result()
-
-
-def _load(pairs: Pairs, images: np.ndarray) -> tuple[Any, Any]:
-    """All these pairs in memory, read in blocks, so that what reading needs on the side stays small."""
-    if pairs.pre_shape[0] is None:
-        return _load_ragged(pairs, images)
-    first = 0
-    for inputs, targets in pairs.blocks(images):
-        if len(inputs) == len(images):
-            return inputs, targets
-        if first == 0:
-            post, pre = (values.new_empty(len(images), *values.shape[1:]) for values in (inputs, targets))
-        post[first : first + len(inputs)], pre[first : first + len(targets)] = inputs, targets
-        first += len(inputs)
-    return post, pre
-
-
-def _load_ragged(pairs: Pairs, images: np.ndarray) -> tuple[Ragged, Ragged]:
-    shapes = tuple(pairs.shape(image) for image in images)
-    counts = np.array([shape.tokens for shape in shapes]), pairs.target_counts[images]
-    found: list[Tensor] = []
-    filled = [0, 0]
-    for block in pairs.blocks(images):
-        if not found:
-            found = [
-                side.rows.new_empty(int(count.sum()), side.rows.shape[1])
-                for side, count in zip(block, counts, strict=True)
-            ]
-        for i, side in enumerate(block):
-            found[i][filled[i] : filled[i] + len(side.rows)] = side.rows
-            filled[i] += len(side.rows)
-    post, pre = (Ragged(rows, count, shapes) for rows, count in zip(found, counts, strict=True))
-    return post, pre

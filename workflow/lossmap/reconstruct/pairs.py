@@ -128,6 +128,42 @@ class Pairs:
         for start in range(0, len(images), size):
             yield self.read(images[start : start + size])
 
+    @property
+    def image_bytes(self) -> int:
+        """Memory that post and pre of one image take in float32; where images differ, on average."""
+        return 4 * sum(self.numbers)
+
+    def load(self, images: np.ndarray) -> tuple[Any, Any]:
+        """What `read` gives, of any number of images, read in blocks, so that what it needs on the side stays small."""
+        if self.ragged:
+            return self._load_ragged(images)
+        first = 0
+        for inputs, targets in self.blocks(images):
+            if len(inputs) == len(images):
+                return inputs, targets
+            if first == 0:
+                post, pre = (values.new_empty(len(images), *values.shape[1:]) for values in (inputs, targets))
+            post[first : first + len(inputs)], pre[first : first + len(targets)] = inputs, targets
+            first += len(inputs)
+        return post, pre
+
+    def _load_ragged(self, images: np.ndarray) -> tuple[Ragged, Ragged]:
+        shapes = tuple(self.shape(image) for image in images)
+        counts = np.array([shape.tokens for shape in shapes]), self.target_counts[images]
+        found: list[torch.Tensor] = []
+        filled = [0, 0]
+        for block in self.blocks(images):
+            if not found:
+                found = [
+                    side.rows.new_empty(int(count.sum()), side.rows.shape[1])
+                    for side, count in zip(block, counts, strict=True)
+                ]
+            for i, side in enumerate(block):
+                found[i][filled[i] : filled[i] + len(side.rows)] = side.rows
+                filled[i] += len(side.rows)
+        post, pre = (Ragged(rows, count, shapes) for rows, count in zip(found, counts, strict=True))
+        return post, pre
+
     def _stored(self, name: str, images: np.ndarray) -> torch.Tensor:
         """Embeddings of images that are all alike, as stored."""
         return torch.from_numpy(self.images.read(name, images)).to(self.device)

@@ -4,9 +4,9 @@ No row is filled in: images lie one after another, so that what is learned, meas
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -21,38 +21,40 @@ REFERENCE = (24, 24)  # cells of a view in which places are learned: the grid of
 
 
 @dataclass(frozen=True, eq=False)
-class Ragged:
+class Runs:
     """Rows of several images, one image after another; taken apart by images, as a tensor is along its first axis.
 
-    rows (sum of counts, width), or (sum of counts,); counts (images,), rows of each; shapes, of each image: those of
-    post as a reconstructor reads it. Rows are all tokens of a shape, or its targets, see `places.Places`.
+    rows (sum of counts, ...); counts (images,), rows of each.
     """
 
     rows: Tensor
     counts: np.ndarray
-    shapes: tuple[Shape, ...]
 
     def __len__(self) -> int:
         return len(self.counts)
 
-    def __getitem__(self, images: np.ndarray) -> "Ragged":
+    def __getitem__(self, images: np.ndarray) -> Self:
         """Images by number, in the order asked."""
         counts = self.counts[images]
         index = torch.from_numpy(spread(self.starts[images], counts)).to(self.device)
-        return Ragged(self.rows[index], counts, tuple(self.shapes[i] for i in images))
+        return self._of(self.rows[index], counts, images)
 
-    def split(self, size: int) -> list["Ragged"]:
+    def split(self, size: int) -> list[Self]:
         """`size` images in each, but for the last."""
         return [self._slice(first, min(first + size, len(self))) for first in range(0, len(self), size)]
 
-    def tensor_split(self, pieces: int) -> list["Ragged"]:
+    def tensor_split(self, pieces: int) -> list[Self]:
         """So many pieces of about as many images."""
         cuts = [piece[[0, -1]] for piece in np.array_split(np.arange(len(self)), pieces)]
         return [self._slice(int(first), int(last) + 1) for first, last in cuts]
 
-    def _slice(self, first: int, stop: int) -> "Ragged":
+    def _slice(self, first: int, stop: int) -> Self:
         rows = self.rows[self.starts[first] : self.starts[first] + self.counts[first:stop].sum()]
-        return Ragged(rows, self.counts[first:stop], self.shapes[first:stop])
+        return self._of(rows, self.counts[first:stop], np.arange(first, stop))
+
+    def _of(self, rows: Tensor, counts: np.ndarray, images: np.ndarray) -> Self:
+        """These rows of some of the images."""
+        return replace(self, rows=rows, counts=counts)
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -62,6 +64,20 @@ class Ragged:
     @property
     def device(self) -> torch.device:
         return self.rows.device
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged(Runs):
+    """`Runs` of images that differ in layout.
+
+    rows (sum of counts, width), or (sum of counts,); shapes, of each image: those of post as a reconstructor reads it.
+    Rows are all tokens of a shape, or its targets, see `places.Places`.
+    """
+
+    shapes: tuple[Shape, ...]
+
+    def _of(self, rows: Tensor, counts: np.ndarray, images: np.ndarray) -> Self:
+        return replace(self, rows=rows, counts=counts, shapes=tuple(self.shapes[i] for i in images))
 
     def float(self) -> "Ragged":
         return self.with_rows(self.rows.float())

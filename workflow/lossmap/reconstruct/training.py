@@ -15,12 +15,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 from torch.optim.adamw import adamw
 from tqdm import tqdm
 
@@ -28,7 +27,7 @@ from lossmap.errors import LossmapError
 from lossmap.measures.seeds import seed_for
 from lossmap.reconstruct.batches import Batches, HeldOut
 from lossmap.reconstruct.networks import BeyondRidge
-from lossmap.reconstruct.ragged import Ragged, flat
+from lossmap.reconstruct.objective import Objective, SquaredError
 from lossmap.reconstruct.saving import load_tensors, save_tensors
 from lossmap.reconstruct.whitening import fold, measure_whitening, whiten
 
@@ -39,6 +38,7 @@ CUT = 0.3  # of the learning rate, from one stage to the next
 STAGES = 8  # at most: the last has a rate of 1/5,000 of the first
 FALL = 0.005  # of the held-out error: a smaller fall in `patience` rounds ends a stage
 FIRST_FALL = 0.001  # the same in the first stage, whose rate may be low
+SQUARED_ERROR = SquaredError()
 REST = 0.01  # of the held-out error: a stage that gains less ends the training
 
 
@@ -135,11 +135,13 @@ class Training:
 @dataclass(frozen=True)
 class Workplace:
     """What a killed run goes on from. folder: where it lies; binding, JSON: what the run depends on, for a folder of
-    another binding is not used; minutes: how often it is brought up to date."""
+    another binding is not used; minutes: how often it is brought up to date; keep: whether the end of the run is kept
+    there, too, so that one of several need not be run again."""
 
     folder: Path
     binding: dict
     minutes: float = 5.0
+    keep: bool = False
 
     @property
     def file(self) -> Path:
@@ -266,27 +268,31 @@ def train(
     seed: int,
     accelerator: Accelerator,
     where: Workplace | None = None,
+    objective: Objective = SQUARED_ERROR,
 ) -> Training:
-    """Train a network in place, to least squared error on standardised pre; it ends with its best weights.
+    """Train a network in place, to least error, by default squared, on standardised pre; it ends with its best weights.
 
     A run that was killed goes on from its workplace and ends in the same weights, bit by bit on the same kind of
     machine and number of threads. Several processes (`accelerate launch`) do what one does, each on its slice of every
     batch; only dropout draws other noise.
 
     Parameters: network, (b, tokens, width) -> (b, patches, features), a `BeyondRidge` or one of `build_network`, or the
-        same of `Ragged`; what needs no gradient is left as it is. batches and held_out, with the part of this process;
-        seed, of dropout; where, what a killed run goes on from; None: nothing is kept on the way.
+        same of `Ragged`, or a reader; what needs no gradient is left as it is. batches and held_out, with the part of
+        this process; seed, of dropout; where, what a killed run goes on from; None: nothing is kept on the way.
+        objective, what is lowered.
     Raises: LossmapError if the loss or its gradient is not finite; the weights before that step are kept there.
     """
     network.to(accelerator.device)
     learner = network.network if isinstance(network, BeyondRidge) else network
     if schedule.whiten:
         whiten(learner, measure_whitening(batches, accelerator))
-    trainer = _Trainer(network, batches, held_out, schedule, seed, accelerator, where)
+    trainer = _Trainer(network, batches, held_out, schedule, seed, accelerator, where, objective)
     trainer.begin()
     if trainer.run.progress.learning_rate is None:
         trainer.find_rate()
     trainer.go_on()
+    if where is not None and where.keep:
+        trainer.checkpoint(due=True)
     if schedule.whiten:
         fold(learner)
     if "_original_forward" in vars(network):  # accelerate's, in half precision; what follows is in full
@@ -304,13 +310,13 @@ def train(
 class _Trainer:
     """A run, with all that its steps need; see `train`."""
 
-    def __init__(self, network, batches, held_out, schedule, seed, accelerator, where):
+    def __init__(self, network, batches, held_out, schedule, seed, accelerator, where, objective):
         # Alone and in full precision there is nothing to prepare, and accelerate would import a second's worth to see.
         alone = accelerator.num_processes == 1 and accelerator.mixed_precision == "no"
         self.module = network if alone else accelerator.prepare_model(network)
         self.network, self.batches, self.held_out, self.schedule = network, batches, held_out, schedule
         self.seed, self.accelerator = seed, accelerator
-        self.where = where
+        self.where, self.objective = where, objective
         self.alone = isinstance(network, BeyondRidge) and network.alone
         self.run, self.saved = Run(network), time.monotonic()
 
@@ -362,7 +368,7 @@ class _Trainer:
             if not all(map(math.isfinite, self.gradient(inputs, targets))):
                 return None
             self.run.update(rate * min(1, 2 * (self.run.progress.step + 1) / steps), self.schedule.weight_decay)
-        error = held_out_error(self.network, self.held_out, self.accelerator)
+        error = held_out_error(self.network, self.held_out, self.accelerator, self.objective)
         return error if math.isfinite(error) else None
 
     def go_on(self) -> None:
@@ -417,7 +423,7 @@ class _Trainer:
 
     def held_out_error(self, when: str) -> float:
         """Of the network as it is. when: where this is, for an error."""
-        error = held_out_error(self.network, self.held_out, self.accelerator)
+        error = held_out_error(self.network, self.held_out, self.accelerator, self.objective)
         if not math.isfinite(error):
             remedy = ", or set a lower learning_rate" if self.run.progress.step else ""
             raise LossmapError(
@@ -425,14 +431,12 @@ class _Trainer:
             )
         return error
 
-    def entries(self, targets: Tensor | Ragged) -> int:
-        """How many numbers a whole batch has to reconstruct, over all processes."""
-        if not isinstance(targets, Ragged):
-            return self.batches.batch * targets[0].numel()
-        count = torch.tensor(targets.rows.numel(), device=targets.device)
+    def entries(self, targets: Any) -> int:
+        """Of how many numbers a whole batch has the error, over all processes."""
+        count = torch.tensor(self.objective.count(targets), device=targets.device)
         return int(self.accelerator.reduce(count, "sum"))
 
-    def gradient(self, inputs: Tensor | Ragged, targets: Tensor | Ragged) -> tuple[float, float]:
+    def gradient(self, inputs: Any, targets: Any) -> tuple[float, float]:
         """Loss of a whole batch, over all processes, and the norm of its gradient, left clipped in the weights."""
         schedule, accelerator, module = self.schedule, self.accelerator, self.module
         step = str(self.run.progress.step)
@@ -443,7 +447,7 @@ class _Trainer:
         for i, (x, y) in enumerate(zip(inputs.tensor_split(pieces), targets.tensor_split(pieces), strict=True)):
             # Gradients are summed over processes once, with the last piece.
             with accelerator.no_sync(module) if i + 1 < pieces else nullcontext():
-                loss = mse_loss(flat(module(x)), flat(y), reduction="sum") / entries
+                loss = self.objective.total(module(x), y) / entries
                 accelerator.backward(loss * accelerator.num_processes)  # which takes the mean over processes
             total += loss.detach()
         norm = nn.utils.clip_grad_norm_(self.run.weights.values(), schedule.clip)
@@ -469,14 +473,17 @@ def _chosen(progress: Progress) -> float | None:
     return next(rates, None)
 
 
-def held_out_error(network: nn.Module, held_out: Iterable, accelerator: Accelerator) -> float:
-    """Mean squared error over all images, patches and features of some pairs, which other processes have parts of."""
+def held_out_error(
+    network: nn.Module, held_out: Iterable, accelerator: Accelerator, objective: Objective = SQUARED_ERROR
+) -> float:
+    """Mean error over all held-out images, which other processes have parts of: by default the squared one, over all
+    patches and features."""
     total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
     network.eval()
     with torch.inference_mode():
         for inputs, targets in held_out:
-            total[0] += (flat(network(inputs)) - flat(targets)).square().sum(dtype=torch.float64)
-            total[1] += flat(targets).numel()
+            total[0] += objective.exact_total(network(inputs), targets)
+            total[1] += objective.count(targets)
     network.train()
-    squared, entries = accelerator.reduce(total, "sum").tolist()
-    return squared / entries
+    summed, entries = accelerator.reduce(total, "sum").tolist()
+    return summed / entries

@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from lossmap.measures.moments import RunningCovariance
 from lossmap.reconstruct.batches import Batches
+from lossmap.reconstruct.pairs import Pairs
 from lossmap.reconstruct.ragged import Ragged
 
 IMAGES = 1024  # that W is measured on
@@ -37,7 +38,7 @@ def measure_whitening(batches: Batches, accelerator: Accelerator) -> Tensor:
 
     Measured on the batches of the first steps, in all processes together.
     """
-    width = batches.pairs.post_shape[1]
+    width = cast(Pairs, batches.pairs).post_shape[1]
     sums = RunningCovariance(width, accelerator.device)
     for inputs, _ in batches.steps(0, min(len(batches), -(-IMAGES // batches.batch))):
         sums.update(inputs.rows if isinstance(inputs, Ragged) else inputs.flatten(0, 1))

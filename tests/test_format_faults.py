@@ -242,6 +242,7 @@ def test_every_fault_is_listed_in_one_error(tmp_path):
     content = edited(
         "vqav2",
         ((A, 0, "answers"), []),
+        ((A, 1, "question_type"), DELETE),
         ((A, 1, "answer_type"), DELETE),
     )
     content[Q] = edited("vqav2", ((Q, 0, "question"), ""), key=Q)[Q]

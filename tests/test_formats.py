@@ -116,11 +116,19 @@ def test_vqav2(tmp_path):
     assert ids(found) == ["42", "7"]
     assert found.images["path"][1] == f"{tmp_path}/images/COCO_val2014_000000000007.jpg"
     assert rows(found.questions, "question_id", "image_id", "question", "category") == [
-        ("42000", "42", "Where?", "other"),
-        ("7000", "7", "How many?", "number"),
-        ("42001", "42", "Who?", "yes/no"),
+        ("42000", "42", "Where?", "what"),
+        ("7000", "7", "How many?", "what"),
+        ("42001", "42", "Who?", "what"),
     ]
     assert found.questions["answers"][2] == [f"down{j}" for j in range(10)]
+
+
+def test_vqav2_without_question_types_has_the_answer_types(tmp_path):
+    annotations = [
+        {key: value for key, value in one.items() if key != "question_type"} for one in VQA_ANNOTATIONS["annotations"]
+    ]
+    found = read(dataset(tmp_path, "vqav2", {"questions": VQA_QUESTIONS, "annotations": {"annotations": annotations}}))
+    assert found.questions["category"].tolist() == ["other", "number", "yes/no"]
 
 
 def test_vqav2_image_names_follow_the_folder_where_the_file_does_not_say(tmp_path):

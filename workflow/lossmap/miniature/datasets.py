@@ -1,4 +1,4 @@
-"""Eight small datasets of digit scenes, each written exactly in the format in which the large one is published.
+"""Nine small datasets of digit scenes, each written exactly in the format in which the large one is published.
 
 All but the training images show held-out digits only. One seed, the same bytes. Each dataset is written under a
 temporary name and then renamed: a run that is killed leaves nothing that looks whole.
@@ -29,6 +29,7 @@ IMAGES = {  # how many images each has, unless told otherwise
     "vqav2": 400,
     "cub": 600,
     "foodieqa": 200,
+    "vqav2-train": 1200,
 }
 INKS = {"Warm": ("red", "orange", "yellow", "purple"), "Cool": ("green", "blue", "cyan", "white")}
 
@@ -179,11 +180,22 @@ def _vizwiz(folder: Path, n: int, rng: np.random.Generator) -> None:
 
 def _vqav2(folder: Path, n: int, rng: np.random.Generator) -> None:
     """Two questions an image, some of which its scene does not answer."""
+    _write_vqa(folder, n, rng, "val2014", ANNOTATIONS["vqav2"], 2)
+
+
+def _vqav2_train(folder: Path, n: int, rng: np.random.Generator) -> None:
+    """Eight questions an image: they cost a reader little, an image costs a model's pass. Of digits that no model has
+    seen, as those that readers are asked about: else what they learn would not be of the same kind."""
+    _write_vqa(folder, n, rng, "train2014", ANNOTATIONS["vqav2-train"], 8)
+
+
+def _write_vqa(folder: Path, n: int, rng: np.random.Generator, subset: str, files: tuple[str, ...], asked: int) -> None:
+    """So many questions about each of n images, in the two files of VQAv2. A question's type is what it asks for."""
     pool, questions, annotations = digit_pool("held-out"), [], []
     for image_id in _ids(rng, n, 581_930):
         scene = draw_scene(rng, pool)
-        _save(folder / f"val2014/COCO_val2014_{image_id:012d}.jpg", scene.image)
-        for k in range(2):
+        _save(folder / f"{subset}/COCO_{subset}_{image_id:012d}.jpg", scene.image)
+        for k in range(asked):
             question, question_id = language.ask(scene, rng), image_id * 1000 + k
             answers = language.ten_answers(question, rng)
             questions.append({"image_id": image_id, "question": question.text, "question_id": question_id})
@@ -191,7 +203,7 @@ def _vqav2(folder: Path, n: int, rng: np.random.Generator) -> None:
                 {
                     "question_id": question_id,
                     "image_id": image_id,
-                    "question_type": " ".join(question.text.lower().split()[:2]),
+                    "question_type": language.asks_for(question.text),
                     "answer_type": "number" if question.kind in ("count", "digit") else "other",
                     "multiple_choice_answer": Counter(answers).most_common(1)[0][0],
                     "answers": [
@@ -204,9 +216,9 @@ def _vqav2(folder: Path, n: int, rng: np.random.Generator) -> None:
                     ],
                 }
             )
-    said = {"data_type": "mscoco", "data_subtype": "val2014"}
-    _write_json(folder / ANNOTATIONS["vqav2"][0], {"task_type": "Open-Ended", **said, "questions": questions})
-    _write_json(folder / ANNOTATIONS["vqav2"][1], {**said, "annotations": annotations})
+    said = {"data_type": "mscoco", "data_subtype": subset}
+    _write_json(folder / files[0], {"task_type": "Open-Ended", **said, "questions": questions})
+    _write_json(folder / files[1], {**said, "annotations": annotations})
 
 
 def _cub(folder: Path, n: int, rng: np.random.Generator) -> None:
@@ -279,6 +291,7 @@ _WRITERS: dict[str, Callable[[Path, int, np.random.Generator], None]] = {
     "vqav2": _vqav2,
     "cub": _cub,
     "foodieqa": _foodieqa,
+    "vqav2-train": _vqav2_train,
 }
 
 

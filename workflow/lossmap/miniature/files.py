@@ -9,6 +9,7 @@ ANNOTATIONS = {
     "vqav2": ("v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"),
     "cub": ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "bounding_boxes.txt"),
     "foodieqa": ("sivqa_tidy.json",),
+    "vqav2-train": ("v2_OpenEnded_mscoco_train2014_questions.json", "v2_mscoco_train2014_annotations.json"),
 }
 FOLDERS = {
     "coco-train": ("train2017",),
@@ -19,6 +20,7 @@ FOLDERS = {
     "vqav2": ("val2014",),
     "cub": ("images",),
     "foodieqa": ("images",),
+    "vqav2-train": ("train2014",),
 }
 
 

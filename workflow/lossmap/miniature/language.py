@@ -63,6 +63,12 @@ _CAPTIONS = (
     "{count} in the image, {placed}.",
 )
 _CHOICE_END = "\nAnswer with the option's letter from the given choices directly.\n"
+_MARKS = {  # words of a question -> what it asks for; a digit, where it has none of them
+    "size": {"larger"},
+    "count": {"many"},
+    "colour": {"color"},
+    "place": {"where", "corner"},
+}
 _SIDES = ("left of", "right of", "above", "below")
 _ROWS = ("top", "bottom")
 _OTHER_WORDS = {
@@ -194,6 +200,15 @@ def ask(scene: Scene, rng: np.random.Generator, kind: str | None = None) -> Ques
     text = _pick(rng, _QUESTIONS[f"{kind} by {way}"]).format(place=d.place, colour=d.colour, number=d.number)
     answer = {"digit": d.number, "colour": d.colour, "place": d.place}[kind]
     return Question(kind, text, answer, (i,))
+
+
+def asks_for(text: str) -> str:
+    """What an open question asks for: a key of KINDS, of an unanswerable one that of the question it looks like."""
+    words = set(re.findall(r"\w+", text.lower()))
+    for kind, marks in _MARKS.items():
+        if words & marks:
+            return kind
+    return "digit"
 
 
 def _ask_about_nothing(scene: Scene, rng: np.random.Generator) -> Question:

@@ -6,7 +6,8 @@ from lossmap.data.formats.parsing import Annotations, ImageEntry, Problems, Ques
 
 
 def parse(entry: dict, problems: Problems) -> Annotations:
-    """Images in the order of their first question; the category is the answer type (yes/no, number, other).
+    """Images in the order of their first question; the category is the question type (what color is the, how
+    many, ...), or the answer type (yes/no, number, other) where annotations have no question type.
 
     An image's file is COCO_<subset>_<id, 12 digits>.jpg; the subset, such as val2014, is the file's "data_subtype", or
     the name of the image folder where the file does not say.
@@ -43,7 +44,7 @@ def parse(entry: dict, problems: Problems) -> Annotations:
 
 
 def _annotations(path: str, problems: Problems) -> dict[str, tuple]:
-    """question_id -> image id, answers, answer type, where."""
+    """question_id -> image id, answers, type, where."""
     annotations, seen = {}, dict[str, str]()
     content = load_json(path, dict, problems, forget=("answer_confidence", "answer_id"))
     for i, record in enumerate(problems.take(content, "annotations", "a list", path) or ()):
@@ -57,5 +58,6 @@ def _annotations(path: str, problems: Problems) -> dict[str, tuple]:
             texts = [one.get("answer") if isinstance(one, dict) else one for one in given]
             answers = problems.texts({"answers": texts}, "answers", where)
         image_id = problems.take(record, "image_id", "an id", where)
-        annotations[question_id] = (image_id, answers, problems.take(record, "answer_type", "text", where), where)
+        kind = "question_type" if "question_type" in record else "answer_type"
+        annotations[question_id] = (image_id, answers, problems.take(record, kind, "text", where), where)
     return annotations

@@ -23,7 +23,7 @@ from lossmap.vlm.families import FAMILIES
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "workflow/lossmap"
 STANDARD = set(sys.stdlib_module_names)
-LIBRARY = ("data", "figures", "measures", "reconstruct", "store", "vlm")
+LIBRARY = ("data", "figures", "measures", "readers", "reconstruct", "store", "vlm")
 LAYERS = {  # imports go down only: nothing of the library knows a study or the miniature world
     # Of the store, figures take where patches lie (`Layout`) and which of them are seen.
     "figures": {
@@ -39,6 +39,11 @@ LAYERS = {  # imports go down only: nothing of the library knows a study or the 
     "reconstruct": {
         *("numpy", "pandas", "torch", "safetensors", "accelerate", "tqdm"),
         *("lossmap.reconstruct", "lossmap.measures", "lossmap.store"),
+    },
+    # Readers learn in the loop of the reconstructors.
+    "readers": {
+        *("numpy", "pandas", "torch", "accelerate"),
+        *("lossmap.readers", "lossmap.reconstruct", "lossmap.measures", "lossmap.store"),
     },
     "store": {"numpy", "xarray", "zarr", "xxhash", "tqdm", "lossmap.store"},
     "data": {"numpy", "pandas", "pyarrow", "PIL", "simplejpeg", "sklearn", "tqdm", "lossmap.data"},
@@ -115,6 +120,8 @@ COSTLY = {  # step -> product: what is made anew for its version's sake, not for
     "answer_questions": "answers",
     "choose_options": "choices",
     "probe_patches": "probe",
+    "train_readers": "readers",
+    "read_answers": "readings",
 }
 OF_A_FAMILY = ("extract", "caption_images", "answer_questions", "choose_options", "probe_patches")
 

@@ -24,6 +24,11 @@ if "reconstruction" in config:
 include: "rules/behaviour.smk"
 
 
+if "readers" in config:
+
+    include: "rules/readers.smk"
+
+
 if config["geometry"]["datasets"]:
 
     include: "rules/geometry.smk"

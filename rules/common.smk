@@ -56,6 +56,8 @@ from lossmap.study.derived import (
     networks_of,
     part_ranges,
     sequence_alone,
+    task_of,
+    trained_on,
     view_of,
 )
 from lossmap.study.settings import check_study
@@ -141,6 +143,7 @@ except LossmapError as error:
 MINIATURE = config["miniature"]["folder"]
 EXHIBITS = list(exhibits_of(config))
 EVALUATED = evaluated(config)
+TRAINED = trained_on(config)
 PAGES = [
     f"results/{config['study']}/{name}.html"
     for name in ("summary", "browser")
@@ -150,6 +153,7 @@ PAGES = [
 
 wildcard_constraints:
     study=re.escape(config["study"]),
+    trained="|".join(TRAINED) or "none",
     dataset="|".join(re.escape(name) for name in config["datasets"]),
     model="|".join(re.escape(name) for name in config["models"]),
     base="|".join(re.escape(name) for name in config["models"]),
@@ -226,6 +230,11 @@ def summary_settings():
     about["views"] = {name: view_of(model) for name, model in config["models"].items()}
     about["sequence_alone"] = sequence_alone(config)
     return canonical(MakeSummary(exhibits=shown, **about).model_dump())
+
+
+def manifest_files(name, datasets):
+    """A table of the manifests of these datasets."""
+    return [in_results(f"data/{dataset}/{name}.parquet") for dataset in datasets]
 
 
 def source_state(wildcards):
@@ -331,8 +340,8 @@ def parts(wildcards):
         check_contents(config, contents)
     except LossmapError as error:
         raise WorkflowError(error)
-    if "reconstruction" in config:  # no measured image is among those that train
-        checkpoints.check_training_images.get(study=wildcards.study)
+    for trained in TRAINED:  # no measured image is among those that train
+        checkpoints.check_training_images.get(study=wildcards.study, trained=trained)
     folder = f"results/{wildcards.study}/embeddings/{wildcards.dataset}/{wildcards.model}"
     ranges = part_ranges(contents[wildcards.dataset]["images"], config["extraction"]["part_size"])
     return [f"{folder}/{name}" for _, _, name in ranges]
@@ -346,7 +355,7 @@ def lost_by_checks(wildcards, datasets):
     """
     results = Path(f"results/{wildcards.study}")
     checks = [results / f"data/{dataset}/manifest.json" for dataset in datasets]
-    checks += [results / "reconstructors/images.json"] if "reconstruction" in config else []
+    checks += [results / f"{trained}/images.json" for trained in TRAINED]
     left = (results / f"embeddings/{wildcards.dataset}/{wildcards.model}.json").exists()
     return [str(path) for path in checks if left and not path.exists()]
 

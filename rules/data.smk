@@ -25,3 +25,23 @@ checkpoint read_dataset:
         "python -m lossmap read_dataset --images {output.images:q} --captions {output.captions:q}"
         " --questions {output.questions:q} --summary {output.summary:q} --thumbnails {output.thumbnails:q}"
         " --digests {output.digests:q} --spec {params.spec:q} --threads {threads} 2> {log:q}"
+
+
+checkpoint check_training_images:
+    """No image trains a reconstructor, or a reader, and is measured with it. Nothing is embedded before this is known."""
+    input:
+        training=lambda wildcards: manifest_files("images", TRAINED[wildcards.trained][:1]),
+        evaluated=lambda wildcards: manifest_files("images", TRAINED[wildcards.trained][1:]),
+        thumbnails=lambda wildcards: manifest_files("thumbnails", TRAINED[wildcards.trained]),
+    output:
+        counts="results/{study}/{trained}/images.json",
+        near_copies="results/{study}/{trained}/near_copies.parquet",
+    log:
+        "results/{study}/logs/check_training_images/{trained}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        code=code_hash("check_training_images"),
+    shell:
+        "python -m lossmap check_training_images --training {input.training:q} --evaluated {input.evaluated:q}"
+        " --trained {wildcards.trained} --counts {output.counts:q} --near-copies {output.near_copies:q} 2> {log:q}"

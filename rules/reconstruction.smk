@@ -11,32 +11,6 @@ wildcard_constraints:
     share="[0-9]+",
 
 
-checkpoint check_training_images:
-    """No image trains a reconstructor and is measured with it. Nothing is embedded before this is known."""
-    input:
-        training=f"results/{{study}}/data/{RECONSTRUCTION['train']}/images.parquet",
-        evaluated=expand(
-            "results/{{study}}/data/{dataset}/images.parquet",
-            dataset=sorted({RECONSTRUCTION["ladder"], *RECONSTRUCTION["evaluate"]}),
-        ),
-        thumbnails=expand(
-            "results/{{study}}/data/{dataset}/thumbnails.parquet",
-            dataset=sorted({RECONSTRUCTION["train"], RECONSTRUCTION["ladder"], *RECONSTRUCTION["evaluate"]}),
-        ),
-    output:
-        counts="results/{study}/reconstructors/images.json",
-        near_copies="results/{study}/reconstructors/near_copies.parquet",
-    log:
-        "results/{study}/logs/check_training_images.log",
-    conda:
-        "../envs/analysis.yaml"
-    params:
-        code=code_hash("check_training_images"),
-    shell:
-        "python -m lossmap check_training_images --training {input.training:q} --evaluated {input.evaluated:q}"
-        " --counts {output.counts:q} --near-copies {output.near_copies:q} 2> {log:q}"
-
-
 rule measure_statistics:
     """Mean and standard deviation per feature over the training set, for the connector and each control."""
     input:

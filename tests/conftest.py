@@ -14,6 +14,7 @@ LONG = [
     "faults",
     "notebook",
     "package",
+    "readers_study",
     "reruns",
     "slurm",
     "soak",

@@ -21,6 +21,10 @@ from tiny_processors import save_speaking
 
 from lossmap.data.formats import read
 from lossmap.data.manifest import SCHEMAS, make_table
+from lossmap.readers.choosing import Reader as Name
+from lossmap.readers.material import Scale
+from lossmap.readers.network import Reader
+from lossmap.readers.saving import Readers, save_readers
 from lossmap.reconstruct.linear import build_linear
 from lossmap.reconstruct.networks import BeyondRidge, build_network
 from lossmap.reconstruct.saving import file_digest, load_reconstructor, load_tensors, save_reconstructor
@@ -39,12 +43,15 @@ from lossmap.study.steps import (
     measure_patch_loss,
     measure_statistics,
     probe_patches,
+    read_answers,
+    train_readers,
     train_reconstructor,
 )
 from lossmap.vlm.checkpoint_check import MUTE
 from lossmap.vlm.families import FAMILIES
 from lossmap.vlm.recompute import load_connector
 from lossmap.vlm.stored import open_embeddings
+from lossmap.vlm.words import load_words
 
 SPEAKING = [family for family in FAMILIES if family not in MUTE]
 
@@ -348,6 +355,70 @@ def probe(folder: Path, family: str) -> dict[str, np.ndarray]:
     return found
 
 
+READER_NETWORKS = {
+    "linear": {"blocks": 0, "width": 8, "heads": 2, "dropout": 0.0},
+    "two": {"blocks": 2, "width": 8, "heads": 2, "dropout": 0.1},
+}
+
+
+def asked_openly(folder: Path) -> Path:
+    """Four questions about each image of `shown`, of two types, with the answers of three annotators."""
+    rows = []
+    for i in range(16):
+        said = ["red", "green", "one"][(i + i // 4) % 3]
+        text = ["Which one is red ?", "Which one is green ?", "Which image ?"][i % 3]
+        rows.append((f"q{i}", f"image-{i % 4}", text, [said, said, "image"], None, None, f"type {i % 2}", None))
+    path = folder / "asked.parquet"
+    table = pa.Table.from_pandas(make_table("questions", rows), SCHEMAS["questions"], preserve_index=False)
+    pq.write_table(table, path)
+    return path
+
+
+def readers(folder: Path) -> dict[str, np.ndarray]:
+    """What trained readers leave open of held-out questions, and how their training went."""
+    index, model = shown(folder, "llava", speaking=True)
+    how = {"epochs": 6, "questions": 6, "learning_rate": 0.01, "weight_decay": 0.01, "clip": 1.0, "patience": 9}
+    how |= {"buffer": 32, "memory": 10**9, "threads": 1, "checkpoint_minutes": 10}
+    spec = {**model, "task": "answers", "seed": 0, "answers": 2, "networks": READER_NETWORKS, "seeds": [0]}
+    files = {name: folder / name for name in ("readers", "held_out", "history")}
+    train_readers.run(
+        embeddings=index,
+        questions=asked_openly(folder),
+        **files,
+        spec=checked("train_readers", {**spec, "held_out": 0.25, "training": how}),
+    )
+    history = pd.read_csv(files["history"])[["step", "held_out_loss"]]
+    return columns_of(pd.read_parquet(files["held_out"]), "held_out") | columns_of(history, "history")
+
+
+def readings(folder: Path) -> dict[str, np.ndarray]:
+    """What readers with weights by arithmetic answer."""
+    index, model = shown(folder, "llava", speaking=True)
+    store, modules, place = open_store(index), {}, 40
+    words = load_words(model["checkpoint"]).vectors.shape[1]
+    scales = {}
+    for side in ("pre", "post"):
+        width = store[side].shape[-1]
+        scales[side] = Scale(0.1 * tensor(width, seed=30), 1 + 0.2 * tensor(width, seed=31))
+    for side, shown_side in train_readers.SIDES.items():
+        for network, built in READER_NETWORKS.items():
+            features = None if shown_side is None else store[shown_side].shape[-1]
+            module = modules[Name(side, network, 0)] = Reader(features, words, 2, **built)
+            for values in module.state_dict().values():
+                place += 1
+                values.copy_(0.5 * tensor(*values.shape, seed=place))
+    made = Readers(modules, scales, ["red", "green"], {"type 0": [0.25, 0.75], "type 1": [0.5, 0.5]})
+    save_readers(made, READER_NETWORKS, folder / "readers", {})
+    read_answers.run(
+        embeddings=index,
+        questions=asked_openly(folder),
+        readers=folder / "readers",
+        readings=folder / "readings",
+        spec=checked("read_answers", {**model, "dataset": "toy", "task": "answers", "seed": 0}),
+    )
+    return columns_of(pd.read_parquet(folder / "readings"), "readings")
+
+
 # Product -> what makes a tiny one, and the families that it is made for (None: it runs no model of a family).
 MAKERS = {
     "embeddings": (embeddings, list(FAMILIES)),
@@ -360,4 +431,6 @@ MAKERS = {
     "answers": (answers, SPEAKING),
     "choices": (choices, SPEAKING),
     "probe": (probe, list(FAMILIES)),
+    "readers": (readers, None),
+    "readings": (readings, None),
 }

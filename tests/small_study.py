@@ -54,6 +54,7 @@ def small_study() -> dict:
     config["compare"] = [MODELS]
     config["galleries"] |= {"k": 4, "shown": 3}
     config["statistics"] |= {"resamples": 200}
+    del config["readers"]  # they have a study of their own: see test_readers_study.py
     return config
 
 

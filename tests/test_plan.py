@@ -444,10 +444,13 @@ def test_what_the_user_can_mend(tmp_path, monkeypatch, capsys, arguments, messag
 
 def test_jobs_are_those_that_snakemake_plans(tmp_path, monkeypatch):
     folder, config = clone(tmp_path / "checkout"), small_study()
-    # Snakemake knows of the parts when datasets have been read, and the training set's when it has been compared.
-    done = snakemake(folder, "manifests", "results/small/reconstructors/images.json")
+    config["answers"]["datasets"].append("vqav2")
+    config["readers"] = {"train": "vqav2-train", "datasets": ["vqav2"]}
+    # Snakemake knows of the parts when datasets have been read, and the training sets' when they have been compared.
+    compared = [f"results/small/{trained}/images.json" for trained in ("reconstructors", "readers")]
+    done = snakemake(folder, "manifests", *compared, config=config)
     assert done.returncode == 0, done.stderr
-    dry = snakemake(folder, "-n", "--quiet", "rules")
+    dry = snakemake(folder, "-n", "--quiet", "rules", config=config)
     assert dry.returncode == 0, dry.stderr
     planned = {rule: int(jobs) for rule, jobs in re.findall(r"^(\w+) +(\d+)$", dry.stdout + dry.stderr, re.M)}
     works = []

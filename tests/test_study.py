@@ -297,3 +297,11 @@ def test_the_browser_shows_images_alone_where_nothing_was_asked_about_them():
 
 def test_equal_settings_have_one_spelling():
     assert canonical({"b": 1, "a": [1, 2]}) == canonical({"a": [1, 2], "b": 1}) == '{"a": [1, 2], "b": 1}'
+
+
+@pytest.mark.parametrize(("section", "key"), [("reconstruction", "trian"), ("figure1", "modle"), ("readers", "trian")])
+def test_a_misspelt_key_of_a_section_that_may_be_left_out_is_named(section, key):
+    config = copy.deepcopy(DEFAULT)
+    config[section][key] = "x"
+    with pytest.raises(LossmapError, match=f"{section}: unknown key '{key}', did you mean"):
+        check_study(config)

@@ -83,10 +83,10 @@ def test_what_a_dataset_holds_is_counted_by_hand():
 
 def test_images_of_a_shape_that_a_model_refuses_are_named_with_it(default):
     shapes = [["/photos/line.png", 400, 1], ["/photos/scroll.png", 60, 6000]]
-    found = problems("vqav2", default, long_shapes=shapes, images=400)
+    found = problems("vqav2-train", default, long_shapes=shapes, images=400)
     assert found == [
-        "vqav2 (400 images): models: qwen2.5-vl-mini: /photos/line.png: 400 x 1 pixels; image processors of qwen2_5_vl"
-        " take shapes up to 200:1. Crop the image, or take it out of the dataset."
+        "vqav2-train (400 images): models: qwen2.5-vl-mini: /photos/line.png: 400 x 1 pixels; image processors of"
+        " qwen2_5_vl take shapes up to 200:1. Crop the image, or take it out of the dataset."
     ]
 
 

@@ -70,6 +70,7 @@ class MiniatureImages(Section):
     vqav2: int = Field(400, ge=2)
     cub: int = Field(600, ge=2)
     foodieqa: int = Field(200, ge=2)
+    vqav2_train: int = Field(1200, alias="vqav2-train", ge=2)
 
 
 class Miniature(Section):
@@ -338,6 +339,63 @@ class Choices(Section):
     datasets: Names = Field([], description="datasets with options")
 
 
+class ReaderNetwork(Section):
+    """A reader: the words of the question attend to each other and to the image."""
+
+    blocks: int = Field(ge=0, description="of attention; 0: linear on tokens that are pooled as the question asks")
+    width: Positive = Field(96, description="a multiple of heads")
+    heads: Positive = 4
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+READERS = {"linear": {"blocks": 0}, "one-block": {"blocks": 1}, "two-blocks": {"blocks": 2}}
+
+
+class ReaderTraining(Section):
+    """How readers are trained: in the loop that trains reconstructors."""
+
+    epochs: Positive | None = Field(
+        None, description="passes over all training images, at most; null: 100, or as many as 3,000 steps take"
+    )
+    questions: Positive = Field(128, description="of a batch, as nearly as whole images can")
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        0.002, description="of the first stage; null: found by a short trial of several on the held-out images"
+    )
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    patience: Positive = Field(
+        8, description="looks at the held-out images without a fall of their error until the learning rate is lowered"
+    )
+    buffer: Positive = Field(4096, description="images shuffled together")
+    memory: int = Field(
+        2_147_483_648, ge=0, description="bytes: a training set that needs no more is held in memory, a larger streamed"
+    )
+    threads: Positive = Field(1, description="of the process; the weights depend on it")
+    checkpoint_minutes: float = Field(10, gt=0, description="a run that is killed goes on from its last checkpoint")
+
+
+class Readers(Section):
+    """Where an answer is lost: readers of what enters and of what leaves the connector."""
+
+    train: Name = Field(description="dataset whose questions train the readers")
+    datasets: Names = Field(description="datasets whose wrong answers are split; among answers or choices, too")
+    answers: Positive = Field(1000, description="the most frequent training answers, that readers of open ones know")
+    held_out: Share = Field(0.2, description="of the training images: for early stopping and the choice of readers")
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)] = Field(
+        [0], description="each network is trained once from each"
+    )
+    seed: Seed = 0
+    networks: dict[Name, ReaderNetwork] = Field(
+        {name: ReaderNetwork(**network) for name, network in READERS.items()},
+        min_length=1,
+        description="a ladder of capacities, weakest first",
+    )
+    training: ReaderTraining = section("how readers are trained", ReaderTraining)
+    settled_within: float = Field(
+        0.02, ge=0, description="of bits: at rest, if the last network gains no more over those before it"
+    )
+
+
 class Relations(Section):
     """Between scores and losses."""
 
@@ -451,6 +509,7 @@ class Study(Section):
     captions: Captions = section("captions and their CIDEr", Captions)
     answers: Answers = section("short answers", Answers)
     choices: Choices = section("multiple choice", Choices)
+    readers: Readers | None = left_out("where an answer is lost: encoder, connector or language model")
     relations: Relations = section("between scores and losses", Relations)
     figure1: Example | None = left_out("lost patches in right and wrong answers")
     figure2: Figure2 | None = left_out("the query that explains the overlap ratio")

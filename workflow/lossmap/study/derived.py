@@ -25,15 +25,34 @@ def measured_datasets(config: dict) -> list[str]:
                 *config["retrieval"]["datasets"],
                 *([reconstruction["train"], reconstruction["ladder"]] if reconstruction else []),
                 *evaluated(config),
+                *([config["readers"]["train"]] if "readers" in config else []),
                 *(name for section in (*BEHAVIOUR, "geometry", "galleries") for name in config[section]["datasets"]),
             ]
         )
     )
 
 
+def trained_on(config: dict) -> dict[str, list[str]]:
+    """What is trained, by the folder of its results -> the dataset that trains it, and those that are measured with it:
+    none of their images may be the same."""
+    found = {}
+    if reconstruction := config.get("reconstruction"):
+        measured = sorted({reconstruction["ladder"], *reconstruction["evaluate"]})
+        found["reconstructors"] = [reconstruction["train"], *measured]
+    if readers := config.get("readers"):
+        found["readers"] = [readers["train"], *readers["datasets"]]
+    return found
+
+
 def evaluated(study: dict) -> list[str]:
     """The datasets of which the patches' losses are measured."""
     return study["reconstruction"]["evaluate"] if "reconstruction" in study else []
+
+
+def task_of(config: dict, dataset: str) -> str:
+    """What is asked of the questions of a dataset: "answers" in a model's own words, or "choices" among options."""
+    form = config["datasets"][dataset]["format"]
+    return next(task for task in ("answers", "choices") if form in BEHAVIOUR[task])
 
 
 def examples_of(config: dict) -> list[tuple[str, str]]:

@@ -22,6 +22,8 @@ VERSIONS = {
     "answers": {1: "first"},
     "choices": {1: "first"},
     "probe": {1: "first"},
+    "readers": {1: "first"},
+    "readings": {1: "first"},
 }
 
 # Product -> family -> number -> what changed, for products that run a model. What isn't listed is at 1.

@@ -5,7 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from lossmap.errors import LossmapError
+from lossmap.measures.vqa_accuracy import equal_answers, vqa_accuracy, vqa_match
 
+UNTYPED = "(no type)"  # the category of questions of formats without types
 # What an item is scored by, as files name it -> in words.
 SCORE_NAMES = {
     "vqa_accuracy": "VQA accuracy",
@@ -37,3 +39,16 @@ def beside(predictions: Path, truth: pd.DataFrame, source: Path) -> pd.DataFrame
             "If the dataset has changed since, delete the predictions and run again; else correct the annotations.",
         )
     return said.join(truth[truth.columns.difference(said.columns, sort=False)], on=key)
+
+
+def score_answer(answer: str, given: list[str], score: str) -> float:
+    """Score in [0, 1] of one answer in words, held against annotators' answers. score: vqa_accuracy or vqa_match."""
+    measure = vqa_match if score == "vqa_match" else vqa_accuracy
+    return measure(equal_answers(answer, given), len(given))
+
+
+def answer_type(majority: str) -> str:
+    """Of a normalised answer, as VQAv2 sorts its own: yes/no, number, or other."""
+    if majority in ("yes", "no"):
+        return "yes/no"
+    return "number" if majority.replace(".", "", 1).isdigit() else "other"

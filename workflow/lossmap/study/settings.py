@@ -120,6 +120,7 @@ def _reference_problems(config: dict) -> list[str]:
     if config["galleries"]["shown"] > config["galleries"]["k"]:
         problems.append("galleries: shown: must not be more than k, whose overlap is told beside the images")
     problems += _reconstruction_problems(config)
+    problems += _reader_problems(config)
     problems += _head_problems(config)
     problems += _behaviour_problems(config)
     problems += _browser_problems(config)
@@ -193,6 +194,45 @@ def _reconstruction_problems(config: dict) -> list[str]:
             f"reconstruction: train: {reconstruction['train']!r} is also measured; images that trained a reconstructor "
             "tell nothing of what it can recover"
         )
+    return problems
+
+
+def _reader_problems(config: dict) -> list[str]:
+    """Datasets without questions, or asked otherwise than the training questions; heads that can't share a width."""
+    readers = config.get("readers")
+    if not readers:
+        return []
+    formats = {form: task for task in ("answers", "choices") for form in BEHAVIOUR[task]}
+    named = {"train": [readers["train"]], "datasets": readers["datasets"]}
+    problems, asked = [], set()
+    for key, names in named.items():
+        for name in names:
+            if name not in config["datasets"]:
+                problems.append(f"readers: {key}: {name!r} is not among datasets{nearest(name, [*config['datasets']])}")
+            elif (form := config["datasets"][name].get("format")) not in formats:
+                problems.append(
+                    f"readers: {key}: {name} has format {form}, which holds no questions (formats that do: "
+                    f"{', '.join(formats)})"
+                )
+            else:
+                asked.add(formats[form])
+                if key == "datasets" and name not in config[formats[form]]["datasets"]:
+                    problems.append(
+                        f"readers: datasets: {name!r} must be among {formats[form]}: datasets, too; readers are "
+                        "compared with the model"
+                    )
+    if len(asked) > 1:
+        problems.append("readers: some datasets hold open questions and others options; wanted all of one kind")
+    if readers["train"] in readers["datasets"]:
+        problems.append(
+            f"readers: train: {readers['train']!r} is also measured; images that trained a reader tell nothing of what "
+            "it can read"
+        )
+    problems += [
+        f"readers: networks: {name}: width {network['width']} isn't a multiple of heads, {network['heads']}"
+        for name, network in readers["networks"].items()
+        if network["width"] % network["heads"]
+    ]
     return problems
 
 

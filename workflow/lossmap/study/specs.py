@@ -15,6 +15,7 @@ from lossmap.study.derived import (
     most_neighbours,
     receives_of,
     sequence_alone,
+    task_of,
     view_of,
 )
 from lossmap.vlm.receives import ALL
@@ -360,6 +361,53 @@ class MakeBrowser(Spec):
     @classmethod
     def of(cls, study, **_):
         return cls(study=study["study"], most=study["browser"]["examples"], megabytes=study["browser"]["megabytes"])
+
+
+class OfReaders(OfModel):
+    """task: what is asked, in the model's own words or among options."""
+
+    task: Literal["answers", "choices"]
+    seed: int
+
+    @classmethod
+    def of(cls, study, model, dataset=None, **values):
+        readers = study["readers"]
+        task = task_of(study, readers["train"])
+        return super().of(study, model=model, dataset=dataset, task=task, seed=readers["seed"], **values)
+
+
+class TrainReaders(OfReaders):
+    """answers: the most frequent ones, that readers of open questions know. networks and training: as the study's
+    definition has them."""
+
+    SECTIONS = ("readers",)
+    answers: int
+    networks: dict[str, dict]
+    seeds: list[int]
+    held_out: float
+    training: dict
+
+
+class ReadAnswers(OfReaders):
+    dataset: str
+
+
+class MeasureWhereLost(WithBootstrap):
+    """networks: of readers, weakest first. settled_within: bits that a step of the ladder may bring at rest."""
+
+    SECTIONS = ("statistics",)
+    task: Literal["answers", "choices"]
+    score: str
+    right: float
+    networks: list[str]
+    settled_within: float
+
+    @classmethod
+    def of(cls, study, **values):
+        readers, task = study["readers"], task_of(study, study["readers"]["train"])
+        score = study["answers"]["score"] if task == "answers" else "choice_accuracy"
+        how = {"networks": list(readers["networks"]), "settled_within": readers["settled_within"]}
+        return super().of(study, task=task, score=score, right=study["answers"]["right"], **how, **values)
 
 
 class MeasureGeometry(WithBootstrap):

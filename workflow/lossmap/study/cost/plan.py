@@ -6,6 +6,7 @@ from lossmap.study.cost.extraction import plan_extraction, stored_datasets
 from lossmap.study.cost.models import LanguageCost, VisionCost
 from lossmap.study.cost.neighbours import plan_neighbours
 from lossmap.study.cost.rates import Rates
+from lossmap.study.cost.readers import plan_readers
 from lossmap.study.cost.reconstruction import plan_reconstruction
 from lossmap.study.cost.speech import plan_speech
 from lossmap.study.cost.work import KINDS, Work
@@ -36,5 +37,6 @@ def plan_study(
             notes.append(f"{name}: reconstruction is not planned. {error}")
         if name in language:
             works += plan_speech(config, counts, name, model.model_type, language[name], rates)
+        works += plan_readers(config, counts, name, model, rates) if "readers" in config else []
         works += plan_neighbours(config, counts, name, model, rates)
     return sorted(works, key=lambda work: KINDS.index(work.kind))

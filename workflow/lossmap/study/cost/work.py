@@ -10,6 +10,7 @@ KINDS = (
     NETWORKS := "networks",
     LOSSES := "patch losses, ladder",
     SPEECH := "captions, answers, choices",
+    READERS := "readers",
     NEIGHBOURS := "neighbours, indexes, probe",
 )
 

@@ -9,15 +9,8 @@ from lossmap.data.manifest import read_table
 from lossmap.errors import LossmapError
 from lossmap.measures.resampling import ratio_interval
 from lossmap.measures.seeds import seed_for
-from lossmap.measures.vqa_accuracy import (
-    ENOUGH,
-    equal_answers,
-    normalise_as_paper,
-    simple_vqa_accuracy,
-    vqa_accuracy,
-    vqa_match,
-)
-from lossmap.study.scoring import beside
+from lossmap.measures.vqa_accuracy import ENOUGH, equal_answers, normalise_as_paper, simple_vqa_accuracy
+from lossmap.study.scoring import beside, score_answer
 from lossmap.study.specs import ScoreAnswers
 
 
@@ -35,16 +28,12 @@ def run(*, predictions: Path, questions: Path, scores: Path, summary: Path, spec
     known = read_table(questions, "questions").set_index("question_id")
     _refuse_few(known["answers"], questions, ENOUGH + 1 if spec.score == "vqa_accuracy" else 1)
     table = beside(predictions, known, questions)
-    counts = [len(answers) for answers in table["answers"]]
-    equal = list(map(equal_answers, table["text"], table["answers"]))
-    table["score"] = spec.score
-    if spec.score == "vqa_match":
-        table["accuracy"], table["accuracy_simple"] = list(map(vqa_match, equal, counts)), np.nan
-    else:
-        pairs = zip(table["text"], table["answers"], strict=True)
+    pairs = list(zip(table["text"], table["answers"], strict=True))
+    table["score"], table["accuracy_simple"] = spec.score, np.nan
+    table["accuracy"] = [score_answer(*pair, spec.score) for pair in pairs]
+    if spec.score == "vqa_accuracy":
         as_paper = [equal_answers(*pair, normalise_as_paper) for pair in pairs]
-        table["accuracy"] = list(map(vqa_accuracy, equal, counts))
-        table["accuracy_simple"] = list(map(simple_vqa_accuracy, as_paper, counts))
+        table["accuracy_simple"] = list(map(simple_vqa_accuracy, as_paper, map(len, table["answers"])))
     table[["question_id", "image_id", "text", "score", "accuracy", "accuracy_simple"]].to_parquet(scores, index=False)
 
     seed = seed_for(spec.seed, "score_answers", spec.dataset, spec.model)

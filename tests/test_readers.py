@@ -17,7 +17,7 @@ from lossmap.readers.choosing import choose, gains
 from lossmap.readers.learning import read, train_reader
 from lossmap.readers.material import Material
 from lossmap.readers.network import Reader
-from lossmap.readers.places import told
+from lossmap.readers.places import encoded
 from lossmap.readers.questions import Questions, frequent_answers, majority_answers, permuted
 from lossmap.readers.saving import Readers, load_readers, save_readers
 from lossmap.reconstruct.split import split_images
@@ -217,7 +217,7 @@ def test_options_that_a_question_lacks_are_never_chosen():
 
 def test_places_tell_patches_apart_and_number_what_has_none():
     boxes = np.array([[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0, 1, 1], *[[np.nan] * 4] * 2])
-    found = told(boxes)
+    found = encoded(boxes)
     assert np.isfinite(found).all()
     assert len(np.unique(found.round(4), axis=0)) == 5
     assert found[:, 18].tolist() == [0, 0, 0, 1, 1]

@@ -50,7 +50,7 @@ def test_the_study_says_where_answers_are_lost(finished):
     assert split[weak].isna().all()
     assert split[~weak].dropna().to_numpy() == pytest.approx(1)
     readers = pd.read_csv(finished / "results/small/tables/readers.csv")
-    assert set(readers["shown"]) == {"question", "pre", "post", "control", "control_prior"}
+    assert set(readers["reader_input"]) == {"question", "pre", "post", "control", "control_prior"}
     assert set(readers["network"].dropna()) == {"linear", "one-block"}
     assert (finished / "results/small/figures/where_lost.png").stat().st_size > 10_000
     page = (finished / "results/small/summary.html").read_text()

@@ -83,9 +83,9 @@ def test_what_a_dataset_holds_is_counted_by_hand():
 
 def test_images_of_a_shape_that_a_model_refuses_are_named_with_it(default):
     shapes = [["/photos/line.png", 400, 1], ["/photos/scroll.png", 60, 6000]]
-    found = problems("vqav2-train", default, long_shapes=shapes, images=400)
+    found = problems("coco-train", default, long_shapes=shapes, images=400)
     assert found == [
-        "vqav2-train (400 images): models: qwen2.5-vl-mini: /photos/line.png: 400 x 1 pixels; image processors of"
+        "coco-train (400 images): models: qwen2.5-vl-mini: /photos/line.png: 400 x 1 pixels; image processors of"
         " qwen2_5_vl take shapes up to 200:1. Crop the image, or take it out of the dataset."
     ]
 
@@ -341,3 +341,11 @@ def test_a_dry_run_of_the_documentations_study_says_what_sixty_images_are_too_fe
     assert not (folder / "results").exists()
     config["retrieval"]["overlap_k"] = 59
     assert snakemake(folder, "-n", config=config).returncode == 0
+
+
+def test_readers_need_questions_to_train_on_and_images_to_hold_out(default):
+    assert problems("vqav2-train", default, images=400) == [
+        "vqav2-train (400 images): readers: train: there is no question about any of these images"
+    ]
+    found = problems("vqav2-train", default, images=2, questions=2)
+    assert found == ["vqav2-train (2 images): readers: held_out: 0 of 2 images; wanted some, and not all"]

@@ -24,10 +24,10 @@ def places_of(images: Images, side: str, image: int) -> np.ndarray:
         boxes = tuple((0.0, 0.0, float(view.cols), float(view.rows)) for view in shape.views)
         layout = Layout(shape.views[0].cols, shape.views[0].rows, shape, boxes)
     found = layout.patch_boxes if side == "pre" else layout.token_boxes
-    return told(found / [layout.width, layout.height, layout.width, layout.height])
+    return encoded(found / [layout.width, layout.height, layout.width, layout.height])
 
 
-def told(boxes: np.ndarray) -> np.ndarray:
+def encoded(boxes: np.ndarray) -> np.ndarray:
     """(rows, PLACES) of boxes (rows, 4) as shares of the image: left, top, right, bottom; NaN where a row has none."""
     found = np.zeros((len(boxes), PLACES), np.float32)
     placed = ~np.isnan(boxes).any(axis=1)

@@ -15,7 +15,7 @@ from lossmap.errors import LossmapError, study_file
 from lossmap.measures.vqa_accuracy import ENOUGH
 from lossmap.reconstruct.sizes import batch_size, share_sizes
 from lossmap.study.control_checks import configuration_here
-from lossmap.study.derived import evaluated, measured_datasets, neighbours_wanted
+from lossmap.study.derived import evaluated, measured_datasets, neighbours_wanted, task_of
 from lossmap.study.sources import is_made
 from lossmap.vlm.foreign_formats import json_object
 from lossmap.vlm.input_size import shape_problems
@@ -59,7 +59,7 @@ def all_problems(config: dict, contents: dict[str, dict]) -> list[str]:
     """A line for each thing that a dataset has not and the study asks of it."""
     checks = (
         *(_caption_problems, _answer_problems, _choice_problems, _mark_problems, _mask_problems, _class_problems),
-        *(_neighbour_problems, _training_problems, _shape_problems),
+        *(_neighbour_problems, _training_problems, _reader_problems, _shape_problems),
     )
     return [
         f"{dataset} ({found['images']} images): {problem}"
@@ -238,6 +238,21 @@ def _training_problems(config: dict, dataset: str, found: dict) -> list[str]:
     whole, processes = batch or batch_size(min(shares.values())), reconstruction["training"]["processes"]
     if not problems and whole < processes:
         problems.append(f"reconstruction: training: processes: {processes} can't share a batch of {whole} images")
+    return problems
+
+
+def _reader_problems(config: dict, dataset: str, found: dict) -> list[str]:
+    """Training images without questions, or too few to hold some out. What is measured is among answers or choices."""
+    readers = config.get("readers")
+    if not readers or dataset != readers["train"]:
+        return []
+    problems = _without_questions("readers: train", found)
+    few, first, options = fewer_than(found["options"], 2)
+    if task_of(config, dataset) == "choices" and few:
+        problems.append(f"readers: train: {few} questions have fewer than 2 options, question {first} has {options}")
+    held_out, _ = share_sizes(found["images"], readers["held_out"], [100])
+    if not 0 < held_out < found["images"]:
+        problems.append(f"readers: held_out: {held_out} of {found['images']} images; wanted some, and not all")
     return problems
 
 

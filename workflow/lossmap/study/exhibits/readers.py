@@ -19,17 +19,17 @@ ABOUT = """
 often it answers right. The control task is the same with answers exchanged at random among questions of a type: a
 reader must fail it, that is, leave as much open as the shares of answers in training do."""
 COLUMNS = (
-    *("dataset", "n", "model", "shown", "network", "seed", "questions", "covered", "bits", "reader_accuracy"),
+    *("dataset", "n", "model", "reader_input", "network", "seed", "questions", "covered", "bits", "reader_accuracy"),
     *("held_out_bits", "converged"),
 )
-PAGE = ["dataset", "model", "shown", "network", "bits", "reader_accuracy", "held_out_bits", "converged", "seed"]
+PAGE = ["dataset", "model", "reader_input", "network", "bits", "reader_accuracy", "held_out_bits", "converged", "seed"]
 NOTE = (
     "Bits: mean of -log2 of the probability of the right answer (open questions: the one that most annotators gave, "
     "where it is among those that readers know: covered). Right: by the score that the model's answers are scored by. "
     "Held-out: of the training questions, by which readers are chosen. Not converged: training ended before its error "
     "came to rest. In brackets: {s.confidence:.0%} bootstrap interval over images."
 )
-define("shown", Column("shown", "name", "", "what a reader is given beside the question", words=SIDES))
+define("reader_input", Column("reader's input", "name", "", "what a reader is given beside the question", words=SIDES))
 define("network", Column("network", "name", "", "of the ladder of readers"))
 define("seed", Column("seed", "number", "", "of the network's training"))
 define("bits", Column("left open", "bits", "less is read", "of the right answer, mean over questions", digits=2))
@@ -49,14 +49,17 @@ def needs(study):
 
 
 def table(settings, summaries):
-    return read_all(summaries).rename(columns={"side": "shown"})
+    return read_all(summaries).rename(columns={"side": "reader_input"})
 
 
 def findings(table, settings):
     """Bits left open by the best reader of each kind, and by how much the control task is failed."""
     lines = []
     for (dataset, model), group in table.groupby(["dataset", "model"], sort=False):
-        best = {side: rows.sort_values("held_out_bits", kind="stable").iloc[0] for side, rows in group.groupby("shown")}
+        best = {
+            side: rows.sort_values("held_out_bits", kind="stable").iloc[0]
+            for side, rows in group.groupby("reader_input")
+        }
         said = ", ".join(
             f"{interval(best[side], 'bits', 2)} ({SIDES[side]})" for side in ("question", "pre", "post") if side in best
         )

@@ -13,7 +13,7 @@ from lossmap.errors import LossmapError
 from lossmap.measures.where_lost import Outcomes, where_lost
 from lossmap.readers.asked import padded
 from lossmap.readers.choosing import Reader as Name
-from lossmap.readers.choosing import choose, gains
+from lossmap.readers.choosing import choose, may_read_more
 from lossmap.readers.learning import read, train_reader
 from lossmap.readers.material import Material
 from lossmap.readers.network import Reader
@@ -165,12 +165,14 @@ def test_each_category_has_the_reader_that_leaves_least_open_and_before_is_never
     assert choose(table, ["colour"], ["small"])["colour"]["after"] == Name("post", "small", 0)
 
 
-def test_the_ladder_climbs_while_its_last_network_gains():
+def test_stronger_readers_may_read_more_while_the_last_network_gains_or_training_questions_are_known_by_heart():
     table = held_out(post_small=(1, 1), post_large=(0.5, 0.5), pre_small=(0.4, 0.4), pre_large=(0.6, 0.6))
-    found = gains(table, ["small", "large"])
-    assert found["after"] == pytest.approx(0.5)
-    assert found["before"] == pytest.approx(-0.1)
-    assert np.isnan(gains(table, ["small"])["after"])
+    table["training_bits"] = table["bits"] - 0.01
+    assert may_read_more(table, ["small", "large"], 0.02) == {"after": True, "before": False}
+    assert may_read_more(table, ["small", "large"], 0.6) == {"after": False, "before": False}
+    assert may_read_more(table, ["small"], 0.02) == {"after": True, "before": True}
+    table["training_bits"] = table["bits"] - 0.3
+    assert may_read_more(table, ["small", "large"], 0.02)["before"]
 
 
 def test_what_is_filled_in_changes_no_answer():

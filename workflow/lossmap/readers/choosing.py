@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 ENOUGH = 30  # held-out questions of a category, from which it has a reader of its own choice
@@ -43,17 +42,21 @@ def choose(held_out: pd.DataFrame, categories: Iterable[str], networks: list[str
     return found
 
 
-def gains(held_out: pd.DataFrame, networks: list[str]) -> dict[str, float]:
-    """By how many bits the last network of the ladder is better on held-out questions than the best before it, after
-    and before the connector; nan with one network. Negative: it is worse, and the ladder climbs no more."""
+def may_read_more(held_out: pd.DataFrame, networks: list[str], within: float) -> dict[str, bool]:
+    """Whether stronger readers may read more, after and before the connector.
+
+    So it is if the last network of the ladder gains more than `within` bits on held-out questions over those before it
+    (a larger one may gain again; of a single network nothing is known), or if the best reader leaves more than that
+    less open on its training questions than on held-out ones: more of them could close the gap.
+
+    Parameters: held_out, see `choose`, with training_bits of each reader.
+    """
     found = {}
     for name in ("after", "before"):
-        best = _best(held_out[held_out["side"].isin(SIDES[name])], networks)
-        found[name] = float(np.nan if len(networks) < 2 else best[:-1].min() - best[-1])
+        here = held_out[held_out["side"].isin(SIDES[name]) & held_out["network"].isin(networks)]
+        means = here.groupby(["network", "side", "seed"])[["bits", "training_bits"]].mean()
+        of_network = means["bits"].groupby(level="network").min().loc[networks].to_numpy()
+        climbs = len(networks) < 2 or of_network[:-1].min() - of_network[-1] > within
+        best = means.loc[means["bits"].idxmin()]
+        found[name] = bool(climbs or best["bits"] - best["training_bits"] > within)
     return found
-
-
-def _best(held_out: pd.DataFrame, networks: list[str]) -> np.ndarray:
-    """(networks,) fewest bits of any seed and side."""
-    bits = held_out.groupby(["network", "side", "seed"])["bits"].mean().groupby(level="network").min()
-    return bits.loc[networks].to_numpy()

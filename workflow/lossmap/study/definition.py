@@ -392,7 +392,9 @@ class Readers(Section):
     )
     training: ReaderTraining = section("how readers are trained", ReaderTraining)
     settled_within: float = Field(
-        0.02, ge=0, description="of bits: at rest, if the last network gains no more over those before it"
+        0.02,
+        ge=0,
+        description="of bits: readers are at rest, if neither the last network nor more questions promise more",
     )
 
 

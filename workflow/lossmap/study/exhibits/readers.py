@@ -20,14 +20,25 @@ often it answers right. The control task is the same with answers exchanged at r
 reader must fail it, that is, leave as much open as the shares of answers in training do."""
 COLUMNS = (
     *("dataset", "n", "model", "reader_input", "network", "seed", "questions", "covered", "bits", "reader_accuracy"),
-    *("held_out_bits", "converged"),
+    *("held_out_bits", "training_bits", "converged"),
 )
-PAGE = ["dataset", "model", "reader_input", "network", "bits", "reader_accuracy", "held_out_bits", "converged", "seed"]
+PAGE = [
+    "dataset",
+    "model",
+    "reader_input",
+    "network",
+    "bits",
+    "reader_accuracy",
+    "held_out_bits",
+    "training_bits",
+    "converged",
+    "seed",
+]
 NOTE = (
     "Bits: mean of -log2 of the probability of the right answer (open questions: the one that most annotators gave, "
-    "where it is among those that readers know: covered). Right: by the score that the model's answers are scored by. "
-    "Held-out: of the training questions, by which readers are chosen. Not converged: training ended before its error "
-    "came to rest. In brackets: {s.confidence:.0%} bootstrap interval over images."
+    "where it is among those that readers know: covered). Right: by the score that the model's answers are scored by."
+    " Held-out: of the training questions, by which readers are chosen; training: of those that train. Not converged:"
+    " training ended before its error came to rest. In brackets: {s.confidence:.0%} bootstrap interval over images."
 )
 define("reader_input", Column("reader's input", "name", "", "what a reader is given beside the question", words=SIDES))
 define("network", Column("network", "name", "", "of the ladder of readers"))
@@ -36,6 +47,7 @@ define("bits", Column("left open", "bits", "less is read", "of the right answer,
 define(
     "held_out_bits", Column("left open, held-out", "bits", "less is read", "of held-out training questions", digits=2)
 )
+define("training_bits", Column("training", "bits", "less is read", "left open of training questions", digits=2))
 
 
 class Settings(Spec):

@@ -22,7 +22,7 @@ COLUMNS = (
     *(*SHARES, "unread"),
     *(f"{name}_{end}" for name in (*SHARES, "unread") for end in ("weaker", "stronger")),
     *(f"all_{name}" for name in (*SHARES, "unread")),
-    *("model_accuracy", "reader_accuracy", "reader_advantage", "too_weak", "climbs_after", "climbs_before"),
+    *("model_accuracy", "reader_accuracy", "reader_advantage", "too_weak", "more_after", "more_before"),
     *("covered", "bits_question", "information_before", "information_after", "information_lost"),
 )
 PAGE = [
@@ -44,15 +44,16 @@ NOTE = (
     "after is not used: k = (R - g) / (1 - g) is the share of questions that readers know, R those that they answer "
     "right, g those that a reader of the question alone does. A share of 0 comes out below it as often as above. "
     "Unread: the same of the model's right answers, which readers don't read after the connector. At least, at most: "
-    "the last network of the ladder gained more than {s.settled_within:g} bits on held-out questions, so that a "
-    "stronger one may read more; the CSV file holds what the ladder less its last network says (weaker), and what as "
-    "great a step again would (stronger). Readers too weak: the model answers more questions of this type than "
-    "readers do after the connector; its errors are not attributed, here and in all. A share at the connector without"
-    " interval: no reader of what enters it was better than those of what leaves it. Readers are chosen by question "
-    "type, by their bits on held-out training questions; one of what leaves the connector is one of what enters it, "
-    "too. Usable information (Xu et al. 2020): bits that the question alone leaves open less those left with the "
-    "image, of questions whose answer is among the most frequent of training (covered). In brackets: "
-    "{s.confidence:.0%} bootstrap interval over images; it doesn't cover another training run."
+    "stronger readers may read more, for the last network of the ladder gained more than {s.settled_within:g} bits on"
+    " held-out questions, or the best one leaves more than that less open on its training questions, so that more of "
+    "them may help; the CSV file holds what the ladder less its last network says (weaker), and what as great a step "
+    "again would (stronger). Readers too weak: the model answers more questions of this type than readers do after "
+    "the connector; its errors are not attributed, here and in all. A share at the connector without interval: no "
+    "reader of what enters it was better than those of what leaves it. Readers are chosen by question type, by their "
+    "bits on held-out training questions; one of what leaves the connector is one of what enters it, too. Usable "
+    "information (Xu et al. 2020): bits that the question alone leaves open less those left with the image, of "
+    "questions whose answer is among the most frequent of training (covered). In brackets: {s.confidence:.0%} "
+    "bootstrap interval over images; it doesn't cover another training run."
 )
 define("grouping", Column("grouping", "name", "", "all questions, those of a question type, or of an answer type"))
 define("not_attributed", Column("not attributed", "count", "", "wrong answers of types for which readers are too weak"))
@@ -73,10 +74,8 @@ define("model_accuracy", Column("model, right", SHARE, "more is right", "questio
 define("reader_accuracy", Column("readers, right", SHARE, "more is read", "questions that readers answer right"))
 define("reader_advantage", Column("readers less model", SHARE, "", "of accuracy, after the connector"))
 define("too_weak", Column("readers too weak", "true or false", "", "the model is right more often than its readers"))
-define(
-    "climbs_after", Column("climbs, after", "true or false", "", "a stronger reader may read more after the connector")
-)
-define("climbs_before", Column("climbs, before", "true or false", "", "a stronger reader may read more before it"))
+define("more_after", Column("more after", "true or false", "", "a stronger reader may read more after the connector"))
+define("more_before", Column("more before", "true or false", "", "a stronger reader may read more before it"))
 define("covered", Column("covered", SHARE, "", "questions whose answer is among those that readers know", digits=2))
 define("bits_question", Column("question alone", "bits", "", "left open by the reader of the question alone", digits=2))
 for _name, _title in (("before", "before"), ("after", "after"), ("lost", "lost at the connector")):
@@ -103,7 +102,7 @@ def table(settings, summaries):
 
 
 def page(table, settings):
-    """Shares as they may be read: bounds where the ladder climbs, and none where readers are too weak."""
+    """Shares as they may be read: bounds where stronger readers may read more, none where readers are too weak."""
     shown = pd.DataFrame(cells(table, PAGE))
     titles = {"lost_before": "lost before the connector", "lost_at_connector": "lost at the connector"}
     titles |= {"not_used": "not used"}
@@ -119,10 +118,10 @@ def _share(row: dict, name: str) -> str:
 
 
 def bound(row: dict, name: str) -> str:
-    """What a share is where a stronger reader may read more."""
-    if name == "not_used" and row["climbs_after"]:
+    """What a share is where stronger readers may read more."""
+    if name == "not_used" and row["more_after"]:
         return "at least "
-    return "at most " if name == "lost_before" and row["climbs_before"] else ""
+    return "at most " if name == "lost_before" and row["more_before"] else ""
 
 
 def findings(table, settings):

@@ -13,7 +13,7 @@ from lossmap.measures.seeds import seed_for
 from lossmap.measures.statistics import MeanInterval
 from lossmap.measures.vqa_accuracy import normalise_answer
 from lossmap.measures.where_lost import SHARES, Outcomes, where_lost
-from lossmap.readers.choosing import SIDES, Reader, choose, gains
+from lossmap.readers.choosing import SIDES, Reader, choose, may_read_more
 from lossmap.readers.questions import majority_answers
 from lossmap.study.scoring import UNTYPED, answer_type, score_answer
 from lossmap.study.specs import MeasureWhereLost
@@ -55,7 +55,7 @@ def run(
     weaker = _chosen(said, left, known, networks[:-1] or networks)
     outcomes = _outcomes(table, best, spec.right)
     weak = _outcomes(table, weaker, spec.right)
-    climbs = {name: gain > spec.settled_within for name, gain in gains(left, networks).items()}
+    more = may_read_more(left, networks, spec.settled_within)
     images = known["image_id"].to_numpy()
     weak_types = _too_weak(outcomes, known, images, spec)
     attributed = ~known["category"].isin(weak_types).to_numpy()
@@ -76,7 +76,7 @@ def run(
         else:
             row |= dict.fromkeys(NO_SHARES, np.nan)
         row |= _information(best, which, images[which], bool(no_gain[which].all()), spec, seed)
-        row |= {f"climbs_{name}": bool(climb) for name, climb in climbs.items()}
+        row |= {f"more_{name}": may for name, may in more.items()}
         rows.append(row)
     pd.DataFrame(rows).to_parquet(summary, index=False)
     _of_readers(said, left, spec).to_parquet(readers, index=False)
@@ -208,7 +208,9 @@ def _mean(values: np.ndarray, images: np.ndarray, spec: MeasureWhereLost, seed) 
 def _of_readers(said: pd.DataFrame, left: pd.DataFrame, spec: MeasureWhereLost) -> pd.DataFrame:
     """A row per reader."""
     named = ["side", "network", "seed"]
-    held_out = left.groupby(named, sort=False).agg(held_out_bits=("bits", "mean"), converged=("converged", "first"))
+    held_out = left.groupby(named, sort=False).agg(
+        held_out_bits=("bits", "mean"), training_bits=("training_bits", "first"), converged=("converged", "first")
+    )
     rows = []
     for key, group in said.groupby(named, sort=False):
         covered = group["bits"].notna().to_numpy()

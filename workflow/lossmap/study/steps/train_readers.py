@@ -20,7 +20,7 @@ from lossmap.readers.network import Reader
 from lossmap.readers.questions import Questions, frequent_answers, permuted
 from lossmap.readers.saving import Readers, load_readers, save_readers
 from lossmap.reconstruct.split import Split, split_images
-from lossmap.reconstruct.training import Workplace
+from lossmap.reconstruct.training import Training, Workplace
 from lossmap.study.asking import as_questions, digest_of, lexicon_of, read_questions
 from lossmap.study.products import product_key
 from lossmap.study.provenance import provenance
@@ -46,9 +46,10 @@ def run(
     """Train every reader of a model: of the question alone, of post, of pre, and of post on the control task.
 
     readers: all of them in one file. held_out: a row for each reader and held-out question: side, network, seed,
-    category, bits. history: a row for each look at the held-out questions. Of open questions those are used whose
-    majority answer is among the most frequent. A killed run goes on from <readers>.partial/, which is removed in the
-    end. Threads come from the spec, for the weights depend on them; runs on the GPU where there is one.
+    category, bits; training_bits, what it left of its training questions. history: a row for each look at the held-out
+    questions. Of open questions those are used whose majority answer is among the most frequent. A killed run goes on
+    from <readers>.partial/, which is removed in the end. Threads come from the spec, for the weights depend on them;
+    runs on the GPU where there is one.
 
     spec: checkpoint, revision, task, answers, networks, seeds, held_out, seed, training.
     """
@@ -91,7 +92,8 @@ def run(
                 bits = read(reader, material, split.held_out).bits
                 which = np.sort(material.questions_of(split.held_out))
                 told = {**name._asdict(), "converged": done.converged}
-                left.append(pd.DataFrame({**told, "category": material.questions.categories[which], "bits": bits}))
+                of_each = {"category": material.questions.categories[which], "bits": bits}
+                left.append(pd.DataFrame({**told, "training_bits": _training_bits(done), **of_each}))
                 rows += [{**told, **row} for row in done.history]
     made = {"key": key, "provenance": provenance("train_readers", device="cuda" if gpu else "cpu")}
     shares = _shares(asked, known)
@@ -100,6 +102,12 @@ def run(
     pd.concat(left, ignore_index=True).to_parquet(held_out, index=False)
     pd.DataFrame(rows).to_csv(history, index=False, lineterminator="\n")
     shutil.rmtree(work.folder, ignore_errors=True)
+
+
+def _training_bits(done: Training) -> float:
+    """Left open of training questions, in the round whose weights were kept; nan if those are the first ones."""
+    best = min(done.history, key=lambda row: row["held_out_loss"])
+    return float(np.nan if best["train_loss"] is None else best["train_loss"] / np.log(2))
 
 
 class _Work(NamedTuple):

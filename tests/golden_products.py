@@ -379,7 +379,15 @@ def readers(folder: Path) -> dict[str, np.ndarray]:
     index, model = shown(folder, "llava", speaking=True)
     how = {"epochs": 6, "questions": 6, "learning_rate": 0.01, "weight_decay": 0.01, "clip": 1.0, "patience": 9}
     how |= {"buffer": 32, "memory": 10**9, "threads": 1, "checkpoint_minutes": 10}
-    spec = {**model, "task": "answers", "seed": 0, "answers": 2, "networks": READER_NETWORKS, "seeds": [0]}
+    spec = {
+        **model,
+        "task": "answers",
+        "seed": 0,
+        "answers": 2,
+        "networks": READER_NETWORKS,
+        "seeds": [0],
+        "controls": [],
+    }
     files = {name: folder / name for name in ("readers", "held_out", "history")}
     train_readers.run(
         embeddings=index,

@@ -46,7 +46,14 @@ def measured(folder, task, asked, answers, scores):
             **files,
             spec=checked(
                 "train_readers",
-                {**how, "answers": answers, "networks": NETWORKS, "seeds": [0, 1], "held_out": 0.25}
+                {
+                    **how,
+                    "answers": answers,
+                    "networks": NETWORKS,
+                    "seeds": [0, 1],
+                    "held_out": 0.25,
+                    "controls": ["pooling"],
+                }
                 | {"training": TRAINING},
             ),
         )
@@ -74,6 +81,7 @@ def test_multiple_choice_is_read_among_its_options(tmp_path):
     readings, summary, table = measured(tmp_path, "choices", asked_with_options, 5, {f"q{i}": i % 2 for i in range(8)})
     said = readings[readings["side"].isin(["question", "pre", "post"])]
     assert len(said) == 3 * 2 * 8
+    assert set(readings["side"]) == {"question", "pre", "post", "pooling", "control", "control_prior"}
     for row in said.itertuples():
         assert row.answer == OPTIONS[row.question_id][row.option]
     assert np.isfinite(said["bits"]).all()

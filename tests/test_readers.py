@@ -15,7 +15,7 @@ from lossmap.readers.asked import padded
 from lossmap.readers.choosing import Reader as Name
 from lossmap.readers.choosing import choose, may_read_more
 from lossmap.readers.learning import read, train_reader
-from lossmap.readers.material import Material
+from lossmap.readers.material import Material, Scale
 from lossmap.readers.network import Reader
 from lossmap.readers.places import encoded
 from lossmap.readers.questions import Questions, frequent_answers, majority_answers, permuted
@@ -201,6 +201,35 @@ def test_what_is_filled_in_changes_no_answer():
                     alone = reader(material.load([image])[0])
                     first = [0, 2, 3][place]
                     torch.testing.assert_close(together[first : first + len(alone)], alone)
+
+
+def of_control(kind, grid=(3, 2)):
+    """What a reader of a control connector is given of two images, and pre and post."""
+    rng, count = np.random.default_rng(0), grid[0] * grid[1]
+    pre, post = rng.normal(size=(2, count, 5)).astype(np.float32), rng.normal(size=(2, 4, 3)).astype(np.float32)
+    store = from_arrays(pre, post, pre_grid=grid, image_ids=["a", "b"])
+    questions = Questions(np.array([0, 1]), [["?"]] * 2, np.zeros(2, np.int64), np.array(["x", "x"]))
+    scale = Scale(torch.zeros(5), torch.ones(5))
+    material = Material(store, "pre", questions, padded([[[1]], [[2]]], torch.randn(3, 8)), scale, control=kind, seed=1)
+    return material.load([1, 0])[0].seen, pre
+
+
+def test_pooling_is_the_mean_of_four_patches_where_they_lie():
+    seen, pre = of_control("pooling", (3, 2))  # the last row of patches is odd
+    assert seen.counts.tolist() == [1, 1]
+    torch.testing.assert_close(seen.rows[:, :5], torch.from_numpy(pre[[1, 0], :4].mean(axis=1)))
+    expected = encoded(np.array([[0, 0, 1, 2 / 3]]))
+    np.testing.assert_allclose(seen.rows[:, 5:].numpy(), np.repeat(expected, 2, axis=0), atol=1e-6)
+
+
+def test_random_tokens_are_patches_as_many_as_the_connectors_tokens_and_the_same_each_time():
+    seen, pre = of_control("random_tokens")
+    assert seen.counts.tolist() == [4, 4]
+    for rows, patches in zip(seen.split(1), pre[[1, 0]], strict=True):
+        found = [np.flatnonzero((patches == row).all(axis=1)) for row in rows.rows[:, :5].numpy()]
+        assert len({int(one) for (one,) in found}) == 4
+    again, _ = of_control("random_tokens")
+    assert torch.equal(again.rows, seen.rows)
 
 
 def test_options_that_a_question_lacks_are_never_chosen():

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lossmap.measures.seeds import seed_for
 from lossmap.readers.asked import Asked, Lexicon
-from lossmap.readers.places import PLACES, places_of
+from lossmap.readers.controls import control_tokens
+from lossmap.readers.places import PLACES, encoded, relative_boxes
 from lossmap.readers.questions import Questions
-from lossmap.reconstruct.ragged import Runs
+from lossmap.reconstruct.ragged import Runs, stacked
 from lossmap.store.images import Images
 
 BLOCK_BYTES = 2**28  # of float32 embeddings read at once
@@ -47,6 +49,7 @@ class Material:
 
     Parameters: store, a Dataset of embeddings. side: "pre" or "post", None for the questions alone. questions, lexicon:
         row i of both is the same question. scale: of the embeddings; None: measured of the images of these questions.
+        control: see `control_tokens`; the tokens that it makes of pre, in place of pre. seed: of what it draws.
     """
 
     def __init__(
@@ -57,7 +60,10 @@ class Material:
         lexicon: Lexicon,
         scale: Scale | None = None,
         device: str = "cpu",
+        control: str | None = None,
+        seed: int = 0,
     ):
+        self.control, self.seed, self.ids = control, seed, store["image_id"].values
         self.store, self.side, self.questions, self.lexicon = store, side, questions, lexicon
         self.device, self.index = torch.device(device), store.encoding.get("source", "embeddings in memory")
         self.located = Images(store)
@@ -85,7 +91,10 @@ class Material:
         """(images,) rows of each."""
         if self.side is None:
             return np.ones(len(self.images), np.int64)
-        rows = [shape.patches if self.side == "pre" else shape.tokens for shape in self.located.shapes]
+        if self.control:
+            rows = [len(control_tokens(shape, self.control, 0)) for shape in self.located.shapes]
+        else:
+            rows = [shape.patches if self.side == "pre" else shape.tokens for shape in self.located.shapes]
         return np.array(rows)[self.located.kinds[self.images]]
 
     @property
@@ -116,19 +125,29 @@ class Material:
         if self.scale is None:
             return None
         counts, width = self.target_counts[images], (self.features or 0) + PLACES
-        rows = torch.empty(int(counts.sum()), width)
-        ends = np.cumsum(counts)
+        rows, filled = torch.empty(int(counts.sum()), width), 0
         size = max(1, BLOCK_BYTES // self.image_bytes)
         for start in range(0, len(images), size):
-            some = slice(start, start + size)
-            first, stop = ends[some][0] - counts[some][0], ends[some][-1]
-            rows[first:stop, : width - PLACES] = self.scale(self._rows(self.images[images[some]]))
-        for image, end, count in zip(images, ends, counts, strict=True):
-            rows[end - count : end, width - PLACES :] = self._places(int(self.images[image]))
+            some = self.images[images[start : start + size]]
+            values, places = self.scale(self._rows(some)), [self._boxes(image) for image in some]
+            if self.control:
+                tokens = [self._tokens(image) for image in some]
+                values = values[stacked(tokens, map(len, places))].mean(dim=1)
+                places = [_around(boxes[rows]) for boxes, rows in zip(places, tokens, strict=True)]
+            rows[filled : filled + len(values), : width - PLACES] = values
+            rows[filled : filled + len(values), width - PLACES :] = torch.from_numpy(
+                np.concatenate([encoded(boxes) for boxes in places])
+            )
+            filled += len(values)
         return Runs(rows.to(self.device), counts)
 
-    def _places(self, image: int) -> Tensor:
-        return torch.from_numpy(places_of(self.located, str(self.side), image))
+    def _boxes(self, image: int) -> np.ndarray:
+        return relative_boxes(self.located, str(self.side), int(image))
+
+    def _tokens(self, image: int) -> np.ndarray:
+        """Rows of pre that each token of the control is made of."""
+        seed = seed_for(self.seed, str(self.control), str(self.ids[image]))
+        return control_tokens(self.located.shape(image), str(self.control), seed)
 
     def _stored(self, images: np.ndarray) -> Iterator[Tensor]:
         size = max(1, BLOCK_BYTES // self.image_bytes)
@@ -140,3 +159,8 @@ class Material:
         if self.located.ragged:
             return torch.from_numpy(self.located.rows(str(self.side), images))
         return torch.from_numpy(self.located.read(str(self.side), images)).flatten(0, 1)
+
+
+def _around(boxes: np.ndarray) -> np.ndarray:
+    """(tokens, g, 4) -> (tokens, 4): what all boxes of a token cover."""
+    return np.concatenate([boxes[..., :2].min(axis=1), boxes[..., 2:].max(axis=1)], axis=1)

@@ -10,13 +10,8 @@ WAVES = 8  # of an embedding's number, where it has no place
 PLACES = 4 * OCTAVES + 2 + 1 + 2 * WAVES
 
 
-def places_of(images: Images, side: str, image: int) -> np.ndarray:
-    """(rows, PLACES) float32 of pre's or post's rows of one image.
-
-    A row with a place is told by waves of its box's centre, in widths and heights of the image, and by how large the
-    box is, so that a tile's tokens and those of the whole differ; one without (queries, line ends) by its number among
-    those without.
-    """
+def relative_boxes(images: Images, side: str, image: int) -> np.ndarray:
+    """(rows, 4) of pre's or post's rows of one image, as shares of its width and height; NaN where a row has none."""
     shape = images.shape(image)
     if "size" in images.dataset:
         layout = images.layout(image)
@@ -24,11 +19,15 @@ def places_of(images: Images, side: str, image: int) -> np.ndarray:
         boxes = tuple((0.0, 0.0, float(view.cols), float(view.rows)) for view in shape.views)
         layout = Layout(shape.views[0].cols, shape.views[0].rows, shape, boxes)
     found = layout.patch_boxes if side == "pre" else layout.token_boxes
-    return encoded(found / [layout.width, layout.height, layout.width, layout.height])
+    return found / [layout.width, layout.height, layout.width, layout.height]
 
 
 def encoded(boxes: np.ndarray) -> np.ndarray:
-    """(rows, PLACES) of boxes (rows, 4) as shares of the image: left, top, right, bottom; NaN where a row has none."""
+    """(rows, PLACES) float32 of boxes (rows, 4) as shares of the image: left, top, right, bottom; NaN where there is none.
+
+    A row with a place has waves of its box's centre, in widths and heights of the image, and how large the box is, so
+    that a tile's tokens and those of the whole differ; one without (queries, line ends) its number among those without.
+    """
     found = np.zeros((len(boxes), PLACES), np.float32)
     placed = ~np.isnan(boxes).any(axis=1)
     left, top, right, bottom = boxes[placed].T

@@ -390,6 +390,10 @@ class Readers(Section):
         min_length=1,
         description="a ladder of capacities, weakest first",
     )
+    controls: Annotated[list[Literal["pooling", "random_tokens"]], AfterValidator(_unique)] = Field(
+        [],
+        description="connectors that learn nothing, with readers of their own: 2x2 patches; random patches",
+    )
     training: ReaderTraining = section("how readers are trained", ReaderTraining)
     settled_within: float = Field(
         0.02,

@@ -383,6 +383,7 @@ class TrainReaders(OfReaders):
     SECTIONS = ("readers",)
     answers: int
     networks: dict[str, dict]
+    controls: list[str]
     seeds: list[int]
     held_out: float
     training: dict

@@ -11,9 +11,12 @@ SIDES = {
     "question": "question alone",
     "pre": "before the connector",
     "post": "after the connector",
+    "pooling": "pooled by 2 x 2 patches",
+    "random_tokens": "random patches",
     "control": "control task",
     "control_prior": "control task, shares of answers",
 }
+CONTROLS = ("pooling", "random_tokens")  # connectors that learn nothing, where a study has them
 ABOUT = """
 **What can be read before and after the connector?** Bits of the right answer that each reader leaves open, and how
 often it answers right. The control task is the same with answers exchanged at random among questions of a type: a
@@ -73,11 +76,17 @@ def findings(table, settings):
             for side, rows in group.groupby("reader_input")
         }
         said = ", ".join(
-            f"{interval(best[side], 'bits', 2)} ({SIDES[side]})" for side in ("question", "pre", "post") if side in best
+            f"{interval(best[side], 'bits', 2)} ({SIDES[side]})"
+            for side in ("question", "pre", "post", *CONTROLS)
+            if side in best
         )
         gain = best["control_prior"]["bits"] - best["control"]["bits"]
+        beaten = [
+            SIDES[side] for side in CONTROLS if side in best and best[side]["bits_high"] < best["post"]["bits_low"]
+        ]
+        lost = f" The connector loses to tokens that are {' and '.join(beaten)}." if beaten else ""
         lines.append(
             f"- **{model}** on {dataset}: bits left open by the best readers: {said}. On the control task its reader "
-            f"is {abs(gain):.2f} bits {'better' if gain > 0 else 'worse'} than the shares of answers."
+            f"is {abs(gain):.2f} bits {'better' if gain > 0 else 'worse'} than the shares of answers.{lost}"
         )
     return [*lines, "", BOOTSTRAP.format(settings.confidence)]

@@ -218,7 +218,7 @@ def _of_readers(said: pd.DataFrame, left: pd.DataFrame, spec: MeasureWhereLost) 
         images = group["image_id"].to_numpy()
         bits = _mean(group["bits"].to_numpy()[covered], images[covered], spec, seed)
         right = group["right"].to_numpy(dtype=float)
-        of_answers = key[0] in ("question", "post", "pre")
+        of_answers = not key[0].startswith("control")
         accuracy = _mean(right, images, spec, seed) if of_answers else MeanInterval(np.nan, np.nan, np.nan)
         row = {"dataset": spec.dataset, "model": spec.model, **dict(zip(named, key, strict=True))}
         row |= {"n": group["image_id"].nunique(), "questions": len(group), "covered": float(covered.mean())}

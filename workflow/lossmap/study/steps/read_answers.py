@@ -12,14 +12,13 @@ import torch
 
 from lossmap.measures.seeds import seed_for
 from lossmap.readers.learning import Read, read
-from lossmap.readers.material import Material
 from lossmap.readers.questions import permuted
 from lossmap.readers.saving import load_readers
 from lossmap.study.asking import as_questions, digest_of, lexicon_of, read_questions
 from lossmap.study.products import product_key
 from lossmap.study.provenance import provenance
 from lossmap.study.specs import ReadAnswers
-from lossmap.study.steps.train_readers import SIDES
+from lossmap.study.steps.train_readers import SIDES, material_of
 from lossmap.vlm.stored import open_embeddings
 from lossmap.vlm.words import load_words
 
@@ -46,9 +45,9 @@ def run(
     found = []
     for name, module in trained.modules.items():
         print("{}, {}, seed {}".format(*name), file=sys.stderr)
-        side, answered = SIDES[name.side], exchanged if name.side == "control" else asked
-        scale = None if side is None else trained.scales[side]
-        said = read(module.to(device), Material(store, side, answered, lexicon, scale, device))
+        answered = exchanged if name.side == "control" else asked
+        scale = trained.scales.get(SIDES[name.side] or "")
+        said = read(module.to(device), material_of(name.side, store, answered, lexicon, scale, spec.seed, device))
         found.append(_rows(table, said, trained.answers).assign(**name._asdict()))
     shares = [trained.shares.get(one, []) for one in exchanged.categories]
     prior = np.array(

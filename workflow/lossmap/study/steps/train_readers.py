@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from lossmap.measures.seeds import seed_for
 from lossmap.readers.asked import Lexicon
 from lossmap.readers.choosing import Reader as Name
+from lossmap.readers.controls import KINDS
 from lossmap.readers.learning import ReaderTraining, read, train_reader
 from lossmap.readers.material import Material, Scale
 from lossmap.readers.network import Reader
@@ -29,8 +30,8 @@ from lossmap.vlm.stored import open_embeddings
 from lossmap.vlm.words import load_words
 
 # What a reader is shown: nothing but the question, what leaves the connector, what enters it; and, of the control task,
-# what leaves it, with answers that were exchanged at random.
-SIDES = {"question": None, "post": "post", "pre": "pre", "control": "post"}
+# what leaves it, with answers that were exchanged at random. Beside these, what control connectors make of pre.
+SIDES = {"question": None, "post": "post", "pre": "pre", "control": "post"} | dict.fromkeys(KINDS, "pre")
 
 
 def run(
@@ -43,7 +44,8 @@ def run(
     spec: TrainReaders,
     threads: int = 1,
 ) -> None:
-    """Train every reader of a model: of the question alone, of post, of pre, and of post on the control task.
+    """Train every reader of a model: of the question alone, of post, of pre, of post on the control task, and of what
+    control connectors make of pre.
 
     readers: all of them in one file. held_out: a row for each reader and held-out question: side, network, seed,
     category, bits; training_bits, what it left of its training questions. history: a row for each look at the held-out
@@ -51,7 +53,7 @@ def run(
     from <readers>.partial/, which is removed in the end. Threads come from the spec, for the weights depend on them;
     runs on the GPU where there is one.
 
-    spec: checkpoint, revision, task, answers, networks, seeds, held_out, seed, training.
+    spec: checkpoint, revision, task, answers, networks, controls, seeds, held_out, seed, training.
     """
     how = dict(spec.training)
     minutes = how.pop("checkpoint_minutes")
@@ -127,10 +129,18 @@ def _materials(
     store, asked: Questions, lexicon: Lexicon, spec: TrainReaders, accelerator: Accelerator
 ) -> Iterator[tuple[str, Material, Split]]:
     """What each kind of reader learns from; of all the same images, in the same split."""
-    for side, shown in SIDES.items():
+    for side in [side for side in SIDES if side not in KINDS or side in spec.controls]:
         answered = permuted(asked, seed_for(spec.seed, "control task")) if side == "control" else asked
-        material = Material(store, shown, answered, lexicon, device=accelerator.device)
+        material = material_of(side, store, answered, lexicon, None, spec.seed, accelerator.device)
         yield side, material, split_images(len(material), spec.held_out, [100], spec.seed)
+
+
+def material_of(
+    side: str, store, asked: Questions, lexicon: Lexicon, scale: Scale | None, seed: int, device
+) -> Material:
+    """What a reader of a side is given. side: a key of SIDES."""
+    control = side if side in KINDS else None
+    return Material(store, SIDES[side], asked, lexicon, scale, device, control, seed)
 
 
 def _shares(asked: Questions, known: list[str] | None) -> dict[str, list[float]]:

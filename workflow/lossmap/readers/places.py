@@ -23,7 +23,7 @@ def relative_boxes(images: Images, side: str, image: int) -> np.ndarray:
 
 
 def encoded(boxes: np.ndarray) -> np.ndarray:
-    """(rows, PLACES) float32 of boxes (rows, 4) as shares of the image: left, top, right, bottom; NaN where there is none.
+    """(rows, PLACES) float32 of boxes (rows, 4), shares of the image: left, top, right, bottom; NaN: it has none.
 
     A row with a place has waves of its box's centre, in widths and heights of the image, and how large the box is, so
     that a tile's tokens and those of the whole differ; one without (queries, line ends) its number among those without.

@@ -8,7 +8,7 @@ from tiny_models import save_tiny
 
 from lossmap.errors import LossmapError
 from lossmap.study.steps import doctor
-from lossmap.vlm import families
+from lossmap.vlm import families, patch_orders
 from lossmap.vlm.connector_probe import probe_connector
 from lossmap.vlm.connector_report import report
 from lossmap.vlm.families import FAMILIES, read_family
@@ -61,8 +61,8 @@ def test_no_registry_entry_is_contradicted(tmp_path, model_type):
     [
         ("llava", {"merge": lambda config: 2}, "merge is 2, not 1"),
         ("llava", {"inputs": ("pixel_values", "image_sizes")}, "get_image_features was given no image_sizes"),
-        ("qwen2_5_vl", {"to_raster": families._merge_blocks}, "to_raster takes rows in another order"),
-        ("qwen3_vl", {"to_raster": families._raster}, "to_raster takes rows in another order"),
+        ("qwen2_5_vl", {"to_raster": patch_orders.merge_blocks}, "to_raster takes rows in another order"),
+        ("qwen3_vl", {"to_raster": patch_orders.raster}, "to_raster takes rows in another order"),
         ("internvl", {"merge": lambda config: 1}, "merge is 1, not 2"),
         ("idefics2", {"latents": lambda config: 5}, "latents are 5, not 4"),
     ],

@@ -11,7 +11,7 @@ from golden_values import cases, difference, problem, record, summarise
 
 from lossmap.reconstruct import evaluation
 from lossmap.study import products
-from lossmap.vlm import families
+from lossmap.vlm import patch_orders
 from lossmap.vlm.families import FAMILIES
 
 
@@ -44,7 +44,7 @@ def another_family(monkeypatch, name, **changes):
 
 
 def test_patches_in_another_order_are_noticed(monkeypatch):
-    another_family(monkeypatch, "qwen2_5_vl", to_raster=families._merge_blocks)  # as if there were no windows
+    another_family(monkeypatch, "qwen2_5_vl", to_raster=patch_orders.merge_blocks)  # as if there were no windows
     found = problem("embeddings", "qwen2_5_vl")
     assert found.startswith("embeddings of qwen2_5_vl: ")
     assert "pre" in found

@@ -74,7 +74,7 @@ def test_explanations_make_nothing_stale(study, edit):
 
 def test_a_new_family_makes_nothing_stale(study, edit):
     added = """
-    "new": Family("projector", _PIXELS, _one, "whole", _TOWER, _merge_blocks),"""
+    "new": Family("projector", _PIXELS, sizes.one, "whole", _TOWER, orders.merge_blocks),"""
     registry = "FAMILIES: dict[str, Family] = {"
     edit(f"{PACKAGE}/vlm/families.py", registry, registry + added)
     assert planned(study) == set()
@@ -141,7 +141,11 @@ def test_a_raised_version_is_the_reason_that_is_given(study, edit):
     ("name", "old", "new"),
     [
         ("study/products.py", '"embeddings": {"', '"embeddings": {"qwen2_5_vl": {1: "first", 2: "another"}, "'),
-        ("vlm/families.py", "_windows, _squares_listed,", "_windows, _squares_listed, newline=1,"),
+        (
+            "vlm/families.py",
+            "orders.windows, orders.squares_listed,",
+            "orders.windows, orders.squares_listed, newline=1,",
+        ),
     ],
     ids=["version", "entry"],
 )

@@ -74,7 +74,7 @@ def entry(found: FoundConnector) -> list[str]:
     if found.order is None:
         return [f"{unknown} Of a model that is seen in several views no entry can be told: begin with llava_next's."]
     merge = f"lambda c: {found.merge}" if found.merge else "None"
-    raster = ", _merge_blocks, _squares_listed" if found.order == "merge blocks" else ""
+    raster = ", orders.merge_blocks, orders.squares_listed" if found.order == "merge blocks" else ""
     queries = "" if found.merge else f", latents=lambda c: {found.tokens}"
     view = "whole" if getattr(found.config.vision_config, "image_size", None) else "any"
     lines = [

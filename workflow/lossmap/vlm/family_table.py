@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from lossmap.vlm import families
+from lossmap.vlm import patch_orders
 from lossmap.vlm.checkpoint_check import MUTE
 from lossmap.vlm.families import FAMILIES, Family
 
@@ -56,14 +56,14 @@ ABOUT = {
     "janus": About("Janus-Pro, Janus 1.3B", "what it draws images with isn't loaded"),
 }
 ORDER = {
-    families._raster: "raster",
-    families._pixel_shuffled: "squares in raster order, their patches side by side",
-    families._strided: "squares in raster order, their patches side by side",
-    families._merge_blocks: "squares in raster order",
-    families._windows: "squares by window",
-    families._unpadded: "raster, then padding",
-    families._maps: "a map",
-    families._map_blocks: "squares in raster order, each a small map",
+    patch_orders.raster: "raster",
+    patch_orders.pixel_shuffled: "squares in raster order, their patches side by side",
+    patch_orders.strided: "squares in raster order, their patches side by side",
+    patch_orders.merge_blocks: "squares in raster order",
+    patch_orders.windows: "squares by window",
+    patch_orders.unpadded: "raster, then padding",
+    patch_orders.maps: "a map",
+    patch_orders.map_blocks: "squares in raster order, each a small map",
 }
 SQUARE = {
     "whole": "all of it, or a central crop, as the processor says",

@@ -85,7 +85,8 @@ def without_attention(vision):
     """The same vision side with the tower's attention silenced, so that no patch hears of another."""
     silent = copy.copy(vision)
     silent.model = copy.deepcopy(vision.model)
-    silent._tap = Tap(silent.model, vision.taps, ONE_VIEW if vision.family.view == "base" else None)
+    pinpoints = ONE_VIEW if vision.family.view == "base" else None
+    silent._tap = Tap(silent.model, vision.taps, pinpoints, vision.family.argument)
     silenced = 0
     for module in silent.model.modules():  # of convolutions that overlap, what they see of neighbours
         if isinstance(module, torch.nn.Conv2d) and module.kernel_size > module.stride:
@@ -93,7 +94,7 @@ def without_attention(vision):
             module.weight.data.zero_()[:, :, 1, 1] = middle
     for name, parameter in silent.model.named_parameters():
         if re.search(
-            r"(self_attn\.out_proj|(attn|attention)\.projection_layer|attn\.proj|attention\.out_proj|attention\.o_proj|self_attn\.o_proj\.linear)\.",
+            r"(vision_model.*self_attn\.projection|self_attn\.out_proj|(attn|attention)\.projection_layer|attn\.proj|attention\.out_proj|attention\.o_proj|self_attn\.o_proj\.linear)\.",
             name,
         ):
             parameter.data.zero_()
@@ -120,7 +121,7 @@ def test_without_attention_a_changed_patch_changes_its_own_raster_row_and_no_oth
 def test_without_attention_a_changed_patch_changes_its_own_token_and_no_other(pair):
     _, vision = pair
     if vision.post_grid is None:
-        assert vision.model_type in ("idefics2", "kosmos-2")
+        assert vision.family.latents
         return
     rows, cols = vision.post_grid
     _, post = embed(without_attention(vision), with_each_cell_changed(noise(SIDE, SIDE), SIDE // rows))
@@ -147,7 +148,10 @@ def test_a_changed_square_of_a_wide_photograph_lands_where_the_geometry_says(pai
 
 
 def base_of(model):
-    """What has `get_image_features`; Kosmos-2's class that generates holds no base model, but its modules."""
+    """What gives what the language model receives as `get_image_features`; Kosmos-2's class that generates holds no
+    base model, but its modules."""
+    if model.config.model_type == "blip-2":
+        return model
     if hasattr(model, "model"):
         return model.model
     base = AutoModel.from_config(model.config).eval()
@@ -165,7 +169,10 @@ def test_vision_side_is_bit_identical_to_the_whole_model(pair):
     seen = {}
     hooks = [
         base.get_submodule(name).register_forward_pre_hook(
-            lambda module, args, named, at=i: seen.update({at: next(iter((*args, *named.values())))}), with_kwargs=True
+            lambda module, args, named, at=i: seen.update(
+                {at: named.get(family.argument, next(iter((*args, *named.values()))))}
+            ),
+            with_kwargs=True,
         )
         for i, name in enumerate(vision.taps)
     ]
@@ -290,7 +297,7 @@ def test_idefics2_latents_have_no_place(tmp_path):
 
 def test_pre_and_post_grids_have_the_ratio_of_the_family(pair):
     _, vision = pair
-    ratio = {"gemma3": 4, "smolvlm": 4, "got_ocr2": 4, "idefics2": None, "kosmos-2": None}
+    ratio = {"gemma3": 4, "smolvlm": 4, "got_ocr2": 4, **dict.fromkeys(("idefics2", "kosmos-2", "blip-2"))}
     halved = ("minicpmv4_6", "ovis2", "gemma4", "aya_vision", "internvl", "idefics3", *QWEN, "mistral3", "lighton_ocr")
     ratio |= dict.fromkeys(halved, 2)
     merge = ratio.get(vision.model_type, 1)
@@ -310,8 +317,8 @@ def test_vision_keys_are_told_from_the_language_models_in_every_spelling():
 
 
 def test_a_family_that_is_not_known_is_named_with_those_that_are(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
-    with pytest.raises(LossmapError, match="model_type is 'blip-2'.*Known families: llava, llava_next"):
+    (tmp_path / "config.json").write_text('{"model_type": "instructblip"}')
+    with pytest.raises(LossmapError, match="model_type is 'instructblip'.*Known families: llava, llava_next"):
         read_family(tmp_path)
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForImageTextToText,
     AyaVisionConfig,
+    Blip2Config,
     DeepseekVLConfig,
     Exaone4_5_Config,
     Gemma3Config,
@@ -40,6 +41,7 @@ from transformers import (
     SmolVLMConfig,
     VipLlavaConfig,
 )
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import DeepseekVLImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
@@ -280,6 +282,28 @@ CONFIGS = {
         image_token_index=3,
     ),
     "deepseek_vl": lambda: DeepseekVLConfig(vision_config=_siglip, text_config=_of("llama"), image_token_id=3),
+    "blip-2": lambda: Blip2Config(
+        vision_config=_layers,
+        qformer_config={
+            "hidden_size": WIDTH // 2,
+            "intermediate_size": WIDTH,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "encoder_hidden_size": WIDTH,
+        },
+        text_config={
+            "model_type": "opt",
+            "vocab_size": 40,
+            "hidden_size": TEXT_WIDTH,
+            "word_embed_proj_dim": TEXT_WIDTH,
+            "ffn_dim": 2 * TEXT_WIDTH,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 256,
+        },
+        num_query_tokens=4,
+        image_token_index=3,
+    ),
     "kosmos-2": lambda: Kosmos2Config(
         vision_config=_layers,
         text_config={
@@ -346,6 +370,7 @@ IMAGE_PROCESSORS = {
     "vipllava": lambda: CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SQUARE),
     "got_ocr2": lambda: GotOcr2ImageProcessorPil(size=SQUARE),
     "deepseek_vl": lambda: DeepseekVLImageProcessorPil(size=SQUARE),
+    "blip-2": lambda: BlipImageProcessorPil(size=SQUARE),
     "kosmos-2": lambda: CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SQUARE),
     "janus": lambda: JanusImageProcessorPil(size=SQUARE),
 }

@@ -19,6 +19,14 @@ def kosmos2(model, family, inputs):
     return made
 
 
+def tower_then_connector(model, family, inputs):
+    """All that leaves the tower enters the connector. BLIP-2's base model gives the tower's output for image features;
+    what its language model receives, the class that generates makes of it."""
+    made = model.vision_model(**inputs)
+    made.pooler_output = family.apply(model, family.connector, (made[0],))
+    return made
+
+
 def connector_alone(model, connector, given):
     """post (tokens, features_out), however shaped, of what a connector takes."""
     return model.get_submodule(connector)(*given)
@@ -27,6 +35,19 @@ def connector_alone(model, connector, given):
 def first_of(model, connector, given):
     """Kosmos-2: beside post, the connector gives its attention."""
     return connector_alone(model, connector, given)[0]
+
+
+def asked_by_queries(model, connector, given):
+    """BLIP-2: what learned queries make of patches, projected. The Q-Former computes in float32 where the rest is in
+    float16."""
+    import torch
+
+    (patches,) = given
+    queries = model.query_tokens.expand(len(patches), -1, -1)
+    every = torch.ones(patches.shape[:-1], dtype=torch.long, device=patches.device)
+    former = model.get_submodule(connector)
+    made = former(query_embeds=queries, encoder_hidden_states=patches, encoder_attention_mask=every)[0]
+    return model.language_projection(made.to(model.language_projection.weight.dtype))
 
 
 def then_merger(model, connector, given):

@@ -8,7 +8,7 @@ don't depend on weights, and nothing of a checkpoint but its JSON files is read.
 import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig
 
 from lossmap.errors import LossmapError
+from lossmap.vlm.families import FAMILIES
 from lossmap.vlm.loading import TEXT_PARTS, drop, quiet, without_text
 
 ONE_VIEW = {"crop_to_patches": False, "do_image_splitting": False, "do_pan_and_scan": False}
@@ -128,7 +129,8 @@ def _built(folder: Path) -> tuple[Any, Any]:
             f"{folder}: transformers can't build its model or its image processor without torchvision and without code"
             f" of the checkpoint's own ({type(error).__name__}: {' '.join(str(error).split())[:300]})."
         ) from None
-    if not hasattr(model, "get_image_features"):
+    known = FAMILIES.get(config.model_type)
+    if not (known.fits(model) if known else hasattr(model, "get_image_features")):
         raise LossmapError(
             f"{folder}: {type(model).__name__} has no get_image_features, so that it can't be tried from outside. See"
             " how its forward makes tokens of an image, and give the family's entry its own `run`."
@@ -152,7 +154,8 @@ def _inputs(folder: Path, model: Any, processor: Any, canvas: np.ndarray) -> dic
             f"{folder}: its image processor makes nothing of an image of {len(canvas)} x {len(canvas)} pixels"
             f" ({type(error).__name__}: {' '.join(str(error).split())[:300]})."
         ) from None
-    taken = inspect.signature(model.get_image_features).parameters
+    known = FAMILIES.get(model.config.model_type)
+    taken = known.inputs if known else inspect.signature(model.get_image_features).parameters
     inputs = {name: values for name, values in made.items() if name in taken}
     if not inputs:
         raise LossmapError(f"{folder}: its image processor gives {', '.join(made)}, of which its model takes nothing.")
@@ -187,10 +190,16 @@ def _called(
     calls: dict[str, tuple[Tensor, Tensor]] = {}
     hooks = [model.get_submodule(name).register_forward_hook(_kept(calls, name), with_kwargs=True) for name in names]
     with torch.inference_mode():
-        post = _rows(cast(Any, model).get_image_features(**inputs).pooler_output)
+        post = _rows(_sent(model, inputs).pooler_output)
     for hook in hooks:
         hook.remove()
     return calls, post
+
+
+def _sent(model: Any, inputs: dict[str, Tensor]) -> Any:
+    """An image through the vision side: in its own way where the registry knows one."""
+    known = FAMILIES.get(model.config.model_type)
+    return known.run(model, known, inputs) if known else model.get_image_features(**inputs)
 
 
 def _kept(calls: dict[str, tuple[Tensor, Tensor]], name: str):

@@ -28,6 +28,7 @@ class Family:
     """One model family.
 
     connector: the module of the base model whose input is pre.
+    argument: the name of this input; None: the first.
     inputs: what `get_image_features` takes.
     merge: from the config, m where post is a raster of (rows / m) x (cols / m) tokens; None where post has no grid.
     view: how one image becomes one square input: "whole", the processor's own resize and centre crop; "base", the whole
@@ -80,10 +81,13 @@ class Family:
     cell: Callable[[Any], int] | None = None
     spoken: tuple[str, ...] = ()
     beside: Callable[[Any], dict[str, Any]] | None = None
+    argument: str | None = None
 
     def fits(self, model: Any) -> bool:
         """Whether a model in memory can be given images."""
-        return self.run is not calls.image_features or hasattr(model, "get_image_features")
+        if self.run is calls.image_features:
+            return hasattr(model, "get_image_features")
+        return all(hasattr(model, name) for name in (self.connector, *self.after))
 
     def further(self, config: Any, receives: str = ALL) -> list[str]:
         """Names of the connectors that are measured beside `connector`, in their order."""
@@ -203,6 +207,16 @@ FAMILIES: dict[str, Family] = {
         pre_dim=lambda c: c.vision_config.output_channels,
     ),
     "deepseek_vl": Family(*_ALIGNER),
+    "blip-2": Family(
+        *("qformer", _PIXELS, None, "whole"),
+        ("vision_model.", "qformer.", "query_tokens", "language_projection."),
+        argument="encoder_hidden_states",
+        latents=lambda c: c.num_query_tokens,
+        after=("query_tokens", "language_projection"),
+        apply=calls.asked_by_queries,
+        extra=1,
+        run=calls.tower_then_connector,
+    ),
     "kosmos-2": Family(
         *("image_to_text_projection", _PIXELS, None, "whole", ("vision_model.", "image_to_text_projection.")),
         latents=lambda c: c.latent_query_num,

@@ -52,6 +52,7 @@ ABOUT = {
     "vipllava": About("ViP-LLaVA", f"pre is several layers side by side; {CLASS_CUT}"),
     "got_ocr2": About("GOT-OCR 2", "pre follows the tower's neck; each token sees patches around its own 4 x 4, too"),
     "deepseek_vl": About("DeepSeek-VL 1.3B"),
+    "blip-2": About("BLIP-2", f"{CLASS_FIRST}; a Q-Former's queries: tokens have no place"),
     "kosmos-2": About("Kosmos-2", f"{CLASS_FIRST}; patches are of length 1; queries: tokens have no place"),
     "janus": About("Janus-Pro, Janus 1.3B", "what it draws images with isn't loaded"),
 }

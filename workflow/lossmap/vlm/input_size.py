@@ -18,9 +18,14 @@ from lossmap.vlm.view_limits import SQUARE, View, view_problem
 
 USUAL = 336  # pixels: the side of LLaVA's images, proposed for models that take any
 ASPECT_OF_QWEN = 200  # the longest shape that Qwen's image processors take: long side over short
-FIXED_POSITIONS = ("clip_vision_model", "siglip_vision_model", "ovis2_vision")  # towers that take images of one size
+# Towers that take images of one size.
+FIXED_POSITIONS = ("clip_vision_model", "siglip_vision_model", "ovis2_vision", "blip_2_vision_model")
 # What transformers takes where a config.json of a family without a size of its own is silent.
 DEFAULTS: dict[str, dict[str, Any]] = {
+    "blip-2": {
+        "num_query_tokens": 32,
+        "vision_config": {"patch_size": 14, "image_size": 224, "hidden_size": 1408},
+    },
     "idefics2": {
         "vision_config": {"patch_size": 32, "image_size": 224},
         "perceiver_config": {"resampler_n_latents": 64},
@@ -203,10 +208,11 @@ def embedding_shapes(folder: Path, image_size: int | None = None, receives: str 
             return None
         connectors = 1 + len(family.further(config, receives))
         pre_shape = rows * columns, _patch_features(family, config, receives)
-        text = config.text_config
-        post_shape = tokens, connectors * (text.hidden_size if hasattr(text, "hidden_size") else text.embed_dim)
+        text = vars(config.text_config)
+        width = next(text[name] for name in ("hidden_size", "embed_dim", "d_model") if name in text)
+        post_shape = tokens, connectors * width
         return Shapes((rows, columns), pre_shape, post_grid, post_shape)
-    except (LossmapError, AttributeError, TypeError, KeyError, ValueError, ZeroDivisionError):
+    except (LossmapError, AttributeError, TypeError, KeyError, ValueError, ZeroDivisionError, StopIteration):
         return None  # another check names it; what a file leaves to transformers' defaults, loading tells
 
 

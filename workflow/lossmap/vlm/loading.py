@@ -65,12 +65,12 @@ class VisionSide:
         self.preprocessor, self.revision = preprocessor, revision
         self.checkpoint = None if checkpoint is None else str(checkpoint)
         self.view = view
-        first = next(values for name, values in model.named_parameters() if is_vision_key(family, name))
+        first = next(values for name, values in model.named_parameters() if _of_tower(family, name))
         self.dtype: torch.dtype = first.dtype
         self.device: torch.device = first.device
         self.receives = receives
         self.taps: list[str] = [family.connector, *family.further(config, receives)]
-        self._tap = Tap(model, self.taps, _resolutions(family, preprocessor))
+        self._tap = Tap(model, self.taps, _resolutions(family, preprocessor), family.argument)
         self.pre_grid: tuple[int, int] | None = None
         self.post_grid: tuple[int, int] | None = None
         self.post_tokens: int | None = None
@@ -327,6 +327,9 @@ def reduced(model_class: type[PreTrainedModel], drop: Callable[[PreTrainedModel]
         def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any):
             super().__init__(config, *args, **kwargs)  # on the meta device: nothing is allocated yet
             drop(self)
+            left = {name for name, _ in self.named_parameters(remove_duplicate=False)}
+            ties = cast(Any, self).all_tied_weights_keys.items()
+            self.all_tied_weights_keys = {one: other for one, other in ties if {one, other} <= left}
 
     Reduced.__name__ = Reduced.__qualname__ = model_class.__name__
     return Reduced
@@ -352,6 +355,8 @@ def without_text(config: PreTrainedConfig) -> PreTrainedConfig:
     config = copy.deepcopy(config)
     text = config.get_text_config()
     text.num_hidden_layers, text.vocab_size, text.pad_token_id = 0, 1, None
+    if hasattr(text, "num_decoder_layers"):  # of an encoder and a decoder (T5), the former are the encoder's
+        text.num_decoder_layers = 0
     if getattr(text, "layer_types", None) is not None:
         text.layer_types = []
     layer, vision = getattr(config, "vision_feature_layer", None), config.vision_config
@@ -360,6 +365,10 @@ def without_text(config: PreTrainedConfig) -> PreTrainedConfig:
         vision.num_hidden_layers = layer if layer >= 0 else vision.num_hidden_layers + 1 + layer
         config.vision_feature_layer = -1
     return config
+
+
+def _of_tower(family: Family, name: str) -> bool:
+    return is_vision_key(family, name) and not is_connector_key(family, name)
 
 
 def _resolutions(family: Family, preprocessor: Preprocessor | TiledPreprocessor) -> list[list[int]] | None:

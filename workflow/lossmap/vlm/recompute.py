@@ -43,7 +43,8 @@ class Connector:
         self.family: Family = family
         self.config: PreTrainedConfig = config
         self.model: PreTrainedModel = model
-        self.dtype: torch.dtype = model.dtype
+        # In half precision transformers keep a part in float32 (BLIP-2's Q-Former).
+        self.dtype: torch.dtype = min((values.dtype for values in model.parameters()), key=lambda kind: kind.itemsize)
         self.device: torch.device = model.device
         self.digest: str = connector_digest(family, model, receives)
         self.connectors: list[str] = [family.connector, *family.further(config, receives)]

@@ -18,11 +18,17 @@ class Tap:
     and each module's mode is what it was, so that a model in training can be measured between two steps.
 
     Parameters: model, a base model; connectors, names of the modules; resolutions, what the configuration is to have
-        as image_grid_pinpoints meanwhile, if anything.
+        as image_grid_pinpoints meanwhile, if anything; argument, the name of that input which is kept, None: the first.
     """
 
-    def __init__(self, model: nn.Module, connectors: Sequence[str], resolutions: list[list[int]] | None = None):
-        self.model, self.resolutions = model, resolutions
+    def __init__(
+        self,
+        model: nn.Module,
+        connectors: Sequence[str],
+        resolutions: list[list[int]] | None = None,
+        argument: str | None = None,
+    ):
+        self.model, self.resolutions, self.argument = model, resolutions, argument
         self.names = tuple(connectors)
         self.connectors = [attrgetter(name)(model) for name in connectors]
         self._lock, self._inside, self._seen = threading.Lock(), 0, threading.local()
@@ -69,4 +75,5 @@ class Tap:
     def _keep(self, name, module, args, kwargs):
         seen = getattr(self._seen, "pre", {})  # of a thread that runs the model without the tap, nothing is kept
         seen.pop(name, None)
-        seen[name] = args[0] if args else next(iter(kwargs.values()))
+        first = args[0] if args else next(iter(kwargs.values()))
+        seen[name] = kwargs[self.argument] if self.argument else first

@@ -116,7 +116,7 @@ def embeddings(folder: Path, family: str) -> dict[str, np.ndarray]:
         )
         write_index([part], folder / f"{name}.json")
     store = open_store(folder / "whole.json")
-    layouts = FAMILIES[family].extra > 0  # in place of boxes
+    layouts = FAMILIES[family].placeless  # in place of boxes
     names = ("pre", "post", "pre_mean", "post_mean", *(("view_box",) if layouts else ("box",)), "size")
     return {name: store[name].values for name in names} | {
         "post_made_again": open_embeddings(folder / "pre.json")["post"].values
@@ -295,7 +295,7 @@ def shown(folder: Path, family: str, speaking: bool) -> tuple[Path, dict]:
     pre = 2 * numbers(4, *connector.pre_shape, seed=11)
     post = 2 * numbers(4, *connector.post_shape, seed=12)
     (view,) = connector.shape.views
-    if view.extra:
+    if FAMILIES[family].placeless:
         layouts = [Layout(8, 8, connector.shape, ((0.0, 0.0, 8.0, 8.0),))] * len(pre)
         how = {"pre_grid": None, "post_grid": None, "preprocessing": {}, "key": model}
         ids = [f"image-{i}" for i in range(len(pre))]

@@ -109,7 +109,9 @@ def test_every_family_costs_without_weights_what_it_costs_with_them(tmp_path, mo
     assert cost.patches == extra + cost.pre_shape[0]
     assert cost.parameters == sum(values.numel() for values in vision.model.parameters())
     assert cost.weights == 4 * cost.parameters
-    assert cost.flops == counter.get_total_flops()
+    # Of mllama a product of two masks, each of 4 tiles of 65 rows raised to 72, in which no weight takes part.
+    masks = 2 * (4 * 72) ** 2 if model_type == "mllama" else 0
+    assert cost.flops == counter.get_total_flops() - masks
     assert 4 * max(pre.numel(), post.numel()) <= cost.activations
 
 
@@ -189,7 +191,10 @@ def test_a_language_model_by_hand():
     assert language_cost(folder_of("qwen2_5_vl"), "bfloat16", 208).token_cache == 2 * 2 * 28 * 4 * 128
 
 
-@pytest.mark.parametrize("model_type", sorted(set(CONFIGS) - {"kosmos-2", "blip-2"}))  # which aren't asked for text
+UNASKED = {"kosmos-2", "blip-2", "mllama"}  # whose language models are laid out otherwise, and aren't asked for text
+
+
+@pytest.mark.parametrize("model_type", sorted(set(CONFIGS) - UNASKED))
 def test_every_family_has_a_language_model(tmp_path, model_type):
     model = save_tiny(model_type, tmp_path)
     cost = language_cost(tmp_path, "float32", 20)
@@ -286,7 +291,9 @@ def test_views_cost_without_weights_what_they_cost_with_them(tmp_path, model_typ
     assert cost.pre_grid[0] * cost.pre_grid[1] == cost.pre_shape[0] <= shape.patches
     side = SIDE if FAMILIES[model_type].view == "any" else None
     plain = vision_cost(tmp_path, side, "float32", "tiny")
-    assert cost.flops > plain.flops * shape.patches / plain.patches * 0.8
+    # Of mllama the tower is given four tiles always.
+    share = 1 if model_type == "mllama" else shape.patches / plain.patches * 0.8
+    assert cost.flops > plain.flops * share
     assert cost.at_once(4) == min(4, max(1, 4 * 576 // shape.patches))
     assert plain.at_once(4) == 4
     assert cost.square in (None, plain.post_shape[0]) or FAMILIES[model_type].view == "any"

@@ -27,6 +27,7 @@ from lossmap.vlm.processors import image_processor_only, load_processor
 SIZES = [(96, 80), (61, 97), (64, 64), (200, 37), (131, 90), (15, 33)]
 SETTINGS = {  # one view of the whole image
     "gemma4": {"do_resize": False},
+    "mllama": {"max_image_tiles": 1},
     "aya_vision": {"crop_to_patches": False},
     "internvl": {"crop_to_patches": False},
     "ovis2": {"crop_to_patches": False},
@@ -47,7 +48,7 @@ def by_transformers(model_type, folder, images, **settings):
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     if FAMILIES[model_type].view == "any" and model_type != "idefics2":
         images = [image.resize((SIDE, SIDE), processor.resample) for image in images]
-    if "pixel_attention_mask" in FAMILIES[model_type].inputs:
+    if {"pixel_attention_mask", "aspect_ratio_mask"} & set(FAMILIES[model_type].inputs):
         images = [[image] for image in images]
     return processor(images, return_tensors="pt", **SETTINGS.get(model_type, {}), **settings)
 
@@ -69,6 +70,10 @@ def test_pixel_inputs_equal_the_image_processors(tmp_path, model_type):
     if FAMILIES[model_type].own_view == "budget":  # which squares aren't padded to
         assert (wanted["image_position_ids"][:, 64:] == -1).all()
         wanted = {name: wanted[name][:, :64] for name in found}
+    if model_type == "mllama":  # which is given empty tiles after the one
+        assert (found["pixel_values"][:, :, 1:] == 0).all()
+        assert found["aspect_ratio_mask"].tolist() == [[[1, 0, 0, 0]]] * len(images)
+        found = {name: values[:, :, :1] if values.ndim > 2 else values for name, values in found.items()}
     for name in set(found) & set(wanted):
         assert found[name].shape == wanted[name].shape
         torch.testing.assert_close(found[name], wanted[name].to(found[name].dtype), rtol=0, atol=1e-6)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from received import received
 from test_views import CUT, SIZES, WIDER, by_transformers, noise, tiny
 from tiny_models import save_tiny
 from transformers import AutoModelForImageTextToText
@@ -58,9 +59,7 @@ def test_post_equals_the_models_own(model, embedded, i):
     images, found = embedded
     whole = AutoModelForImageTextToText.from_pretrained(folder).eval()
     inputs = by_transformers(model_type, folder, images[i])
-    with torch.inference_mode():
-        made = whole.model.get_image_features(**{name: inputs[name] for name in FAMILIES[model_type].inputs})
-    outputs = [made.pooler_output, *(made.deepstack_features if FAMILIES[model_type].stacked else ())]
+    outputs = received(whole, {name: inputs[name] for name in FAMILIES[model_type].inputs})
     wanted = torch.cat([out if torch.is_tensor(out) else torch.cat(list(out)) for out in outputs], dim=-1)
     post = rows_of(found, "post", i)
     assert post.shape == wanted.flatten(0, -2).shape

@@ -30,6 +30,7 @@ from transformers import (
     LlavaOnevisionConfig,
     MiniCPMV4_6Config,
     Mistral3Config,
+    MllamaConfig,
     Ovis2Config,
     PaliGemmaConfig,
     Qwen2_5_VLConfig,
@@ -55,6 +56,7 @@ from transformers.models.janus.image_processing_pil_janus import JanusImageProce
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.minicpmv4_6.image_processing_pil_minicpmv4_6 import MiniCPMV4_6ImageProcessorPil
+from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -304,6 +306,22 @@ CONFIGS = {
         num_query_tokens=4,
         image_token_index=3,
     ),
+    "mllama": lambda: MllamaConfig(
+        vision_config={
+            **{name: size for name, size in _layers.items() if name != "num_attention_heads"},
+            "hidden_size": WIDTH // 2,
+            "attention_heads": 4,
+            "num_global_layers": 1,
+            "intermediate_layers_indices": [1],
+            "vision_output_dim": WIDTH,
+        },
+        text_config={
+            **{name: size for name, size in _text.items() if name != "head_dim"},
+            "cross_attention_layers": [1],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+        image_token_index=3,
+    ),
     "kosmos-2": lambda: Kosmos2Config(
         vision_config=_layers,
         text_config={
@@ -371,6 +389,7 @@ IMAGE_PROCESSORS = {
     "got_ocr2": lambda: GotOcr2ImageProcessorPil(size=SQUARE),
     "deepseek_vl": lambda: DeepseekVLImageProcessorPil(size=SQUARE),
     "blip-2": lambda: BlipImageProcessorPil(size=SQUARE),
+    "mllama": lambda: MllamaImageProcessorPil(size=SQUARE),
     "kosmos-2": lambda: CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SQUARE),
     "janus": lambda: JanusImageProcessorPil(size=SQUARE),
 }

@@ -142,13 +142,17 @@ class Layout:
 
 
 def one_view(
-    pre_grid: Sequence[int], post_grid: Sequence[int] | None, patches: int | None = None, tokens: int | None = None
+    pre_grid: Sequence[int],
+    post_grid: Sequence[int] | None,
+    patches: int | None = None,
+    tokens: int | None = None,
+    before: int = 0,
 ) -> Shape:
     """The shape of images that are seen in one view, as those of a square input.
 
     Parameters: pre_grid and post_grid, (rows, columns) of patches and of tokens, the latter None where tokens have no
         place; patches and tokens, rows of pre and of post: by default as many as the grids have. Patches beyond the
-        grid come before it (a class token), tokens beyond it after it (a line end).
+        grid come before it (a class token), and so do `before` of the tokens; others after it (a line end).
     """
     rows, cols = pre_grid
     extra = 0 if patches is None else patches - rows * cols
@@ -157,7 +161,9 @@ def one_view(
         return Shape(views, (Span(tokens or 0, 0),))
     high, wide = post_grid
     spans: tuple[Span, ...] = (Span(high, wide, merge=max(1, rows // max(1, high))),)
-    after = 0 if tokens is None else tokens - high * wide
+    if before:
+        spans = (Span(before, 0), *spans)
+    after = 0 if tokens is None else tokens - before - high * wide
     return Shape(views, (*spans, Span(after, 0)) if after else spans)
 
 

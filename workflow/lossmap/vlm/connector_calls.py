@@ -27,6 +27,16 @@ def tower_then_connector(model, family, inputs):
     return made
 
 
+def tiles_of_images(model, family, inputs):
+    """Llama 3.2 Vision: the tower is given empty tiles, too, and looks at them; the language model is not. Of images
+    with as many tiles each; tiles come one after another."""
+    made = model.vision_model(**inputs)
+    count = int(inputs["aspect_ratio_mask"][0].sum())
+    tiles = made[0][:, 0, :count].flatten(0, 1).contiguous()  # as in the model itself: it rounds by that in bfloat16
+    made.pooler_output = family.apply(model, family.connector, (tiles,))
+    return made
+
+
 def connector_alone(model, connector, given):
     """post (tokens, features_out), however shaped, of what a connector takes."""
     return model.get_submodule(connector)(*given)

@@ -155,7 +155,7 @@ def embed(
 
 def describe(model: VisionSide, key: dict) -> dict:
     """What a store says of how its embeddings were made, JSON. key: what they depend on, beyond the model itself."""
-    layouts = bool(model.family.extra)  # say where rows lie, of which some have no place
+    layouts = model.family.placeless  # say where rows lie
     return {
         "pre_grid": None if layouts else model.pre_grid and list(model.pre_grid),
         "post_grid": None if layouts else model.post_grid and list(model.post_grid),
@@ -209,7 +209,7 @@ def _embed(vision: VisionSide, batches: Batches, batch: Batch, dtype: torch.dtyp
     if isinstance(batch, LossmapError):
         raise batch
     (groups, sizes), made = batch, batches.preprocessor
-    if isinstance(made, TiledPreprocessor) or vision.family.extra:
+    if isinstance(made, TiledPreprocessor) or vision.family.placeless:
         return _views(vision, made, groups, sizes, dtype)
     ((_, pixels),) = groups
     pre, post = vision.embed(made.normalise(pixels, vision.device, vision.dtype))

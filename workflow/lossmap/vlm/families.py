@@ -34,7 +34,7 @@ class Family:
     view: how one image becomes one square input: "whole", the processor's own resize and centre crop; "base", the whole
         view of a family that also cuts tiles; "any", a family that takes any size, given S x S pixels; "longest",
         scaled to S along the longer side, then to S x S; "padded", scaled to S along the longer side, in the middle of
-        a square of the mean colour.
+        a square of the mean colour; "corner", scaled likewise, top left in a square of black.
     vision_keys: how the names of the vision side's tensors begin in a checkpoint, after an optional "model.".
     to_raster: pre as the hook saw it, less `extra` -> the same numbers with patches in raster order.
     arguments: pre (images, extra + patches, features), patches in raster order -> what the connector takes, for tokens
@@ -53,6 +53,7 @@ class Family:
     stack_size: from the config, how many these are.
     extra: rows of pre before the patches of each view, which have no place (a class token). The connector is given
         them, so that they are in pre; masks, maps and losses leave them out.
+    before: tokens of post before the grid of each view, which have no place.
     run: model, this entry, pixel inputs -> transformers' output, whose `pooler_output` is post.
     cell: from the config, patches along each side that the tower itself makes one vector of before the connector; these
         vectors are then what is called patches. None where it leaves patches alone.
@@ -77,6 +78,7 @@ class Family:
     stacked: str | None = None
     stack_size: Callable[[Any], int] | None = None
     extra: int = 0
+    before: int = 0
     run: Callable = calls.image_features
     cell: Callable[[Any], int] | None = None
     spoken: tuple[str, ...] = ()
@@ -88,6 +90,11 @@ class Family:
         if self.run is calls.image_features:
             return hasattr(model, "get_image_features")
         return all(hasattr(model, name) for name in (self.connector, *self.after))
+
+    @property
+    def placeless(self) -> bool:
+        """Whether rows without a place come before others, so that embeddings must say of each image where rows lie."""
+        return bool(self.extra or self.before)
 
     def further(self, config: Any, receives: str = ALL) -> list[str]:
         """Names of the connectors that are measured beside `connector`, in their order."""
@@ -102,6 +109,7 @@ _PIXELS = ("pixel_values",)
 _SIZES = ("pixel_values", "image_sizes")
 _MASK = ("pixel_values", "pixel_attention_mask")
 _PLACES = ("pixel_values", "image_position_ids")
+_TILES = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
 _GRID = ("pixel_values", "image_grid_thw")
 _LLAVA_NEXT = ("multi_modal_projector", _SIZES, sizes.one, "base", (*_TOWER, "image_newline"))
 _DEEPSTACK: dict[str, Any] = {"stacked": "visual.deepstack_merger_list", "stack_size": sizes.deepstack}
@@ -223,6 +231,14 @@ FAMILIES: dict[str, Family] = {
         apply=calls.first_of,
         extra=1,
         run=calls.kosmos2,
+    ),
+    "mllama": Family(
+        *("multi_modal_projector", _TILES, sizes.one, "corner", ("vision_model.", "multi_modal_projector.")),
+        pre_dim=sizes.final_and_intermediate,
+        own_view="canvas",
+        extra=1,
+        before=1,
+        run=calls.tiles_of_images,
     ),
     "janus": Family(*_ALIGNER, unread=("vqmodel", "generation_embeddings", "generation_aligner", "generation_head")),
 }

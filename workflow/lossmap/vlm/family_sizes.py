@@ -8,6 +8,12 @@ def vision_width(config) -> int:
     return config.vision_config.hidden_size * (len(layers) if isinstance(layers, list | tuple) else 1)
 
 
+def final_and_intermediate(config) -> int:
+    """Llama 3.2 Vision: of the tower's last layer and of several before it."""
+    vision = config.vision_config
+    return vision.hidden_size * (1 + len(vision.intermediate_layers_indices))
+
+
 def inverse_ratio(config) -> int:
     return round(1 / config.downsample_ratio)
 

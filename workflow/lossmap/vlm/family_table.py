@@ -53,6 +53,11 @@ ABOUT = {
     "got_ocr2": About("GOT-OCR 2", "pre follows the tower's neck; each token sees patches around its own 4 x 4, too"),
     "deepseek_vl": About("DeepSeek-VL 1.3B"),
     "blip-2": About("BLIP-2", f"{CLASS_FIRST}; a Q-Former's queries: tokens have no place"),
+    "mllama": About(
+        "Llama 3.2 Vision",
+        f"{CLASS_FIRST} of each tile, and its token before theirs; pre is the tower's last layer, then several others,"
+        " feature by feature; the language model reads post by cross-attention",
+    ),
     "kosmos-2": About("Kosmos-2", f"{CLASS_FIRST}; patches are of length 1; queries: tokens have no place"),
     "janus": About("Janus-Pro, Janus 1.3B", "what it draws images with isn't loaded"),
 }
@@ -72,6 +77,7 @@ SQUARE = {
     "any": "all of it, squashed",
     "longest": "scaled along the longer side, then squashed",
     "padded": "all of it, between margins of the mean colour",
+    "corner": "all of it, black below or to the right",
 }
 OWN = {
     None: "the same",
@@ -87,6 +93,7 @@ OWN = {
     "slices": "whole in its own shape, then slices",
     "split": "tiles, then whole",
     "pan_and_scan": "whole, then parts where asked for",
+    "canvas": "tiles, black below or to the right",
 }
 HEAD = ("family (`model_type`)", "covers", "tap", "pre", "order at the tap", "post", "square view", "own view", "text")
 
@@ -117,6 +124,7 @@ def _cells(family: Family, config: Any) -> tuple[str, ...]:
         post = f"{family.latents(config) if family.latents else '?'} x {after}"
     else:
         post = {0: f"R/m x C/m x {after}", 1: f"R x C x {after}"}.get(merge, f"R/{merge} x C/{merge} x {after}")
+    post = f"({family.before} + {post.removesuffix(f' x {after}')}) x {after}" if family.before else post
     more = f" and {family.newline} more" if family.newline else ""
     taps = ", ".join(f"`{tap}`" for tap in (family.connector, *([f"{family.stacked}.i"] if family.stacked else [])))
     pre = f"({family.extra} + R x C) x {before}" if family.extra else f"R x C x {before}"

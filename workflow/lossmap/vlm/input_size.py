@@ -19,7 +19,13 @@ from lossmap.vlm.view_limits import SQUARE, View, view_problem
 USUAL = 336  # pixels: the side of LLaVA's images, proposed for models that take any
 ASPECT_OF_QWEN = 200  # the longest shape that Qwen's image processors take: long side over short
 # Towers that take images of one size.
-FIXED_POSITIONS = ("clip_vision_model", "siglip_vision_model", "ovis2_vision", "blip_2_vision_model")
+FIXED_POSITIONS = (
+    "clip_vision_model",
+    "siglip_vision_model",
+    "ovis2_vision",
+    "blip_2_vision_model",
+    "mllama_vision_model",
+)
 # What transformers takes where a config.json of a family without a size of its own is silent.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "blip-2": {
@@ -128,6 +134,12 @@ def patch_and_merge(where: str, family: Family, config: Any, settings: dict) -> 
             f"{where}: its config.json says tokenize_function: gumbel_argmax, which draws tokens at random. Set softmax"
             " or st_argmax."
         )
+    tiles = getattr(config.vision_config, "max_num_tiles", None)
+    if (made := settings.get("max_image_tiles", tiles)) != tiles:
+        raise LossmapError(
+            f"{where}: its image processor makes up to {made} tiles, its vision tower takes {tiles}. Copy the image"
+            " processor's configuration from where the model comes from."
+        )
     if settings.get("do_resize", True) is False:
         raise LossmapError(
             f"{where}: its image processor says do_resize: false, so inputs have no fixed size. Set it true."
@@ -201,7 +213,7 @@ def embedding_shapes(folder: Path, image_size: int | None = None, receives: str 
         rows, columns = height // found.patch, width // found.patch
         post_grid = (rows // found.merge, columns // found.merge) if family.merge else None
         if post_grid:
-            tokens = post_grid[0] * post_grid[1] + family.newline
+            tokens = family.before + post_grid[0] * post_grid[1] + family.newline
         elif family.latents:
             tokens = family.latents(config)
         else:

@@ -84,7 +84,7 @@ class VisionSide:
             self.post_grid = (rows // merge, cols // merge) if merge else None
             pre, post = self.embed_image(Image.new("RGB", (cols, rows), (150, 90, 30)))
             self.post_tokens = post.shape[1]
-            if merge and self.post_tokens != (rows // merge) * (cols // merge) + family.newline:
+            if merge and self.post_tokens != family.before + (rows // merge) * (cols // merge) + family.newline:
                 raise LossmapError(
                     f"{model_type}: {self.post_tokens} tokens leave the connector, which is not a grid of"
                     f" {self.post_grid}. Use an image_size that the model's configuration provides for."
@@ -103,8 +103,8 @@ class VisionSide:
         made = self.preprocessor
         if isinstance(made, TiledPreprocessor):
             return made.layout(width, height)
-        grid = made.grid
-        shape = one_view(grid, self.post_grid, self.family.extra + grid[0] * grid[1], self.post_tokens)
+        (rows, cols), family = made.grid, self.family
+        shape = one_view(made.grid, self.post_grid, family.extra + rows * cols, self.post_tokens, family.before)
         return Layout(width, height, shape, (made.geometry(width, height).box,))
 
     @torch.inference_mode()

@@ -6,7 +6,7 @@ known, three images go through both, each time a preprocessor is read.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,7 @@ from lossmap.errors import LossmapError
 from lossmap.vlm.families import Family
 
 if TYPE_CHECKING:
-    from lossmap.vlm.preprocessing import Preprocessor
+    from lossmap.vlm.preprocessing import CornerPreprocessor, Preprocessor
     from lossmap.vlm.tiled import TiledPreprocessor
 
 TOLERANCE = 1e-5  # of a standard deviation, or of the value where that is larger; a grey level is some 1e-2
@@ -26,7 +26,7 @@ FOLLOWED = {
     *("crop_to_patches", "min_patches", "max_patches", "do_image_splitting", "return_row_col_info", "data_format"),
     *("do_pan_and_scan", "image_grid_pinpoints", "default_to_square", "input_data_format", "return_tensors"),
     *("image_processor_type", "processor_class", "image_seq_length", "num_image_tokens", "device", "disable_grouping"),
-    *("min_size", "background_color", "max_soft_tokens", "pooling_kernel_size"),
+    *("max_image_tiles", "do_pad", "min_size", "background_color", "max_soft_tokens", "pooling_kernel_size"),
     *("use_covering_area_grid", "scale_resolution", "downsample_mode", "slice_mode", "max_slice_nums", "use_image_id"),
     *("pan_and_scan_min_crop_size", "pan_and_scan_max_num_crops", "pan_and_scan_min_ratio_to_activate"),
 }
@@ -65,7 +65,8 @@ def check_views(where: str, processor: Any, family: Family, preprocessor: "Tiled
 def own_views(processor: Any, family: Family, preprocessor: "TiledPreprocessor", images: list[Image.Image]) -> dict:
     """What a processor makes of images by its own settings, but for those limits that the tiling has of a study."""
     asked = preprocessor.tiling.asked()
-    nested = [[image] for image in images] if "pixel_attention_mask" in family.inputs else images
+    apart = {"pixel_attention_mask", "aspect_ratio_mask"} & set(family.inputs)  # else all are one sample's
+    nested = [[image] for image in images] if apart else images
     return dict(processor(nested, return_tensors="pt", **asked))
 
 
@@ -124,6 +125,8 @@ def _one_view(processor: Any, family: Family, preprocessor: "Preprocessor", imag
     asked: dict[str, Any] = {"crop_to_patches": False, "do_pan_and_scan": False, "do_image_splitting": False}
     if family.view == "base":
         asked["image_grid_pinpoints"] = [[side, side]]  # few tiles: they aren't looked at
+    elif family.view == "corner":
+        asked["max_image_tiles"] = 1
     elif family.view == "longest":
         asked |= {"size": {"longest_edge": side}, "max_image_size": {"longest_edge": side}}
     elif "pixel_attention_mask" in family.inputs:
@@ -139,12 +142,17 @@ def _one_view(processor: Any, family: Family, preprocessor: "Preprocessor", imag
             asked = {"do_resize": False}
         if "image_sizes" in family.inputs:
             asked["size"] = {"longest_edge": side}
+    from torch import nn
+
     known = {key: value for key, value in asked.items() if hasattr(processor, key)}
     nested = [[image]] if "pixel_attention_mask" in family.inputs else [image]
     made = dict(processor(nested, return_tensors="pt", **known))
     pixels = made["pixel_values"]
     if family.view == "base":  # the first of its views is the whole image; sizes are the original's
         return {"pixel_values": pixels[:, :1]}
+    if family.view == "corner":  # the empty tiles that follow weren't asked for
+        tiles = cast("CornerPreprocessor", preprocessor).tiles
+        return {"pixel_values": nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, tiles - 1))}
     if family.own_view == "budget":  # Lossmap doesn't pad squares, all of one size
         patches = preprocessor.grid[0] * preprocessor.grid[1]
         return {name: made[name][:, :patches] for name in family.inputs}

@@ -64,6 +64,21 @@ def packed(views: Sequence["Tensor"], patch: int) -> tuple["Tensor", "Tensor"]:
     return values, sizes.repeat(len(views[0]), 1).to(values.device)
 
 
+def in_tiles(tiles: Sequence["Tensor"], most: int, numbers: Sequence[int]) -> tuple["Tensor", "Tensor", "Tensor"]:
+    """Tiles (n, 3, side, side) of images with as many each, followed by empty ones (Llama 3.2 Vision).
+
+    numbers: of each image's grid.
+    Returns: (n, 1, most, 3, side, side); numbers (n, 1) int64; (n, 1, most) int64, 1 where a tile is.
+    """
+    import torch
+
+    shown = torch.stack(list(tiles), 1)
+    n, count = shown.shape[:2]
+    values = torch.cat([shown, shown.new_zeros(n, most - count, *shown.shape[2:])], 1).unsqueeze(1)
+    mask = (torch.arange(most, device=shown.device) < count).long().expand(n, 1, most)
+    return values, torch.tensor(numbers, device=shown.device).reshape(n, 1), mask
+
+
 def framed(views: Sequence["Tensor"]) -> tuple["Tensor", "Tensor"]:
     """Views (n, 3, height, width) of any sizes, top left in a frame that holds each, zeros around (Idefics).
 

@@ -14,12 +14,13 @@ import numpy as np
 from PIL import Image
 
 from lossmap.errors import LossmapError
+from lossmap.vlm.canvas import fitted
 from lossmap.vlm.checkpoints import resolve_checkpoint
 from lossmap.vlm.families import read_family
 from lossmap.vlm.geometry import ImageGeometry
 from lossmap.vlm.input_size import input_size, patch_and_merge, read_settings
 from lossmap.vlm.pixel_check import check_pixels, check_views
-from lossmap.vlm.pixels import packed, patchified, placed_patches, standardised
+from lossmap.vlm.pixels import in_tiles, packed, patchified, placed_patches, standardised
 from lossmap.vlm.resampling import resized_window
 from lossmap.vlm.tiled import TiledPreprocessor
 from lossmap.vlm.view_limits import SQUARE, View
@@ -200,6 +201,21 @@ class PaddedPreprocessor(Preprocessor):
         return (high, wide), ((side - wide) // 2, (side - high) // 2)
 
 
+@dataclass(frozen=True)
+class CornerPreprocessor(PaddedPreprocessor):
+    """The same of an image that lies top left in the square (Llama 3.2 Vision, of one tile). tiles: that the tower is
+    given, all but the first empty."""
+
+    tiles: int = 1
+
+    def normalise(self, batch, device="cpu", dtype=None):
+        square = super().normalise(batch, device, dtype)["pixel_values"]
+        return dict(zip(self.inputs, in_tiles([square], self.tiles, [1] * len(square)), strict=True))
+
+    def _placed(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        return fitted(width, height, self.input_size, self.input_size[0]), (0, 0)
+
+
 def load_preprocessor(
     checkpoint: str | Path, revision: str | None = None, image_size: int | None = None, view: View = SQUARE
 ) -> Preprocessor | TiledPreprocessor:
@@ -264,10 +280,14 @@ def read_preprocessor(
         check_views(where, processor, family, tiled)
         return tiled
     found = input_size(where, family, config, settings, image_size)
-    padded = family.view == "padded"
+    padded, corner = family.view == "padded", family.view == "corner"
     pad = (int(red * 255), int(green * 255), int(blue * 255)) if found.pad or padded else None
     shared |= {"view": family.view, "size": found.size, "crop": found.crop, "patch": patch, "merge": merge, "pad": pad}
-    preprocessor = PaddedPreprocessor(**shared, least=settings["min_size"]) if padded else Preprocessor(**shared)
+    preprocessor = Preprocessor(**shared)
+    if padded:
+        preprocessor = PaddedPreprocessor(**shared, least=settings["min_size"])
+    if corner:
+        preprocessor = CornerPreprocessor(**shared, tiles=settings["max_image_tiles"])
     check_pixels(where, processor, family, preprocessor)
     return preprocessor
 

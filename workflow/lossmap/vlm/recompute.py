@@ -77,7 +77,7 @@ class Connector:
         pre = pre.to(self.device, self.dtype)
         views = pre.split([view.extra + view.rows * view.cols for view in shape.views], dim=1)
         tokens = torch.cat([self._tokens(view, grid) for view, grid in zip(views, shape.views, strict=True)], dim=1)
-        rows = torch.from_numpy(_rows_of(shape, self.family.latents is not None)).to(self.device)
+        rows = torch.from_numpy(_rows_of(shape, self.family.latents is not None, self.family.before)).to(self.device)
         if torch.equal(rows, torch.arange(tokens.shape[1], device=self.device)):
             return tokens
         if (rows < 0).any():
@@ -106,27 +106,31 @@ class Connector:
         if self.family.latents:
             return one_view(grid, None, patches, self.family.latents(self.config))
         post_grid = grid[0] // self.merge, grid[1] // self.merge
-        return one_view(grid, post_grid, patches, post_grid[0] * post_grid[1] + self.family.newline)
+        before = self.family.before
+        tokens = before + post_grid[0] * post_grid[1] + self.family.newline
+        return one_view(grid, post_grid, patches, tokens, before)
 
 
 @lru_cache(maxsize=1024)
-def _rows_of(shape: Shape, queries: bool) -> np.ndarray:
+def _rows_of(shape: Shape, queries: bool, before: int) -> np.ndarray:
     """(tokens,): which token each row of post is, counted over those of all views in their order; -1 for a line end.
 
-    queries: whether tokens have no place: then each view gives a run of them.
+    queries: whether tokens have no place: then each view gives a run of them. before: tokens that each view gives
+    before those that have a place; then a span without a place is of these.
     """
     if queries:
         return np.arange(shape.tokens)
-    rasters, start = [], 0
+    first, rasters, start = [], [], 0
     merge = next(span.merge for span in shape.spans if span.cols)
     for view in shape.views:
         rows, cols = view.rows // merge, view.cols // merge
-        rasters.append(start + np.arange(rows * cols).reshape(rows, cols))
-        start += rows * cols
+        first.append(start + np.arange(before))
+        rasters.append(start + before + np.arange(rows * cols).reshape(rows, cols))
+        start += before + rows * cols
     found = []
     for span in shape.spans:
         if not span.cols:
-            found.append(np.full(span.rows, -1))
+            found.append(first[span.first] if before else np.full(span.rows, -1))
             continue
         found.append(np.pad(joined(span, rasters), ((0, 0), (0, span.newline)), constant_values=-1).ravel())
     return np.concatenate(found)

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from lossmap.store.layouts import Layout
-from lossmap.vlm.pixels import framed, packed, patchified, placed_patches, standardised
+from lossmap.vlm.canvas import Canvas
+from lossmap.vlm.pixels import framed, in_tiles, packed, patchified, placed_patches, standardised
 from lossmap.vlm.views import Budget, Cut, Tiling
 
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ class TiledPreprocessor:
         if isinstance(self.tiling, Budget):
             patches, places = placed_patches(views[0], self.tiling.patch, self.tiling.patches)
             return {"pixel_values": patches, "image_position_ids": places}
+        if isinstance(self.tiling, Canvas):
+            numbers = [self.tiling.number(wide, high) for high, wide in batch["sizes"].tolist()]
+            return dict(zip(self.inputs, in_tiles(views, self.tiling.most, numbers), strict=True))
         if "target_sizes" in self.inputs:
             values, grids = packed(views, self.tiling.patch // self.cell)
             return {"pixel_values": values, "target_sizes": grids}

@@ -24,6 +24,7 @@ LIMITS: dict[str, tuple[str, ...]] = {
     "slices": ("tiles",),
     "split": ("tiles",),
     "pan_and_scan": ("tiles",),
+    "canvas": (),  # the tower knows grids by their numbers among all those of as many tiles as it takes
 }
 
 SOFT_TOKENS = (70, 140, 280, 560, 1120)  # between which Gemma 4's image processor lets one choose
@@ -39,7 +40,8 @@ def view_problem(where: str, way: str | None, view: View) -> str | None:
         return None if view in known else f"{where}: view is {view!r}. Write processor, square, or limits."
     limits = LIMITS[way] if way else ()
     if unknown := [name for name in view if name not in limits]:
-        choices = f"it knows {', '.join(limits)}" if limits else "it makes one view of one size, so that there are none"
+        none = "its tower takes the tiles that it makes" if way else "it makes one view of one size"
+        choices = f"it knows {', '.join(limits)}" if limits else f"{none}, so that there are none"
         return (
             f"{where}: view asks for {unknown[0]}, which its image processor has no limit of; {choices}. Mend the"
             " model's view, or write processor or square."

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lossmap.errors import LossmapError
+from lossmap.vlm.canvas import Canvas
 from lossmap.vlm.input_size import LARGEST_TILE
 from lossmap.vlm.slices import Slices
 from lossmap.vlm.view_limits import SQUARE, Limits, View, view_problem
@@ -127,6 +128,10 @@ def pan_and_scan(fit: _Fit) -> Tiling | None:
     )
 
 
+def canvas(fit: _Fit) -> Tiling:
+    return Canvas(**fit.pieces, side=fit.size["height"], most=fit.settings["max_image_tiles"])
+
+
 WAYS: dict[str, Callable[[_Fit], Tiling | None]] = {
     "native": native,
     "native_frames": native_frames,
@@ -140,6 +145,7 @@ WAYS: dict[str, Callable[[_Fit], Tiling | None]] = {
     "slices": slices,
     "split": split,
     "pan_and_scan": pan_and_scan,
+    "canvas": canvas,
 }
 
 

@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from lossmap.errors import LossmapError
 from lossmap.store.layouts import Box, Layout, Shape, Span, ViewShape
@@ -60,8 +60,10 @@ class Tiling(ABC):
     """One way of cutting images into views.
 
     patch: side of a patch in pixels. merge: patches of a token along each side. latents: tokens of a view where they
-    have no place, else None.
+    have no place, else None. extra: rows of pre before the patches of each view.
     """
+
+    extra: ClassVar[int] = 0
 
     patch: int
     merge: int
@@ -429,7 +431,7 @@ class PanAndScan(Tiling):
 def _layout(tiling: Tiling, width: int, height: int) -> Layout:
     """See `Tiling.layout`; kept, since it is asked for several times of each image."""
     cuts, patch = tiling.cuts(width, height), tiling.patch
-    views = [ViewShape(cut.size[0] // patch, cut.size[1] // patch, cut.kind) for cut in cuts]
+    views = [ViewShape(cut.size[0] // patch, cut.size[1] // patch, cut.kind, tiling.extra) for cut in cuts]
     boxes = tuple(cut.box(view.rows, view.cols, patch) for cut, view in zip(cuts, views, strict=True))
     return Layout(width, height, Shape(tuple(views), tuple(tiling.spans(width, height, views))), boxes)
 

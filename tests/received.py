@@ -1,5 +1,7 @@
 """What a whole model of transformers gives its language model of an image: the comparison of what Lossmap embeds."""
 
+from contextlib import contextmanager
+
 import torch
 from transformers import AutoModel
 
@@ -11,8 +13,8 @@ def received(model, inputs):
     model: of the class that generates, with weights; inputs: of its image processor.
     """
     with torch.inference_mode():
-        if model.config.model_type == "mllama":
-            return [_read_by_cross_attention(model, inputs)]
+        if model.config.model_type in CROSS_ATTENTION:
+            return [CROSS_ATTENTION[model.config.model_type](model, inputs)]
         made = base_of(model).get_image_features(**inputs)
     return [made.pooler_output, *(getattr(made, "deepstack_features", None) or ())]
 
@@ -30,15 +32,34 @@ def base_of(model):
     return base
 
 
-def _read_by_cross_attention(model, inputs):
-    """Llama 3.2 Vision: of what the language model is given beside words, the tiles that words may look at."""
+def _of_mllama(model, inputs):
+    """Of what the language model is given beside words, the tiles that words may look at."""
     given = {}
-    hook = model.model.language_model.register_forward_pre_hook(
-        lambda module, args, named: given.update(named), with_kwargs=True
-    )
-    images = len(inputs["pixel_values"])
-    model(input_ids=torch.ones(images, 2, dtype=torch.int64), **inputs)
-    hook.remove()
+    with _hooked(model.model.language_model, lambda module, args, named: given.update(named)):
+        model(input_ids=torch.ones(len(inputs["pixel_values"]), 2, dtype=torch.int64), **inputs)
     shown = inputs["aspect_ratio_mask"].flatten(0, 1).bool()
     states = given["cross_attention_states"].unflatten(0, shown.shape)
     return [each[there].flatten(0, 1) for each, there in zip(states, shown, strict=True)]
+
+
+def _of_idefics(model, inputs):
+    """The third thing that a layer of cross-attention is given, after words and their mask."""
+    given = []
+    with _hooked(model.model.gated_cross_attn_layers[0], lambda module, args, named: given.append(args[2])):
+        images = len(inputs["pixel_values"])
+        model(
+            input_ids=torch.ones(images, 2, dtype=torch.int64),
+            pixel_values=inputs["pixel_values"].unsqueeze(1),
+            image_attention_mask=torch.ones(images, 2, 1, dtype=torch.int64),
+        )
+    return given[0]
+
+
+@contextmanager
+def _hooked(module, keep):
+    hook = module.register_forward_pre_hook(keep, with_kwargs=True)
+    yield
+    hook.remove()
+
+
+CROSS_ATTENTION = {"mllama": _of_mllama, "idefics": _of_idefics}

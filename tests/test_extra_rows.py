@@ -1,11 +1,14 @@
 """Rows of pre without a place, before the patches (a class token): in pre, and in no box, target or loss."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from received import received
 from tiny_models import CONFIGS, IMAGE_PROCESSORS, TEXT_WIDTH, save_tiny
-from transformers import AutoModel, AutoModelForImageTextToText, Blip2Config
+from transformers import AutoModelForImageTextToText, Blip2Config
 
 import lossmap
 from lossmap.errors import LossmapError
@@ -13,8 +16,9 @@ from lossmap.store.images import Images
 from lossmap.study.cost.models import vision_cost
 from lossmap.vlm.checkpoint_check import checkpoint_problems
 from lossmap.vlm.generation import load_language_side
-from lossmap.vlm.input_size import embedding_shapes
-from lossmap.vlm.loading import without_text
+from lossmap.vlm.input_size import embedding_shapes, size_problem
+from lossmap.vlm.loading import load_vision_side, without_text
+from lossmap.vlm.pixel_check import outputs
 
 torch.set_num_threads(1)
 SIZES = [(61, 170), (200, 37), (5, 7), (700, 900), (128, 64), (129, 64), (64, 64), (90, 70)]
@@ -25,7 +29,7 @@ def pictures(sizes=SIZES):
     return [Image.fromarray(rng.integers(0, 256, (high, wide, 3), dtype=np.uint8)) for wide, high in sizes]
 
 
-@pytest.fixture(scope="module", params=["kosmos-2", "blip-2"])
+@pytest.fixture(scope="module", params=["kosmos-2", "blip-2", "idefics"])
 def opened(request, tmp_path_factory):
     """A checkpoint, its whole model, and embeddings of pictures of eight shapes."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -34,13 +38,10 @@ def opened(request, tmp_path_factory):
 
 
 def test_post_is_what_the_model_makes_of_its_own_processors_pixels(opened):
-    folder, model, found = opened
-    # Of BLIP-2 the class that generates makes what its language model receives, of Kosmos-2 the base model.
-    base = model if model.config.model_type == "blip-2" else AutoModel.from_pretrained(folder).eval()
+    _, model, found = opened
     for i, picture in enumerate(pictures()):
-        with torch.inference_mode():
-            pixels = IMAGE_PROCESSORS[model.config.model_type]()(picture, return_tensors="pt")["pixel_values"]
-            wanted = base.get_image_features(pixels).pooler_output
+        pixels = outputs(IMAGE_PROCESSORS[model.config.model_type]()(picture, return_tensors="pt"))["pixel_values"]
+        (wanted,) = received(model, {"pixel_values": pixels})
         np.testing.assert_allclose(Images(found).read("post", [i]), wanted.numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -115,9 +116,19 @@ def test_a_plan_counts_the_class_token_among_the_rows(opened):
 
 
 def test_text_is_refused_before_any_work(opened):
-    folder, _, _ = opened
+    folder, model, _ = opened
     (problem,) = checkpoint_problems(folder, asked=True)
-    assert "marks an image's place in a prompt in a way of its own" in problem or "takes no others" in problem
+    why = {"kosmos-2": "marks an image's place in a prompt", "blip-2": "takes no others", "idefics": "cross-attention"}
+    assert why[model.config.model_type] in problem
     assert not checkpoint_problems(folder)
     with pytest.raises(LossmapError, match="Leave this model out of captions"):
         load_language_side(folder)
+
+
+def test_idefics_without_a_resampler_has_no_connector(tmp_path):
+    save_tiny("idefics", tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text()) | {"use_resampler": False}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(LossmapError, match="use_resampler: false: .* there is no connector"):
+        load_vision_side(tmp_path)
+    assert "there is no connector" in size_problem(tmp_path)

@@ -179,7 +179,8 @@ def test_vision_side_is_bit_identical_to_the_whole_model(pair):
     assert torch.equal(rows, torch.cat([one.reshape(len(rows), -1) for one in hooked], dim=-1))
     assert pre.shape == (3, extra + 64, vision.pre_dim)
     assert vision.pre_dim == WIDTH * len(vision.taps)
-    assert post.shape == (3, vision.post_tokens, TEXT_WIDTH * len(vision.taps))
+    width = WIDTH if vision.model_type == "idefics" else TEXT_WIDTH
+    assert post.shape == (3, vision.post_tokens, width * len(vision.taps))
 
 
 @pytest.mark.parametrize("model_type", STACKED)
@@ -285,7 +286,7 @@ def test_idefics2_latents_have_no_place(tmp_path):
 
 def test_pre_and_post_grids_have_the_ratio_of_the_family(pair):
     _, vision = pair
-    ratio = {"gemma3": 4, "smolvlm": 4, "got_ocr2": 4, **dict.fromkeys(("idefics2", "kosmos-2", "blip-2"))}
+    ratio = {"gemma3": 4, "smolvlm": 4, "got_ocr2": 4, **dict.fromkeys(("idefics", "idefics2", "kosmos-2", "blip-2"))}
     halved = ("minicpmv4_6", "ovis2", "gemma4", "aya_vision", "internvl", "idefics3", *QWEN, "mistral3", "lighton_ocr")
     ratio |= dict.fromkeys(halved, 2)
     merge = ratio.get(vision.model_type, 1)

@@ -21,6 +21,7 @@ from transformers.models.idefics3 import image_processing_pil_idefics3
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES
+from lossmap.vlm.pixel_check import outputs
 from lossmap.vlm.preprocessing import load_preprocessor
 from lossmap.vlm.processors import image_processor_only, load_processor
 
@@ -50,7 +51,7 @@ def by_transformers(model_type, folder, images, **settings):
         images = [image.resize((SIDE, SIDE), processor.resample) for image in images]
     if {"pixel_attention_mask", "aspect_ratio_mask"} & set(FAMILIES[model_type].inputs):
         images = [[image] for image in images]
-    return processor(images, return_tensors="pt", **SETTINGS.get(model_type, {}), **settings)
+    return outputs(processor(images, return_tensors="pt", **SETTINGS.get(model_type, {}), **settings))
 
 
 def load(model_type, folder):

@@ -21,6 +21,7 @@ from transformers import (
     GotOcr2Config,
     Idefics2Config,
     Idefics3Config,
+    IdeficsConfig,
     InternVLConfig,
     JanusConfig,
     Kosmos2Config,
@@ -50,6 +51,7 @@ from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImagePr
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
@@ -322,6 +324,20 @@ CONFIGS = {
         },
         image_token_index=3,
     ),
+    "idefics": lambda: IdeficsConfig(
+        vision_config={
+            **{name: size for name, size in _layers.items() if name != "hidden_size"},
+            "embed_dim": WIDTH,
+        },
+        perceiver_config={
+            "resampler_n_latents": 4,
+            "resampler_depth": 2,
+            "resampler_n_heads": 4,
+            "resampler_head_dim": 8,
+        },
+        use_resampler=True,
+        **{name: size for name, size in _text.items() if name not in ("head_dim", "num_key_value_heads")},
+    ),
     "kosmos-2": lambda: Kosmos2Config(
         vision_config=_layers,
         text_config={
@@ -390,6 +406,7 @@ IMAGE_PROCESSORS = {
     "deepseek_vl": lambda: DeepseekVLImageProcessorPil(size=SQUARE),
     "blip-2": lambda: BlipImageProcessorPil(size=SQUARE),
     "mllama": lambda: MllamaImageProcessorPil(size=SQUARE),
+    "idefics": lambda: IdeficsImageProcessorPil(size=SQUARE),
     "kosmos-2": lambda: CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SQUARE),
     "janus": lambda: JanusImageProcessorPil(size=SQUARE),
 }

@@ -31,6 +31,7 @@ MUTE = {
     "blip-2": "the class of blip-2 that generates makes its image's tokens itself, of pixels, and takes no others",
     "got_ocr2": "the processor of got_ocr2 lays out prompts of its own, for reading text alone",
     "mllama": "the language model of mllama reads images by cross-attention, where Lossmap hands no embeddings over",
+    "idefics": "the language model of idefics reads images by cross-attention, where Lossmap hands no embeddings over",
     "kosmos-2": "kosmos-2 marks an image's place in a prompt in a way of its own, which Lossmap doesn't write",
     "minicpmv4_6": "the processor of minicpmv4_6 can't be made without its video part, which needs torchvision",
 }

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedCo
 from lossmap.errors import LossmapError
 from lossmap.vlm.families import FAMILIES
 from lossmap.vlm.loading import TEXT_PARTS, drop, quiet, without_text
+from lossmap.vlm.pixel_check import outputs
 
 ONE_VIEW = {"crop_to_patches": False, "do_image_splitting": False, "do_pan_and_scan": False}
 TRIED = 7  # places of the image
@@ -148,7 +149,7 @@ def _side(config: Any) -> int:
 def _inputs(folder: Path, model: Any, processor: Any, canvas: np.ndarray) -> dict[str, Tensor]:
     asked = {name: value for name, value in ONE_VIEW.items() if hasattr(processor, name)}
     try:
-        made = processor(images=[[Image.fromarray(canvas)]], return_tensors="pt", **asked)
+        made = outputs(processor(images=[[Image.fromarray(canvas)]], return_tensors="pt", **asked))
     except Exception as error:  # whatever its class raises
         raise LossmapError(
             f"{folder}: its image processor makes nothing of an image of {len(canvas)} x {len(canvas)} pixels"

@@ -39,7 +39,7 @@ class Family:
     to_raster: pre as the hook saw it, less `extra` -> the same numbers with patches in raster order.
     arguments: pre (images, extra + patches, features), patches in raster order -> what the connector takes, for tokens
         in post's order.
-    pre_dim: from the config, the features of a patch, as they enter one connector.
+    pre_dim, post_dim: from the config, the features of a patch, as they enter one connector, and of a token after it.
     newline: tokens that follow the grid in post (the learned `image_newline`).
     latents: from the config, the tokens of post where it has no grid.
     after: names of what else makes post of pre: modules that follow the connector, learned tokens and scales.
@@ -69,6 +69,7 @@ class Family:
     to_raster: Callable = orders.raster
     arguments: Callable = orders.as_it_is
     pre_dim: Callable[[Any], int] = sizes.vision_width
+    post_dim: Callable[[Any], int] = sizes.text_width
     newline: int = 0
     latents: Callable[[Any], int] | None = None
     own_view: str | None = None
@@ -239,6 +240,15 @@ FAMILIES: dict[str, Family] = {
         extra=1,
         before=1,
         run=calls.tiles_of_images,
+    ),
+    "idefics": Family(
+        *("perceiver_resampler", _PIXELS, None, "whole", ("vision_model.", "perceiver_resampler.")),
+        pre_dim=sizes.embedded,
+        post_dim=sizes.embedded,
+        latents=sizes.resampled,
+        extra=1,
+        run=calls.tower_then_connector,
+        unread=("embed_tokens", "layers", "gated_cross_attn_layers", "norm"),
     ),
     "janus": Family(*_ALIGNER, unread=("vqmodel", "generation_embeddings", "generation_aligner", "generation_head")),
 }

@@ -8,6 +8,17 @@ def vision_width(config) -> int:
     return config.vision_config.hidden_size * (len(layers) if isinstance(layers, list | tuple) else 1)
 
 
+def text_width(config) -> int:
+    """Of the language model's vectors."""
+    text = config.text_config
+    return next(getattr(text, name) for name in ("hidden_size", "embed_dim", "d_model") if hasattr(text, name))
+
+
+def embedded(config) -> int:
+    """Idefics: before the connector and after it; cross-attention takes vectors as wide as the tower's."""
+    return config.vision_config.embed_dim
+
+
 def final_and_intermediate(config) -> int:
     """Llama 3.2 Vision: of the tower's last layer and of several before it."""
     vision = config.vision_config

@@ -58,6 +58,10 @@ ABOUT = {
         f"{CLASS_FIRST} of each tile, and its token before theirs; pre is the tower's last layer, then several others,"
         " feature by feature; the language model reads post by cross-attention",
     ),
+    "idefics": About(
+        "IDEFICS (the first)",
+        f"{CLASS_FIRST}; queries: tokens have no place; E is D: the language model reads post by cross-attention",
+    ),
     "kosmos-2": About("Kosmos-2", f"{CLASS_FIRST}; patches are of length 1; queries: tokens have no place"),
     "janus": About("Janus-Pro, Janus 1.3B", "what it draws images with isn't loaded"),
 }

@@ -25,6 +25,7 @@ FIXED_POSITIONS = (
     "ovis2_vision",
     "blip_2_vision_model",
     "mllama_vision_model",
+    "idefics_vision",
 )
 # What transformers takes where a config.json of a family without a size of its own is silent.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -134,6 +135,11 @@ def patch_and_merge(where: str, family: Family, config: Any, settings: dict) -> 
             f"{where}: its config.json says tokenize_function: gumbel_argmax, which draws tokens at random. Set softmax"
             " or st_argmax."
         )
+    if getattr(config, "use_resampler", None) is False:
+        raise LossmapError(
+            f"{where}: its config.json says use_resampler: false: its language model reads the vision encoder's own"
+            " patches, and there is no connector. Use another checkpoint."
+        )
     tiles = getattr(config.vision_config, "max_num_tiles", None)
     if (made := settings.get("max_image_tiles", tiles)) != tiles:
         raise LossmapError(
@@ -220,9 +226,7 @@ def embedding_shapes(folder: Path, image_size: int | None = None, receives: str 
             return None
         connectors = 1 + len(family.further(config, receives))
         pre_shape = rows * columns, _patch_features(family, config, receives)
-        text = vars(config.text_config)
-        width = next(text[name] for name in ("hidden_size", "embed_dim", "d_model") if name in text)
-        post_shape = tokens, connectors * width
+        post_shape = tokens, connectors * family.post_dim(config)
         return Shapes((rows, columns), pre_shape, post_grid, post_shape)
     except (LossmapError, AttributeError, TypeError, KeyError, ValueError, ZeroDivisionError, StopIteration):
         return None  # another check names it; what a file leaves to transformers' defaults, loading tells

@@ -67,7 +67,12 @@ def own_views(processor: Any, family: Family, preprocessor: "TiledPreprocessor",
     asked = preprocessor.tiling.asked()
     apart = {"pixel_attention_mask", "aspect_ratio_mask"} & set(family.inputs)  # else all are one sample's
     nested = [[image] for image in images] if apart else images
-    return dict(processor(nested, return_tensors="pt", **asked))
+    return outputs(processor(nested, return_tensors="pt", **asked))
+
+
+def outputs(made: Any) -> dict:
+    """What an image processor gave, by name; of Idefics it is pixel_values alone."""
+    return dict(made) if hasattr(made, "keys") else {"pixel_values": made}
 
 
 @contextmanager
@@ -146,7 +151,7 @@ def _one_view(processor: Any, family: Family, preprocessor: "Preprocessor", imag
 
     known = {key: value for key, value in asked.items() if hasattr(processor, key)}
     nested = [[image]] if "pixel_attention_mask" in family.inputs else [image]
-    made = dict(processor(nested, return_tensors="pt", **known))
+    made = outputs(processor(nested, return_tensors="pt", **known))
     pixels = made["pixel_values"]
     if family.view == "base":  # the first of its views is the whole image; sizes are the original's
         return {"pixel_values": pixels[:, :1]}

@@ -41,6 +41,7 @@ from transformers import (
     Qwen3VLConfig,
     Qwen3VLMoeConfig,
     SmolVLMConfig,
+    VideoLlavaConfig,
     VipLlavaConfig,
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
@@ -64,6 +65,7 @@ from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImag
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+from transformers.models.video_llava.image_processing_video_llava import VideoLlavaImageProcessor
 
 SIDE, PATCH, WIDTH, TEXT_WIDTH = 64, 8, 32, 48
 EDGES = {"shortest_edge": SIDE, "longest_edge": SIDE}
@@ -274,6 +276,9 @@ CONFIGS = {
         image_token_index=3,
         vision_feature_layers=[-2, 1],
     ),
+    "video_llava": lambda: VideoLlavaConfig(
+        vision_config=_clip, text_config=_of("llama"), image_token_index=3, video_token_index=39
+    ),
     "got_ocr2": lambda: GotOcr2Config(
         vision_config={
             **_layers,
@@ -402,6 +407,7 @@ IMAGE_PROCESSORS = {
         patch_size={"height": PATCH, "width": PATCH}, size={"longest_edge": SIDE}
     ),
     "vipllava": lambda: CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SQUARE),
+    "video_llava": lambda: VideoLlavaImageProcessor(size={"shortest_edge": SIDE}, crop_size=SQUARE),
     "got_ocr2": lambda: GotOcr2ImageProcessorPil(size=SQUARE),
     "deepseek_vl": lambda: DeepseekVLImageProcessorPil(size=SQUARE),
     "blip-2": lambda: BlipImageProcessorPil(size=SQUARE),

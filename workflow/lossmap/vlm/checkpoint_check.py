@@ -33,6 +33,7 @@ MUTE = {
     "mllama": "the language model of mllama reads images by cross-attention, where Lossmap hands no embeddings over",
     "idefics": "the language model of idefics reads images by cross-attention, where Lossmap hands no embeddings over",
     "kosmos-2": "kosmos-2 marks an image's place in a prompt in a way of its own, which Lossmap doesn't write",
+    "video_llava": "the processor of video_llava can't be made without its video part, which needs torchvision",
     "minicpmv4_6": "the processor of minicpmv4_6 can't be made without its video part, which needs torchvision",
 }
 

@@ -211,6 +211,11 @@ FAMILIES: dict[str, Family] = {
         own_view="longest_in_patches",
     ),
     "vipllava": Family("multi_modal_projector", _PIXELS, sizes.one, "whole", _TOWER),
+    "video_llava": Family(
+        *("multi_modal_projector", _PIXELS, sizes.one, "whole", ("image_tower.", "multi_modal_projector.")),
+        arguments=orders.spaced,
+        unread=("video_tower",),
+    ),
     "got_ocr2": Family(
         *("multi_modal_projector", _PIXELS, lambda c: 4, "whole", _TOWER, orders.maps, orders.as_maps),
         pre_dim=lambda c: c.vision_config.output_channels,

@@ -50,6 +50,7 @@ ABOUT = {
     "glm_ocr": About("GLM-OCR", CONVOLUTION),
     "lighton_ocr": About("LightOnOCR", "a last row or column of patches may be in no token"),
     "vipllava": About("ViP-LLaVA", f"pre is several layers side by side; {CLASS_CUT}"),
+    "video_llava": About("Video-LLaVA, images", f"{CLASS_CUT}; its second tower, of videos, isn't loaded"),
     "got_ocr2": About("GOT-OCR 2", "pre follows the tower's neck; each token sees patches around its own 4 x 4, too"),
     "deepseek_vl": About("DeepSeek-VL 1.3B"),
     "blip-2": About("BLIP-2", f"{CLASS_FIRST}; a Q-Former's queries: tokens have no place"),

@@ -71,8 +71,11 @@ def own_views(processor: Any, family: Family, preprocessor: "TiledPreprocessor",
 
 
 def outputs(made: Any) -> dict:
-    """What an image processor gave, by name; of Idefics it is pixel_values alone."""
-    return dict(made) if hasattr(made, "keys") else {"pixel_values": made}
+    """What an image processor gave, by name; of Idefics it is pixel_values alone, and Video-LLaVA calls them
+    otherwise."""
+    if not hasattr(made, "keys"):
+        return {"pixel_values": made}
+    return {{"pixel_values_images": "pixel_values"}.get(name, name): values for name, values in made.items()}
 
 
 @contextmanager

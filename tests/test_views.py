@@ -38,7 +38,16 @@ WIDER = {  # settings under which more of a processor's ways are taken than by t
     "idefics2": {"size": {"shortest_edge": 3 * PATCH + 2, "longest_edge": SIDE}},
     **{
         name: {"size": {"shortest_edge": 4 * PATCH * PATCH * 4, "longest_edge": SIDE * SIDE * 4}}
-        for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "exaone4_5")
+        for name in (
+            "qwen2_vl",
+            "qwen2_5_vl",
+            "qwen3_vl",
+            "qwen3_vl_moe",
+            "qwen3_5",
+            "qwen3_5_moe",
+            "exaone4_5",
+            "ernie4_5_vl_moe",
+        )
     },
     **{
         name: {"size": {"shortest_edge": 4 * PATCH * PATCH * 8, "longest_edge": SIDE * SIDE * 8}}

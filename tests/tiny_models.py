@@ -11,6 +11,7 @@ from transformers import (
     AyaVisionConfig,
     Blip2Config,
     DeepseekVLConfig,
+    Ernie4_5_VLMoeConfig,
     Exaone4_5_Config,
     Gemma3Config,
     Gemma4Config,
@@ -47,6 +48,9 @@ from transformers import (
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import DeepseekVLImageProcessorPil
+from transformers.models.ernie4_5_vl_moe.image_processing_pil_ernie4_5_vl_moe import (
+    Ernie4_5_VLMoeImageProcessorPil,
+)
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
@@ -254,6 +258,21 @@ CONFIGS = {
         text_config={**_of("exaone4"), "layer_types": ["full_attention"] * 2},
         image_token_id=3,
     ),
+    "ernie4_5_vl_moe": lambda: Ernie4_5_VLMoeConfig(
+        vision_config={
+            **{name: size for name, size in _qwen_vision.items() if name != "temporal_patch_size"},
+            "hidden_size": WIDTH,
+            "intermediate_size": 2 * WIDTH,
+        },
+        text_config={
+            **{name: size for name, size in _text.items() if name != "head_dim"},
+            "moe_intermediate_size": [16, 8],
+            "moe_k": 2,
+            "moe_num_experts": 4,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [2, 2, 2], "rope_theta": 10000.0},
+        },
+        image_token_id=3,
+    ),
     "mistral3": lambda: Mistral3Config(
         vision_config={"model_type": "pixtral", **_layers}, text_config=_of("mistral"), image_token_index=3
     ),
@@ -398,6 +417,7 @@ IMAGE_PROCESSORS = {
         lambda: Qwen2VLImageProcessorPil(patch_size=PATCH, size=PIXELS, image_mean=[0.5] * 3, image_std=[0.5] * 3),
     ),
     "exaone4_5": lambda: Qwen2VLImageProcessorPil(patch_size=PATCH, size=PIXELS),
+    "ernie4_5_vl_moe": lambda: Ernie4_5_VLMoeImageProcessorPil(patch_size=PATCH, size=PIXELS),
     "mistral3": lambda: PixtralImageProcessorPil(
         patch_size={"height": PATCH, "width": PATCH}, size={"longest_edge": SIDE}
     ),

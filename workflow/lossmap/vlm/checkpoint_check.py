@@ -34,6 +34,7 @@ MUTE = {
     "idefics": "the language model of idefics reads images by cross-attention, where Lossmap hands no embeddings over",
     "kosmos-2": "kosmos-2 marks an image's place in a prompt in a way of its own, which Lossmap doesn't write",
     "video_llava": "the processor of video_llava can't be made without its video part, which needs torchvision",
+    "ernie4_5_vl_moe": "Lossmap hasn't been tried with prompts of ernie4_5_vl_moe",
     "minicpmv4_6": "the processor of minicpmv4_6 can't be made without its video part, which needs torchvision",
 }
 

@@ -35,7 +35,8 @@ class Family:
         view of a family that also cuts tiles; "any", a family that takes any size, given S x S pixels; "longest",
         scaled to S along the longer side, then to S x S; "padded", scaled to S along the longer side, in the middle of
         a square of the mean colour; "corner", scaled likewise, top left in a square of black.
-    vision_keys: how the names of the vision side's tensors begin in a checkpoint, after an optional "model.".
+    vision_keys: how the names of the vision side's tensors begin in a checkpoint, after an optional "model."; in hub
+        checkpoints, too, where they are called otherwise.
     to_raster: pre as the hook saw it, less `extra` -> the same numbers with patches in raster order.
     arguments: pre (images, extra + patches, features), patches in raster order -> what the connector takes, for tokens
         in post's order.
@@ -198,6 +199,11 @@ FAMILIES: dict[str, Family] = {
     "qwen3_5": Family(*_QWEN, orders.merge_blocks, orders.squares_listed, own_view="native"),
     "qwen3_5_moe": Family(*_QWEN, orders.merge_blocks, orders.squares_listed, own_view="native"),
     "exaone4_5": Family(*_QWEN, orders.windows, orders.squares_listed, own_view="native"),
+    "ernie4_5_vl_moe": Family(
+        *("resampler_model", _GRID, sizes.spatial_merge, "any", ("vision_tower.", "vision_model.", "resampler_model.")),
+        *(orders.merge_blocks, orders.squares_and_grids),
+        own_view="native",
+    ),
     **dict.fromkeys(("glm4v", "glm4v_moe", "glm46v", "glm_ocr"), Family(*_GLM_TAP, **_GLM)),
     "mistral3": Family(
         *("multi_modal_projector", _SIZES, lambda c: c.spatial_merge_size, "any", _TOWER),

@@ -43,6 +43,7 @@ ABOUT = {
     "qwen3_5": About("Qwen3.5"),
     "qwen3_5_moe": About("Qwen3.5 with experts"),
     "exaone4_5": About("EXAONE 4.5", WINDOWS),
+    "ernie4_5_vl_moe": About("ERNIE 4.5 VL", "its connector takes a still image as two equal frames"),
     "mistral3": About("Mistral Small 3.1 and later"),
     "glm4v": About("GLM-4.1V", CONVOLUTION),
     "glm4v_moe": About("GLM-4.5V", CONVOLUTION),

@@ -46,6 +46,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen3_5": {"vision_config": {"patch_size": 16, "spatial_merge_size": 2}},
     "qwen3_5_moe": {"vision_config": {"patch_size": 16, "spatial_merge_size": 2}},
     "exaone4_5": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
+    "ernie4_5_vl_moe": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
     "glm4v": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
     "glm4v_moe": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
     "glm46v": {"vision_config": {"patch_size": 14, "spatial_merge_size": 2}},

@@ -39,6 +39,13 @@ def windows(pre, config, grid):
     return _from_blocks(pre, config, grid, order)
 
 
+def squares_and_grids(pre, config, grid):
+    """ERNIE: and frames, rows and columns of each image."""
+    import torch
+
+    return *squares_listed(pre, config, grid), torch.tensor([[1, *grid]] * len(pre), device=pre.device)
+
+
 def maps(pre, config, grid):
     """(images, features, rows, columns)."""
     return pre.flatten(2).transpose(1, 2)

@@ -94,3 +94,6 @@ for kind in sorted({exhibit.kind for exhibit in EXHIBITS if exhibit.kind != exhi
         input:
             files_of_exhibits(kinds=[kind]),
         localrule: True
+
+
+keep_hashes()

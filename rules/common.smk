@@ -35,7 +35,7 @@ def folder_of_package():
 PACKAGE_FOLDER = folder_of_package()
 sys.path.insert(0, str(PACKAGE_FOLDER))
 
-from lossmap.study.codehash import code_hash, exhibit_hash
+from lossmap.study.codehash import code_hash, exhibit_hash, keep as keep_hashes
 from lossmap.study.exhibit import TOPICS, exhibits_of, of_all
 from lossmap.study.products import family_key, product_version
 from lossmap.study.console import install as install_console

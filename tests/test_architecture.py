@@ -1,6 +1,7 @@
 """The rules that keep the code base easy to explain."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -401,3 +402,38 @@ def test_a_reported_number_counts_as_code(tmp_path, monkeypatch):
     path.write_text(path.read_text().replace("0.534", "0.535"))
     codehash._read.cache_clear()
     assert exhibit_hash("figure3") != before
+
+
+def test_code_hashes_are_the_same_with_what_an_earlier_start_kept_and_without(tmp_path, monkeypatch):
+    package = copy_of_package(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+
+    def hashes():
+        """As another process finds them."""
+        monkeypatch.setattr(codehash, "_found", {})
+        codehash._read.cache_clear()
+        codehash._kept.cache_clear()
+        return [*map(exhibit_hash, kinds())]
+
+    parsed, parse = [], codehash._parsed
+    monkeypatch.setattr(codehash, "_parsed", lambda path, source: parsed.append(path) or parse(path, source))
+    codehash.keep()  # where Snakemake has no folder yet, nothing is kept
+    before = hashes()
+    codehash.KEPT.parent.mkdir()
+    codehash.keep()
+    assert (parsed != [], list(codehash.KEPT.parent.iterdir())) == (True, [codehash.KEPT])
+    parsed.clear()
+    assert (hashes(), parsed) == (before, [])
+    path = package / "figures/style.py"
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    after = hashes()
+    assert parsed == [path]
+    assert after != before
+    codehash.keep()
+    whole = json.loads(codehash.KEPT.read_text())
+    for spoilt in ("{", "[]", json.dumps({**whole, "by": "another Python"})):
+        codehash.KEPT.write_text(spoilt)
+        parsed.clear()
+        assert hashes() == after
+        assert len(parsed) > 10
+    codehash._kept.cache_clear()

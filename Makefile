@@ -14,8 +14,9 @@ check: lint # and the tests that start no whole programs: three minutes on two c
 	python -m pytest -n $(CORES) --dist loadfile -m "not slow"
 
 test: lint docs # two at a time, for many run whole studies; those on a cluster alone
-	python -m pytest -n 2 --dist loadfile -m "not slurm"
-	python -m pytest -m slurm tests/test_slurm.py
+	export LOSSMAP_STUDY=$$(mktemp -d) && trap 'rm -rf "$$LOSSMAP_STUDY"' EXIT \
+	  && python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slurm" \
+	  && python -m pytest -m slurm tests/test_slurm.py
 
 golden: .venv/ready # records what costly products hold, where a version was raised or a family is new
 	python tests/golden_values.py

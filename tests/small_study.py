@@ -25,7 +25,7 @@ def small_study() -> dict:
         "cub": 40,
     }
     config["models"] = {name: config["models"][name] for name in MODELS}
-    config["extraction"] |= {"part_size": 16, "batch_size": 5}
+    config["extraction"] |= {"part_size": 20, "batch_size": 5}
     config["overlap"] |= {"datasets": ["seedbench"], "k": K, "permutations": 50}
     config["retrieval"] |= {"overlap_k": 5}
     config["figure2"] |= {"k": 4}

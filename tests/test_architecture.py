@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -250,6 +251,12 @@ def test_environments_hold_what_their_rules_import():
             assert names.get(package, package) in listed, f"{module}: its environment lacks {package}"
 
 
+@cache
+def tree_of(path):
+    """Many steps import it: it is parsed once."""
+    return ast.parse(path.read_text())
+
+
 def outside_packages(module, seen=None, inside_functions=False):
     """inside_functions: of the module itself, also what its functions import, as those of exhibits do."""
     seen = set() if seen is None else seen
@@ -259,7 +266,7 @@ def outside_packages(module, seen=None, inside_functions=False):
         return set()
     seen.add(module)
     found = set()
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     # Imports inside functions are for callers that need more, such as a GPU search.
     for node in ast.walk(tree) if inside_functions else tree.body:
         if isinstance(node, ast.Import):

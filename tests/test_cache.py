@@ -153,4 +153,4 @@ def test_two_studies_share_extraction_and_training(study, tmp_path):
         log = folder / f"results/{name}/logs/train_reconstructor/{MODELS[0]}/own/mlp-100.log"
         assert bool(log.read_text()) == (name == "one"), "the second study trains nothing"
     assert kept[0] == kept[1]
-    assert len(kept[0]) == 3 + 2 + 2  # three parts of coco-train, two of seedbench, weights and history
+    assert len(kept[0]) == 2 + 2 + 2  # two parts of coco-train, two of seedbench, weights and history

@@ -106,7 +106,7 @@ sys.exit(command_line.main(["try_it"]))
     ("code", "status"),
     [
         (MAIN.format("['--help']"), 141),
-        (MAIN.format("['plan', '--help']"), 141),
+        (MAIN.format("['init', '--help']"), 141),
         (STEP.format("print('much')"), 141),  # fits in the buffer: the fault shows as it is emptied
         (STEP.format("print('much ' * 100_000)"), 141),
         (STEP.format("print('much'); raise command_line.LossmapError('wrong')"), 141),

@@ -187,6 +187,7 @@ def test_a_study_that_measures_nothing_has_nothing_to_compare(monkeypatch):
         check_study({**kept, "compare": [["llava-mini", "idefics2-mini"]]})
 
 
+@pytest.mark.slow
 def test_a_fine_tune_of_the_connector_shares_all_of_pre_with_its_base(tmp_path):
     """With the real Snakefile: two checkpoints of one tower, and a second run that has nothing to do."""
     folder = clone(tmp_path / "checkout")

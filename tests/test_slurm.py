@@ -188,19 +188,16 @@ rule long: # goes on where it was stopped, as a training does
 """
 
 
-@pytest.mark.slurm
-def test_a_job_that_needs_more_gets_more(cluster, tmp_path):
-    shutil.copytree(ROOT / "profiles/slurm", tmp_path / "profiles/slurm")
-    (tmp_path / "Snakefile").write_text(GREEDY)
-    (tmp_path / "done").touch()
+@pytest.fixture(scope="module")
+def greedy(cluster, tmp_path_factory):
+    """A run whose jobs need more than they are given at first, under way: for two minutes it mostly waits."""
+    folder = tmp_path_factory.mktemp("greedy")
+    shutil.copytree(ROOT / "profiles/slurm", folder / "profiles/slurm")
+    (folder / "Snakefile").write_text(GREEDY)
+    (folder / "done").touch()
     ask = ["slurm_partition=cpu", "mem_mb=600 * attempt", "runtime=1 * attempt"]
-    done = on_cluster(tmp_path, "--default-resources", *ask)
-    assert done.returncode == 0, done.stdout + done.stderr
-    run = re.search(r"SLURM run ID: (\S+)", done.stdout + done.stderr).group(1)
-    large = [(job.memory, job.state) for job in jobs(run) if job.rule == "large"]
-    assert large in [[("600M", state), ("1200M", "COMPLETED")] for state in ("FAILED", "OUT_OF_MEMORY")]
-    long = [(job.limit, job.state) for job in jobs(run) if job.rule == "long"]
-    assert long == [("1:00", "TIMEOUT"), ("2:00", "COMPLETED")]
+    with Started(folder, "--default-resources", *ask) as started:
+        yield started
 
 
 COMPARED = {".csv", ".html", ".rst", ".parquet", ".json", ".pdf", ".png", ".jpg", ".safetensors"}
@@ -213,8 +210,9 @@ def compared(folder) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def finished(cluster, tmp_path_factory) -> tuple[Path, str]:
-    """A checkout in which the cluster has computed the small study from nothing, and the name of that run."""
+def finished(greedy, tmp_path_factory) -> tuple[Path, str]:
+    """A checkout in which the cluster has computed the small study from nothing, and the name of that run. Another run
+    is under way beside it."""
     folder = clone(tmp_path_factory.mktemp("cluster") / "checkout")
     (folder / "small.yaml").write_text(yaml.safe_dump(small_study()))
     done = on_cluster(folder, "--configfile", "small.yaml")
@@ -249,7 +247,17 @@ def test_jobs_that_use_a_gpu_get_one_and_others_none(cluster, finished):
             assert given[job.id] == {("cpu", "none")}
 
 
-STORES = [f"results/small/embeddings/{name}/llava-mini.json" for name in ("coco-train", "cub", "seedbench")]
+@pytest.mark.slurm
+def test_a_job_that_needs_more_gets_more(greedy):
+    assert greedy.end() == 0, greedy.log.read_text()
+    large = [(job.memory, job.state) for job in greedy.jobs() if job.rule == "large"]
+    assert large in [[("600M", state), ("1200M", "COMPLETED")] for state in ("FAILED", "OUT_OF_MEMORY")]
+    long = [(job.limit, job.state) for job in greedy.jobs() if job.rule == "long"]
+    assert long == [("1:00", "TIMEOUT"), ("2:00", "COMPLETED")]
+
+
+MEASURED = ("coco-train", "coco-karpathy", "vizwiz", "seedbench", "cub")
+STORES = [f"results/small/embeddings/{name}/llava-mini.json" for name in MEASURED]
 PARTS = 7  # of them
 
 

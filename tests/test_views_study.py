@@ -51,7 +51,7 @@ def study_of(model: dict, texts: bool) -> dict:
         "miniature": {"folder": MADE, "seed": 2025, "images": IMAGES},
         "models": {"m": model},
         "datasets": DATASETS,
-        "extraction": {"part_size": 16, "batch_size": 5},
+        "extraction": {"part_size": 20, "batch_size": 5},
         "overlap": {"datasets": ["seedbench"], "k": [3, 5], "permutations": 50},
         "geometry": {"datasets": ["seedbench"], "k": [3], "queries": 8},
         "probe": {"images": 3, "directions": 1},

@@ -14,7 +14,7 @@ check: lint # and the tests that start no whole programs: three minutes on two c
 	python -m pytest -n $(CORES) --dist loadfile -m "not slow"
 
 test: lint docs # two at a time, for many run whole studies; those on a cluster alone
-	export LOSSMAP_STUDY=$$(mktemp -d) && trap 'rm -rf "$$LOSSMAP_STUDY"' EXIT \
+	export LOSSMAP_FINISHED=$$(mktemp -d) && trap 'rm -rf "$$LOSSMAP_FINISHED"' EXIT \
 	  && python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slurm" \
 	  && python -m pytest -m slurm tests/test_slurm.py
 

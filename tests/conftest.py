@@ -56,10 +56,10 @@ def one_thread():
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> Path:
     """A checkout in which the small study has run. It runs once for all processes of a run of the tests, and each has a
-    copy of its own to change. Where LOSSMAP_STUDY names a folder, runs of the tests share what is made there."""
+    copy of its own to change. Where LOSSMAP_FINISHED names a folder, runs of the tests share what is made there."""
     parent = tmp_path_factory.getbasetemp()
     shared = parent.parent if "PYTEST_XDIST_WORKER" in os.environ else parent
-    made = Path(os.environ.get("LOSSMAP_STUDY", shared / "finished")) / "checkout"
+    made = Path(os.environ.get("LOSSMAP_FINISHED", shared / "finished")) / "checkout"
     made.parent.mkdir(parents=True, exist_ok=True)
     with (made.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the first makes it, others wait for it

@@ -324,6 +324,7 @@ def test_annotations_that_take_long_to_read_are_left_to_the_manifest(monkeypatch
     check_annotations(config)
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_the_documentations_study_says_what_sixty_images_are_too_few_for(tmp_path):
     """The study of docs/your-own-study.md, with 60 photographs in two classes and a model that is here."""
     images(f"{'cats' if i % 2 else 'dogs'}/{i}.png" for i in range(60))

@@ -165,6 +165,7 @@ def test_a_network_states_its_key_and_who_made_it(toy, tmp_path):
     assert {"code", "commit", "torch", "transformers", "device"} == told["provenance"].keys()
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_in_the_same_bytes(toy, tmp_path):
     spec = spec_of(NOISY, epochs=8, checkpoint_minutes=1e-9)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -189,6 +190,7 @@ def test_a_killed_run_ends_in_the_same_bytes(toy, tmp_path):
     assert written(cut) == ["r.history.csv", "r.safetensors"]
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(toy, tmp_path):
     spec = spec_of({**NOISY, "dropout": 0.0}, accumulate=2)
     one, two = tmp_path / "one", tmp_path / "two"

@@ -74,9 +74,18 @@ def test_a_registry_entry_that_is_wrong_is_told(tmp_path, monkeypatch, model_typ
     assert lines[-2:] == ["The registry says otherwise:", f"  {told}"]
 
 
-def test_of_an_unknown_family_in_several_views_no_entry_is_made_up(tmp_path, monkeypatch):
+@pytest.fixture
+def forget():
+    """Takes a family out of the registry. All are put back, in their order, which messages show."""
+    known = dict(FAMILIES)
+    yield FAMILIES.pop
+    FAMILIES.clear()
+    FAMILIES.update(known)
+
+
+def test_of_an_unknown_family_in_several_views_no_entry_is_made_up(tmp_path, forget):
     save_tiny("llava_next", tmp_path)
-    monkeypatch.delitem(FAMILIES, "llava_next")
+    forget("llava_next")
     lines = "\n".join(report(probe_connector(tmp_path)))
     assert "no entry can be told: begin with llava_next's" in lines
     assert "Family(" not in lines
@@ -90,11 +99,11 @@ def test_weights_are_not_needed(tmp_path):
 
 
 @pytest.mark.parametrize("model_type", ["llava", "qwen2_vl", "idefics2"])
-def test_the_entry_that_is_printed_for_an_unknown_family_works(tmp_path, monkeypatch, capsys, model_type):
+def test_the_entry_that_is_printed_for_an_unknown_family_works(tmp_path, forget, capsys, model_type):
     """As if the registry didn't know it: the entry, read as Python, has what the real one says."""
     save_tiny(model_type, tmp_path)
     known = FAMILIES[model_type]
-    monkeypatch.delitem(FAMILIES, model_type)
+    forget(model_type)
     with pytest.raises(LossmapError, match="lossmap doctor --checkpoint"):
         read_family(tmp_path)
     doctor.run(checkpoint=tmp_path)

@@ -190,6 +190,18 @@ def test_tokens_that_do_not_form_the_familys_grid_are_refused(tmp_path):
         VisionSide("llava", family, vision.config, vision.model, vision.preprocessor, None)
 
 
+@pytest.mark.parametrize(("model_type", "views"), [("internvl", 1), ("aya_vision", 1), ("smolvlm", 5)])
+def test_opening_a_model_that_cuts_tiles_runs_the_plain_image_with_the_fewest(tmp_path, monkeypatch, model_type, views):
+    """At real size each tile takes a core ten seconds."""
+    save_tiny(model_type, tmp_path)
+    shapes, embed = [], VisionSide.embed
+    monkeypatch.setattr(
+        VisionSide, "embed", lambda self, inputs, shape=None: shapes.append(shape) or embed(self, inputs, shape)
+    )
+    load_vision_side(tmp_path, view="processor")
+    assert [len(shape.views) for shape in shapes] == [views]
+
+
 # Folders
 
 

@@ -30,6 +30,9 @@ from lossmap.vlm.views import AnyRes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TEXT_PARTS = ("language_model", "text_model")
+# Width and height of plain images, of which the one that makes the fewest patches goes through a network when it is
+# opened. Tiles depend on the shape, not on the size: 13 of the first one in SmolVLM take a core two minutes.
+PROBES = ((96, 64), (64, 64), (128, 32))
 
 
 class VisionSide:
@@ -77,7 +80,8 @@ class VisionSide:
 
         # One plain image through the network: widths as they are, and a layout that isn't understood shows here.
         if isinstance(preprocessor, TiledPreprocessor):
-            pre, post = self.embed_image(Image.new("RGB", (96, 64), (150, 90, 30)))
+            size = min(PROBES, key=lambda size: preprocessor.layout(*size).shape.patches)
+            pre, post = self.embed_image(Image.new("RGB", size, (150, 90, 30)))
         else:
             rows, cols = self.pre_grid = preprocessor.grid
             merge = family.merge(config) if family.merge else None

@@ -4,7 +4,7 @@ BIN := .venv/bin
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo check test golden lint types docs bench soak zoo clean
+.PHONY: demo check test test-real-size golden lint types docs bench soak zoo clean
 
 demo: .venv/ready
 	snakemake --cores $(CORES)
@@ -15,8 +15,11 @@ check: lint # and the tests that start no whole programs: three minutes on two c
 
 test: lint docs # two at a time, for many run whole studies; those on a cluster alone
 	export LOSSMAP_FINISHED=$$(mktemp -d) && trap 'rm -rf "$$LOSSMAP_FINISHED"' EXIT \
-	  && python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slurm" \
+	  && python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slurm and not real_size" \
 	  && python -m pytest -m slurm tests/test_slurm.py
+
+test-real-size: .venv/ready # vision sides of published models, random: hours of a core, 8 GB; writes results/real-size.csv
+	python -m pytest -m real_size tests/test_real_size.py
 
 golden: .venv/ready # records what costly products hold, where a version was raised or a family is new
 	python tests/golden_values.py

@@ -26,6 +26,7 @@ LONG = [
     "damage",
     "known_losses",
     "notebook",
+    "real_size",
     "slurm",
     "soak",
 ]

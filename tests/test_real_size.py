@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "results/real-size.csv"
 # Width and height.
 SIZES = [(96, 48), (400, 200), (600, 150), (333, 667), (640, 427), (300, 1200), (800, 600), (1920, 1080)]
-PRECISION = "bfloat16"  # the checkpoints' own; float32 takes a core more than twice as long
+PRECISION = "bfloat16"  # float32 takes a core more than twice as long
 # How many photographs, from those with the fewest patches on, go through transformers' own model, too. Of the others,
 # pixels alone are compared.
 COMPARED = int(os.environ.get("REAL_SIZE_COMPARED", len(SIZES)))

@@ -19,6 +19,7 @@ class Teacher:
     """Pairs in memory: 4 tokens of 6 correlated features, and what a random network makes of them."""
 
     index, device, pre_shape, post_shape = "toy.json", "cpu", (4, 5), (4, 6)
+    ragged, image_bytes = False, 4 * (4 * 5 + 4 * 6)
 
     def __init__(self, n=400, spoilt=()):
         generator = torch.Generator().manual_seed(1)
@@ -30,6 +31,8 @@ class Teacher:
 
     def read(self, images):
         return self.post[images], self.pre[images]
+
+    load = read
 
     def blocks(self, images, size=64):
         for first in range(0, len(images), size):

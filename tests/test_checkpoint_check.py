@@ -266,6 +266,7 @@ def test_what_only_text_needs_is_missed_where_text_is_asked(model, spoil, messag
     study["models"] = {"llava-mini": {"checkpoint": str(model)}, "idefics2-mini": {"checkpoint": str(ZOO / "idefics2")}}
     for name in {"captions", "answers", "choices"} - {section}:
         study[name]["datasets"] = []
+    del study["readers"]
     with pytest.raises(LossmapError) as caught:
         check_study(study)
     for message in messages:

@@ -75,7 +75,7 @@ def test_images_that_are_appended_are_embedded_with_those_of_their_part_alone(co
     ran = jobs(copy, *stores)
     assert ran == {
         "read_dataset seedbench",
-        "check_training_images",
+        "check_training_images reconstructors",
         *(f"extract seedbench {model} 000020 000027" for model in MODELS),
         *(f"index_embeddings seedbench {model}" for model in MODELS),
     }

@@ -39,7 +39,7 @@ rule read_answers:
         readers="results/{study}/readers/{model}/readers.safetensors",
         checkpoint=language_files,
     output:
-        readings="results/{study}/readers/{model}/{dataset}.parquet",
+        readings="results/{study}/readers/{model}/answers/{dataset}.parquet",
     log:
         "results/{study}/logs/read_answers/{dataset}/{model}.log",
     conda:
@@ -59,7 +59,7 @@ rule read_answers:
 rule measure_where_lost:
     """Where the answers are lost that a model gets wrong: before the connector, at it, or in the language model."""
     input:
-        readings="results/{study}/readers/{model}/{dataset}.parquet",
+        readings="results/{study}/readers/{model}/answers/{dataset}.parquet",
         held_out="results/{study}/readers/{model}/held_out.parquet",
         scores=f"results/{{study}}/scores/{{dataset}}/{{model}}/{READ_TASK}.parquet",
         questions="results/{study}/data/{dataset}/questions.parquet",

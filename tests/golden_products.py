@@ -415,7 +415,7 @@ def readings(folder: Path) -> dict[str, np.ndarray]:
             for values in module.state_dict().values():
                 place += 1
                 values.copy_(0.5 * tensor(*values.shape, seed=place))
-    made = Readers(modules, scales, ["red", "green"], {"type 0": [0.25, 0.75], "type 1": [0.5, 0.5]})
+    made = Readers(modules, scales, ["red", "green"], {"": [0.5, 0.5], "type 0": [0.25, 0.75]})
     save_readers(made, READER_NETWORKS, folder / "readers", {})
     read_answers.run(
         embeddings=index,

@@ -110,6 +110,13 @@ def test_permuting_keeps_how_often_each_answer_is_given():
         assert sorted(exchanged.targets[here]) == sorted(TRAINING.questions.targets[here])
 
 
+def test_answers_are_exchanged_among_questions_with_as_many_options():
+    texts = [["?"] * (2 + 2 * (i % 2)) for i in range(40)]
+    targets = np.array([i % len(text) for i, text in enumerate(texts)])
+    exchanged = permuted(Questions(np.arange(40), texts, targets, np.array(["a"] * 40)), 0)
+    assert (exchanged.targets < [len(text) for text in texts]).all()
+
+
 def test_the_split_by_hand():
     """Ten wrong answers of as many images: guessing gets 2; before the connector 8 are read, after it 5."""
     wrong = np.arange(14) < 10
@@ -122,6 +129,25 @@ def test_the_split_by_hand():
     assert np.isnan(found["unread"].mean)  # guessing gets all of the right ones
     assert found["model_accuracy"].mean == pytest.approx(4 / 14)
     assert found["reader_advantage"].mean == pytest.approx((9 - 4) / 14)
+
+
+def test_kinds_that_are_guessed_differently_well_are_weighed_by_their_answers():
+    """Two kinds of as many wrong answers: .9 known where half are guessed, .1 where hardly any is."""
+    rng, n = np.random.default_rng(0), 20_000
+    kinds = np.repeat(["often", "rarely"], n)
+    guess = rng.random(2 * n) < np.where(kinds == "often", 0.5, 0.02)
+    known = rng.random(2 * n) < np.where(kinds == "often", 0.9, 0.1)
+    read = known | (rng.random(2 * n) < np.where(kinds == "often", 0.5, 0.02))
+    outcomes = Outcomes(np.zeros(2 * n, bool), read, read, guess)
+    found = where_lost(outcomes, np.arange(2 * n), 50, kinds=kinds)
+    assert found["not_used"].mean == pytest.approx(0.5, abs=0.02)
+    assert where_lost(outcomes, np.arange(2 * n), 50)["not_used"].mean == pytest.approx(0.37, abs=0.02)
+
+
+def test_kinds_with_few_wrong_answers_are_taken_together():
+    outcomes = Outcomes(*(np.arange(12) % 4 < count for count in (0, 3, 2, 1)))
+    few = where_lost(outcomes, np.arange(12), 50, kinds=np.repeat(["a", "b"], 6))
+    assert few["not_used"] == where_lost(outcomes, np.arange(12), 50)["not_used"]
 
 
 def test_a_reader_that_only_guesses_finds_all_lost_before_the_connector():

@@ -48,11 +48,11 @@ def shares_of_questions(axes: Axes, rows: pd.DataFrame) -> dict[str, Any]:
     """One model's bars, from what is lost first to what is lost last; lines above them: intervals of each share, from
     where it begins. Returns label -> mark, for a legend.
 
-    rows: category, questions, not_attributed, and all_<part> with _low and _high of each other of PARTS.
+    rows: of exhibit where_lost.
     """
     places, start = np.arange(len(rows)), np.zeros(len(rows))
     marks: dict[str, Any] = {}
-    rows = rows.assign(all_not_attributed=rows["not_attributed"] / rows["questions"])
+    rows = within_bounds(rows).assign(all_not_attributed=rows["not_attributed"] / rows["questions"])
     for number, (name, (label, colour, hatch)) in enumerate(PARTS.items()):
         colour = COLOURS[colour % len(COLOURS)] if isinstance(colour, int) else colour
         width = np.nan_to_num(100 * rows[f"all_{name}"].to_numpy(dtype=float)).clip(min=0)
@@ -70,3 +70,13 @@ def shares_of_questions(axes: Axes, rows: pd.DataFrame) -> dict[str, Any]:
     axes.set_ylim(len(rows) - 0.5, -0.75)
     axes.tick_params(axis="x", labelsize=8)
     return marks
+
+
+def within_bounds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Shares as bars can show them: what is known lies between 0 and 1, and after the connector not above before it."""
+    part = (rows["wrong"] - rows["not_attributed"]) / rows["questions"]
+    before = (1 - rows["lost_before"]).clip(0, 1)
+    after = rows["not_used"].clip(0, 1).clip(upper=before)
+    shares = {"lost_before": 1 - before, "lost_at_connector": before - after, "not_used": after}
+    bars = {f"all_{name}": share * part for name, share in shares.items()}
+    return rows.assign(**bars, all_unread=rows["all_unread"].clip(0, rows["model_accuracy"]))

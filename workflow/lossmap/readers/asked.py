@@ -1,5 +1,6 @@
 """What a reader is given: the embeddings of some images, and the words of the questions about them."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,11 @@ class Lexicon:
 
     numbers: Tensor
     vectors: Tensor
+
+    def digest(self) -> str:
+        """SHA-256 of both."""
+        content = b"".join(values.contiguous().numpy().tobytes() for values in (self.numbers, self.vectors))
+        return hashlib.sha256(content).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

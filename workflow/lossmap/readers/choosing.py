@@ -58,5 +58,6 @@ def may_read_more(held_out: pd.DataFrame, networks: list[str], within: float) ->
         of_network = means["bits"].groupby(level="network").min().loc[networks].to_numpy()
         climbs = len(networks) < 2 or of_network[:-1].min() - of_network[-1] > within
         best = means.loc[means["bits"].idxmin()]
-        found[name] = bool(climbs or best["bits"] - best["training_bits"] > within)
+        # Not "more than": nan, where nothing was learned, tells nothing of how much could be.
+        found[name] = bool(climbs or not best["bits"] - best["training_bits"] <= within)
     return found

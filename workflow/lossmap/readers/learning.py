@@ -17,6 +17,9 @@ from lossmap.reconstruct.sizes import round_steps, step_limit
 from lossmap.reconstruct.split import Split
 from lossmap.reconstruct.training import Schedule, Training, Workplace, train
 
+AT_ONCE = 8  # times what a batch's images take, for what a reader makes of them on its way
+BLOCK_BYTES = 2**28  # of embeddings that are read at once
+
 
 @dataclass(frozen=True)
 class ReaderTraining:
@@ -57,11 +60,13 @@ def train_reader(
     Raises: LossmapError if a batch takes more images than there are, or as `train`.
     """
     share = max(split.train)
-    images = max(1, min(len(split.train[share]), round(settings.questions / float(material.counts.mean()))))
+    fits = max(1, settings.memory // (AT_ONCE * material.image_bytes))  # however large images are
+    images = max(1, min(len(split.train[share]), round(settings.questions / float(material.counts.mean())), fits))
+    buffer = max(images, min(settings.buffer, settings.memory // material.image_bytes))
     seed = seed_for(seed, "train_reader")
     part = accelerator.process_index, accelerator.num_processes
-    batches = Batches(material, split.train[share], images, seed, settings.buffer, settings.memory, part)
-    held_out = HeldOut(material, split.held_out, 2 * images, settings.memory, part)
+    batches = Batches(material, split.train[share], images, seed, buffer, settings.memory, part)
+    held_out = HeldOut(material, split.held_out, images, settings.memory, part)
     torch.manual_seed(seed)
     reader = Reader(material.features, material.vectors.shape[1], answers, **network)
     schedule = Schedule(
@@ -86,8 +91,9 @@ def read(reader: Reader, material: Material, images: np.ndarray | None = None) -
     count = len(material.questions)
     answers, bits = np.full(count, -1, dtype=np.int64), np.full(count, np.nan)
     with torch.inference_mode():
-        for start in range(0, len(images), 64):
-            some = images[start : start + 64]
+        size = max(1, min(64, BLOCK_BYTES // material.image_bytes))
+        for start in range(0, len(images), size):
+            some = images[start : start + size]
             asked, targets = material.load(some)
             scores = reader(asked).double().log_softmax(dim=-1).cpu()
             if scores.isnan().any():

@@ -66,7 +66,9 @@ class Material:
         self.control, self.seed, self.ids = control, seed, store["image_id"].values
         self.store, self.side, self.questions, self.lexicon = store, side, questions, lexicon
         self.device, self.index = torch.device(device), store.encoding.get("source", "embeddings in memory")
-        self.located = Images(store)
+        # Where images lie is read once, not for each image; it is little beside embeddings.
+        places = {name: store[name].compute() for name in ("size", "box", "view_box") if name in store}
+        self.located = Images(store.assign(places))
         order = np.argsort(questions.images, kind="stable")
         self.images, first, self.counts = np.unique(questions.images[order], return_index=True, return_counts=True)
         self.asked = [order[start : start + count] for start, count in zip(first, self.counts, strict=True)]

@@ -1,8 +1,8 @@
 """Readers: small networks that answer a question from the embeddings of an image.
 
-A reader is one vector for each question. One ladder of capacities: `blocks: 0` is linear on the tokens pooled by an
-attention that the question steers; in each of one or more blocks the vector attends to the words, then to the image,
-then goes through a layer. More vectors, one for each word, would cost ten times as much and learn no faster.
+A reader is one vector for each question. One ladder of capacities: `blocks: 0` is linear on tokens, each after a norm,
+pooled by an attention that the question steers; in each of one or more blocks the vector attends to the words, then to
+the image, then goes through a layer. More vectors, one for each word, cost several times as much and learned no faster.
 """
 
 from typing import Any, cast

@@ -56,13 +56,15 @@ def frequent_answers(majority: Sequence[str], most: int) -> list[str]:
 
 
 def permuted(questions: Questions, seed: int) -> Questions:
-    """The control task: answers exchanged at random among the questions of a category, so that nothing that is seen
-    tells an answer, and how often each is given tells as much as before.
+    """The control task: answers exchanged at random among the questions of a category with as many options, so that
+    nothing that is seen tells an answer, and how often each is given tells as much as before.
 
     Source: Hewitt and Liang 2019, arXiv:1909.03368.
     """
     rng, targets = np.random.default_rng(seed), questions.targets.copy()
-    for category in dict.fromkeys(questions.categories.tolist()):
-        places = np.flatnonzero(questions.categories == category)
+    options = np.array([len(texts) for texts in questions.texts])
+    pairs = list(zip(questions.categories.tolist(), options.tolist(), strict=True))
+    for category, count in dict.fromkeys(pairs):
+        places = np.flatnonzero((questions.categories == category) & (options == count))
         targets[places] = targets[rng.permutation(places)]
     return replace(questions, targets=targets)

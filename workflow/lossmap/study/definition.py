@@ -340,7 +340,7 @@ class Choices(Section):
 
 
 class ReaderNetwork(Section):
-    """A reader: the words of the question attend to each other and to the image."""
+    """A reader: a vector for each question, which attends to the words and to the image."""
 
     blocks: int = Field(ge=0, description="of attention; 0: linear on tokens that are pooled as the question asks")
     width: Positive = Field(96, description="a multiple of heads")

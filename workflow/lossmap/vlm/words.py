@@ -63,7 +63,7 @@ def load_words(checkpoint: str | Path, revision: str | None = None) -> Words:
 def _vectors(folder: Path) -> torch.Tensor:
     """The token embeddings of a checkpoint: the one table of that name."""
     found = {}
-    for name in weight_files(folder):
+    for name in weight_files(folder, vision_only=False):
         try:
             with safe_open(folder / name, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118, this is no dict

@@ -42,21 +42,26 @@ PAGE = [
 NOTE = (
     "Of the model's wrong answers, 1 - k before the connector is lost before it, k before less k after at it, and k "
     "after is not used: k = (R - g) / (1 - g) is the share of questions that readers know, R those that they answer "
-    "right, g those that a reader of the question alone does. A share of 0 comes out below it as often as above. "
-    "Unread: the same of the model's right answers, which readers don't read after the connector. At least, at most: "
-    "stronger readers may read more, for the last network of the ladder gained more than {s.settled_within:g} bits on"
-    " held-out questions, or the best one leaves more than that less open on its training questions, so that more of "
-    "them may help; the CSV file holds what the ladder less its last network says (weaker), and what as great a step "
-    "again would (stronger). Readers too weak: the model answers more questions of this type than readers do after "
-    "the connector; its errors are not attributed, here and in all. A share at the connector without interval: no "
-    "reader of what enters it was better than those of what leaves it. Readers are chosen by question type, by their "
-    "bits on held-out training questions; one of what leaves the connector is one of what enters it, too. Usable "
-    "information (Xu et al. 2020): bits that the question alone leaves open less those left with the image, of "
-    "questions whose answer is among the most frequent of training (covered). In brackets: {s.confidence:.0%} "
-    "bootstrap interval over images; it doesn't cover another training run."
+    "right, g those that a reader of the question alone does. Few answers, or wrong ones that are guessed less well "
+    "than others, give shares below 0 or above 1. Unread: the same of the model's right answers, which readers don't "
+    "read after the connector. At least, at most: stronger readers may read more, for the last network of the ladder "
+    "gained more than {s.settled_within:g} bits on held-out questions, or the best one leaves more than that less "
+    "open on its training questions, so that more of them may help; of what is lost at the connector that gives a "
+    "bound where it is so on one side alone; the CSV file holds what the ladder less its last network says (weaker), "
+    "and what as great a step again would (stronger). Readers too weak: the model answers more questions of this type"
+    " than readers do after the connector, or these read nothing of them even before it; its errors are not "
+    "attributed, here and in all, nor are those with an answer that readers don't know. A share at the connector "
+    "without interval: no reader of what enters it was better than those of what leaves it. Readers are chosen by "
+    "question type, by their bits on held-out training questions; one of what leaves the connector is one of what "
+    "enters it, too. Usable information (Xu et al. 2020): bits that the question alone leaves open less those left "
+    "with the image, of questions whose answer is among the most frequent of training (covered). In brackets: "
+    "{s.confidence:.0%} bootstrap interval over images; it doesn't cover another training run."
 )
 define("grouping", Column("grouping", "name", "", "all questions, those of a question type, or of an answer type"))
-define("not_attributed", Column("not attributed", "count", "", "wrong answers of types for which readers are too weak"))
+define(
+    "not_attributed",
+    Column("not attributed", "count", "", "wrong answers of types, or with answers, that readers can't tell of"),
+)
 define("lost_before", Column("lost before the connector", "share of the wrong", "", "not readable before it", digits=2))
 define(
     "lost_at_connector",
@@ -105,7 +110,7 @@ def page(table, settings):
     """Shares as they may be read: bounds where stronger readers may read more, none where readers are too weak."""
     shown = pd.DataFrame(cells(table, PAGE))
     titles = {"lost_before": "lost before the connector", "lost_at_connector": "lost at the connector"}
-    titles |= {"not_used": "not used"}
+    titles |= {"not_used": "not used", "unread": "unread"}
     for name, title in titles.items():
         shown[title] = [_share(row, name) for row in table.to_dict("records")]
     return shown
@@ -118,10 +123,16 @@ def _share(row: dict, name: str) -> str:
 
 
 def bound(row: dict, name: str) -> str:
-    """What a share is where stronger readers may read more."""
-    if name == "not_used" and row["more_after"]:
+    """What a share is where stronger readers may read more. Of what is lost at the connector nothing is known if they
+    may before and after it."""
+    before, after = row["more_before"], row["more_after"]
+    if name == "not_used" and after:
         return "at least "
-    return "at most " if name == "lost_before" and row["more_before"] else ""
+    if (name == "lost_before" and before) or (name == "unread" and after):
+        return "at most "
+    if name == "lost_at_connector" and before != after:
+        return "at most " if after else "at least "
+    return ""
 
 
 def findings(table, settings):
@@ -138,13 +149,15 @@ def findings(table, settings):
             )
             continue
         said = {name: bound(row, name) + _percent(row, name) for name in SHARES}
-        these = f"the {row['wrong'] - row['not_attributed']} of other types" if weak else "these"
+        rest = row["wrong"] - row["not_attributed"]
+        these = f"the {rest} others" if row["not_attributed"] else "these"
         line = f"{start}Readers are too weak for questions of {', '.join(weak)}. " if weak else start
         line += (
             f"Of {these}, {said['not_used']} can be read from what the language model receives, which doesn't use it;"
             f" {said['lost_at_connector']} are lost at the connector, {said['lost_before']} before it."
         )
-        most = known.sort_values("information_lost", kind="stable").iloc[-1] if len(known) else None
+        known = known.dropna(subset="information_lost").sort_values("information_lost", kind="stable")
+        most = known.iloc[-1] if len(known) else None
         if most is not None and most["information_lost_low"] > 0:
             line += f" Most is lost at the connector of {most['category']}: {_bits(most)}."
         lines.append(line)

@@ -13,12 +13,13 @@ from lossmap.measures.seeds import seed_for
 from lossmap.measures.statistics import MeanInterval
 from lossmap.measures.vqa_accuracy import normalise_answer
 from lossmap.measures.where_lost import SHARES, Outcomes, where_lost
-from lossmap.readers.choosing import SIDES, Reader, choose, may_read_more
+from lossmap.readers.choosing import ENOUGH, SIDES, Reader, choose, may_read_more
 from lossmap.readers.questions import majority_answers
 from lossmap.study.scoring import UNTYPED, answer_type, score_answer
 from lossmap.study.specs import MeasureWhereLost
 
 ENDS = ("", "_low", "_high")
+EVERY = ""  # question type
 ACCURACIES = ("model_accuracy", "reader_accuracy", "reader_advantage")
 OF_ALL = tuple(f"all_{name}" for name in SHARES)
 NO_SHARES = [name + end for name in (*SHARES, *OF_ALL) for end in ENDS]
@@ -38,7 +39,8 @@ def run(
     """Split a model's errors by where the answer is lost.
 
     summary: a row for all questions, for each question type and each answer type, see `measures.where_lost`. Errors of
-    a question type that the model answers better than its readers are in no share: not_attributed. Beside the shares
+    a question type for which readers are too weak, and those with an answer that they don't know, are in no share:
+    not_attributed. Beside the shares
     what they would be with the ladder's readers less the last (weaker), and were it to gain once more what its last
     step brought (stronger). Where the best reader before the connector is that after it, nothing is lost there that
     readers can tell: 0, without interval. readers: a row per reader: bits left, accuracy, whether it converged.
@@ -50,16 +52,17 @@ def run(
     known["category"] = known["category"].fillna(UNTYPED)
     table = pd.read_parquet(scores).set_index("question_id").loc[known.index]
     said["right"] = _right(said, known, spec)
-    networks = spec.networks
-    best = _chosen(said, left, known, networks)
-    weaker = _chosen(said, left, known, networks[:-1] or networks)
+    networks, categories = spec.networks, known["category"]
+    chosen = choose(left, categories, networks)
+    best = _chosen(said, known, chosen)
     outcomes = _outcomes(table, best, spec.right)
-    weak = _outcomes(table, weaker, spec.right)
-    more = may_read_more(left, networks, spec.settled_within)
-    images = known["image_id"].to_numpy()
-    weak_types = _too_weak(outcomes, known, images, spec)
-    attributed = ~known["category"].isin(weak_types).to_numpy()
-    no_gain = (best["before"]["bits"].to_numpy() == best["after"]["bits"].to_numpy()) | best["after"]["bits"].isna()
+    weak = _outcomes(table, _chosen(said, known, choose(left, categories, networks[:-1] or networks)), spec.right)
+    images, kinds = known["image_id"].to_numpy(), categories.to_numpy(dtype=str)
+    covered = best["guess"]["bits"].notna().to_numpy()  # of others readers can't give the right answer
+    attributed = covered & ~np.isin(kinds, _too_weak(outcomes, best, covered, kinds, images, spec))
+    same = [name for name, readers in chosen.items() if readers["before"] == readers["after"]]
+    no_gain = np.isin(kinds, same)
+    more = {name: _may_read_more(left, name, networks, spec.settled_within) for name in [EVERY, *chosen]}
     rows = []
     for grouping, group, which in _groups(known, spec.task):
         seed = seed_for(spec.seed, "where_lost", spec.dataset, spec.model, grouping, group)
@@ -70,29 +73,51 @@ def run(
         row |= {"not_attributed": int((wrong & ~attributed).sum()), "too_weak": not kept.any()}
         row |= _flat({name: whole[name] for name in ACCURACIES})
         if kept.any():
-            found = where_lost(_some(outcomes, kept), images[kept], spec.resamples, spec.confidence, seed)
-            less = where_lost(_some(weak, kept), images[kept], 1, spec.confidence, seed)
+            some = images[kept], spec.resamples, spec.confidence, seed, kinds[kept]
+            found = where_lost(_some(outcomes, kept), *some)
+            less = where_lost(_some(weak, kept), images[kept], 1, spec.confidence, seed, kinds[kept])
             row |= _shares(found, kept.sum() / which.sum(), bool(no_gain[kept].all())) | _band(found, less)
         else:
             row |= dict.fromkeys(NO_SHARES, np.nan)
         row |= _information(best, which, images[which], bool(no_gain[which].all()), spec, seed)
-        row |= {f"more_{name}": may for name, may in more.items()}
+        of_group = more[group] if grouping == "question type" else more[EVERY]
+        row |= {f"more_{name}": may for name, may in of_group.items()}
         rows.append(row)
     pd.DataFrame(rows).to_parquet(summary, index=False)
     _of_readers(said, left, spec).to_parquet(readers, index=False)
 
 
-def _too_weak(outcomes: Outcomes, known: pd.DataFrame, images: np.ndarray, spec: MeasureWhereLost) -> list[str]:
-    """Question types that the model answers right more often than its readers do after the connector, with an interval
-    of the difference that lies beyond 0."""
-    found = []
-    for category in sorted(set(known["category"])):
-        here = (known["category"] == category).to_numpy()
-        seed = seed_for(spec.seed, "too_weak", spec.dataset, spec.model, category)
-        shares = where_lost(_some(outcomes, here), images[here], spec.resamples, spec.confidence, seed)
-        if shares["reader_advantage"].high < 0:
-            found.append(category)
+def _too_weak(
+    outcomes: Outcomes,
+    best: dict[str, pd.DataFrame],
+    covered: np.ndarray,
+    kinds: np.ndarray,
+    images: np.ndarray,
+    spec: MeasureWhereLost,
+) -> list[str]:
+    """Question types of which readers can't tell where answers are lost: the model answers more of them right than
+    readers do after the connector, or readers read nothing of them even before it. The former beyond what chance does
+    in one of so many types."""
+    found, types = [], sorted(set(kinds))
+    confidence = 1 - (1 - spec.confidence) / len(types)
+    for kind in types:
+        here = (kinds == kind) & covered
+        if not here.any():
+            found.append(kind)
+            continue
+        seed = seed_for(spec.seed, "too_weak", spec.dataset, spec.model, kind)
+        shares = where_lost(_some(outcomes, here), images[here], spec.resamples, confidence, seed)
+        gained = (best["guess"]["bits"] - best["before"]["bits"]).to_numpy()[here]
+        if shares["reader_advantage"].high < 0 or _mean(gained, images[here], spec, seed).low <= 0:
+            found.append(kind)
     return found
+
+
+def _may_read_more(left: pd.DataFrame, category: str, networks: list[str], within: float) -> dict[str, bool]:
+    """Of one question type, where enough of it was held out; else of all."""
+    here = left[left["category"] == category]
+    enough = not here.empty and here.groupby(["side", "network", "seed"]).size().min() >= ENOUGH
+    return may_read_more(here if enough else left, networks, within)
 
 
 def _flat(found: dict[str, MeanInterval]) -> dict[str, float]:
@@ -120,11 +145,8 @@ def _right(said: pd.DataFrame, known: pd.DataFrame, spec: MeasureWhereLost) -> p
     return pd.Series(scored, index=said.index)
 
 
-def _chosen(
-    said: pd.DataFrame, left: pd.DataFrame, known: pd.DataFrame, networks: list[str]
-) -> dict[str, pd.DataFrame]:
+def _chosen(said: pd.DataFrame, known: pd.DataFrame, chosen: dict[str, dict[str, Reader]]) -> dict[str, pd.DataFrame]:
     """guess, after, before -> right and bits of each question, by the reader that was chosen for its category."""
-    chosen = choose(left, known["category"], networks)
     by_reader = {
         Reader(*key): rows.set_index("question_id").loc[known.index]
         for key, rows in said.groupby(["side", "network", "seed"], sort=False)

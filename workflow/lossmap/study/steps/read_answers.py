@@ -18,7 +18,7 @@ from lossmap.study.asking import as_questions, digest_of, lexicon_of, read_quest
 from lossmap.study.products import product_key
 from lossmap.study.provenance import provenance
 from lossmap.study.specs import ReadAnswers
-from lossmap.study.steps.train_readers import SIDES, material_of
+from lossmap.study.steps.train_readers import ALL, SIDES, material_of
 from lossmap.vlm.stored import open_embeddings
 from lossmap.vlm.words import load_words
 
@@ -49,7 +49,7 @@ def run(
         scale = trained.scales.get(SIDES[name.side] or "")
         said = read(module.to(device), material_of(name.side, store, answered, lexicon, scale, spec.seed, device))
         found.append(_rows(table, said, trained.answers).assign(**name._asdict()))
-    shares = [trained.shares.get(one, []) for one in exchanged.categories]
+    shares = [trained.shares.get(one, trained.shares[ALL]) for one in exchanged.categories]
     prior = np.array(
         [-np.log2(row[i]) if 0 <= i < len(row) else np.nan for row, i in zip(shares, exchanged.targets, strict=True)]
     )

@@ -112,6 +112,9 @@ def _training_bits(done: Training) -> float:
     return float(np.nan if best["train_loss"] is None else best["train_loss"] / np.log(2))
 
 
+ALL = ""  # among the categories of shares of answers
+
+
 class _Work(NamedTuple):
     """Where a killed run goes on."""
 
@@ -144,10 +147,12 @@ def material_of(
 
 
 def _shares(asked: Questions, known: list[str] | None) -> dict[str, list[float]]:
-    """category -> share of each answer, each counted once more than it is given."""
+    """category -> share of each answer, with as much weight for the shares over all as a question has; of a category
+    that training has not: ALL."""
     size = len(known) if known is not None else int(max(map(len, asked.texts)))
-    found = {}
+    overall = (1 + np.bincount(asked.targets, minlength=size)) / (len(asked) + size)
+    found = {ALL: overall.tolist()}
     for category in sorted(set(asked.categories.tolist())):
-        counts = 1 + np.bincount(asked.targets[asked.categories == category], minlength=size)
+        counts = overall + np.bincount(asked.targets[asked.categories == category], minlength=size)
         found[category] = (counts / counts.sum()).tolist()
     return found

@@ -55,7 +55,7 @@ LAYERS = {  # imports go down only: nothing of the library knows a study or the 
     },
     "study/exhibits": {
         *("numpy", "pandas", "matplotlib", "seaborn", "lossmap.study", "lossmap.figures", "lossmap.measures"),
-        *("lossmap.data", "lossmap.store", "lossmap.reconstruct", "lossmap.vlm"),
+        *("lossmap.data", "lossmap.store", "lossmap.readers", "lossmap.reconstruct", "lossmap.vlm"),
     },
     "study/paper": {"pandas"},
     "study/codehash.py": set(),

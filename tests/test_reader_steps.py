@@ -5,10 +5,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from golden_products import asked_openly, reproducible, shown
 from specs import checked
 
 from lossmap.data.manifest import SCHEMAS, make_table
+from lossmap.readers.asked import Lexicon
+from lossmap.reconstruct.saving import load_tensors
 from lossmap.study.steps import measure_where_lost, read_answers, train_readers
 
 NETWORKS = {"linear": {"blocks": 0, "width": 8, "heads": 2, "dropout": 0.0}}
@@ -91,6 +94,14 @@ def test_multiple_choice_is_read_among_its_options(tmp_path):
     for (side, seed), share in right.items():
         row = table[table["side"].eq(side) & table["seed"].eq(seed)]
         assert row["reader_accuracy"].item() == pytest.approx(share)
+
+
+def test_a_killed_run_is_taken_up_only_with_the_same_words(tmp_path):
+    measured(tmp_path, "choices", asked_with_options, 5, {f"q{i}": 1 for i in range(8)})
+    words = load_tensors(tmp_path / "readers")[1]["key"]["words"]
+    numbers, vectors = torch.ones(1, 1, 1, dtype=torch.int64), torch.eye(2)
+    digests = {Lexicon(numbers, vectors).digest(), Lexicon(numbers, 2 * vectors).digest(), words}
+    assert len(digests) == 3
 
 
 def test_answers_that_no_reader_knows_are_not_covered_and_are_wrong(tmp_path):

@@ -34,7 +34,8 @@ def choose(held_out: pd.DataFrame, categories: Iterable[str], networks: list[str
     for category in dict.fromkeys(categories):
         here = means[means.index.get_level_values("category") == category].droplevel("category")
         enough = not here.empty and here["size"].min() >= ENOUGH
-        bits = (lambda table: table["sum"] / table["size"])(here if enough else overall)
+        sums = here if enough else overall
+        bits = sums["sum"] / sums["size"]
         found[category] = {
             name: Reader(*bits[bits.index.get_level_values("side").isin(sides)].idxmin())
             for name, sides in SIDES.items()

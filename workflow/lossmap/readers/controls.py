@@ -4,8 +4,6 @@ import numpy as np
 
 from lossmap.store.layouts import Shape, Span
 
-KINDS = ("pooling", "random_tokens")
-
 
 def control_tokens(shape: Shape, kind: str, seed: int) -> np.ndarray:
     """(tokens, g) rows of pre of an image of this shape: each token is the mean of g of them.

@@ -17,8 +17,8 @@ from lossmap.reconstruct.sizes import round_steps, step_limit
 from lossmap.reconstruct.split import Split
 from lossmap.reconstruct.training import Schedule, Training, Workplace, train
 
+AT_A_TIME = 64  # images whose questions are read, at most
 AT_ONCE = 8  # times what a batch's images take, for what a reader makes of them on its way
-BLOCK_BYTES = 2**28  # of embeddings that are read at once
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,7 @@ def read(reader: Reader, material: Material, images: np.ndarray | None = None) -
     count = len(material.questions)
     answers, bits = np.full(count, -1, dtype=np.int64), np.full(count, np.nan)
     with torch.inference_mode():
-        size = max(1, min(64, BLOCK_BYTES // material.image_bytes))
-        for start in range(0, len(images), size):
-            some = images[start : start + size]
+        for some in material.pieces(images, min(AT_A_TIME, material.block)):
             asked, targets = material.load(some)
             scores = reader(asked).double().log_softmax(dim=-1).cpu()
             if scores.isnan().any():

@@ -104,11 +104,15 @@ class Material:
         """Memory that an image takes in float32, on average."""
         return round(4 * self.target_counts.mean() * ((self.features or 0) + PLACES))
 
+    @property
+    def block(self) -> int:
+        """Images that take some 256 MB."""
+        return max(1, BLOCK_BYTES // self.image_bytes)
+
     def blocks(self, images, size: int | None = None) -> Iterator[tuple[Asked, Runs]]:
-        """What `load` gives, `size` images at a time; by default some 256 MB."""
-        size = size or max(1, BLOCK_BYTES // self.image_bytes)
-        for start in range(0, len(images), size):
-            yield self.load(np.asarray(images)[start : start + size])
+        """What `load` gives, `size` images at a time; by default as many as `block`."""
+        for some in self.pieces(np.asarray(images), size):
+            yield self.load(some)
 
     def load(self, images) -> tuple[Asked, Runs]:
         """Of images by number, in any order: what a reader is given, and the right answers (questions,)."""
@@ -128,9 +132,8 @@ class Material:
             return None
         counts, width = self.target_counts[images], (self.features or 0) + PLACES
         rows, filled = torch.empty(int(counts.sum()), width), 0
-        size = max(1, BLOCK_BYTES // self.image_bytes)
-        for start in range(0, len(images), size):
-            some = self.images[images[start : start + size]]
+        for piece in self.pieces(images):
+            some = self.images[piece]
             values, places = self.scale(self._rows(some)), [self._boxes(image) for image in some]
             if self.control:
                 tokens = [self._tokens(image) for image in some]
@@ -151,10 +154,13 @@ class Material:
         seed = seed_for(self.seed, str(self.control), str(self.ids[image]))
         return control_tokens(self.located.shape(image), str(self.control), seed)
 
+    def pieces(self, images: np.ndarray, size: int | None = None) -> list[np.ndarray]:
+        """`size` images in each; by default as many as `block`."""
+        size = size or self.block
+        return [images[start : start + size] for start in range(0, len(images), size)]
+
     def _stored(self, images: np.ndarray) -> Iterator[Tensor]:
-        size = max(1, BLOCK_BYTES // self.image_bytes)
-        for start in range(0, len(images), size):
-            yield self._rows(images[start : start + size])
+        return map(self._rows, self.pieces(images))
 
     def _rows(self, images: np.ndarray) -> Tensor:
         """Embeddings of images of the store, one image after another, as stored."""

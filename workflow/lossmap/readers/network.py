@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, scaled_dot_product_attention
 
-from lossmap.errors import LossmapError
 from lossmap.readers.asked import Asked
 from lossmap.readers.places import PLACES
+from lossmap.reconstruct.networks import check_heads
 from lossmap.reconstruct.ragged import Runs
 
 
@@ -30,8 +30,7 @@ class Reader(nn.Module):
         self, features: int | None, words: int, answers: int | None, blocks: int, width: int, heads: int, dropout: float
     ):
         super().__init__()
-        if width % heads:
-            raise LossmapError(f"readers: width {width} isn't a multiple of heads, {heads}. Change one of them.")
+        check_heads(width, heads)
         self.word, self.word_norm = nn.Linear(words, width), nn.LayerNorm(width)
         self.see = See(features, width) if features else None
         self.start = nn.Parameter(nn.init.normal_(torch.empty(width), std=0.02)) if blocks else None

@@ -1,6 +1,5 @@
 """Questions of a study's datasets, as readers take them."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +59,3 @@ def lexicon_of(questions: Questions, words: Words) -> Lexicon:
     distinct = list(dict.fromkeys(text for texts in questions.texts for text in texts))
     tokens = dict(zip(distinct, words.tokens(distinct), strict=True))
     return padded([[tokens[text] for text in texts] for texts in questions.texts], words.vectors)
-
-
-def digest_of(path: Path) -> str:
-    """Of a file, which stands for all that it names with digests."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from lossmap.readers.specs import NETWORKS as READERS
+from lossmap.readers.specs import ControlKind
 from lossmap.reconstruct.specs import CONTROLS, LINEAR, NETWORKS
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of what files and folders are named after
@@ -225,7 +227,20 @@ CONTROL_KINDS = {
 }
 
 
-class Training(Section):
+class TrainingLoop(Section):
+    """What all that is trained shares."""
+
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    buffer: Positive = Field(4096, description="images shuffled together")
+    memory: int = Field(
+        2_147_483_648, ge=0, description="bytes: a training set that needs no more is held in memory, a larger streamed"
+    )
+    threads: Positive = Field(1, description="of each process; the weights depend on it")
+    checkpoint_minutes: float = Field(10, gt=0, description="a run that is killed goes on from its last checkpoint")
+
+
+class Training(TrainingLoop):
     """How networks are trained."""
 
     epochs: Positive | None = Field(
@@ -237,8 +252,6 @@ class Training(Section):
     learning_rate: Annotated[float, Field(gt=0)] | None = Field(
         None, description="of the first stage; null: found by a short trial of several on the held-out images"
     )
-    weight_decay: float = Field(0.01, ge=0)
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     patience: Positive = Field(
         3, description="looks at the held-out images without a fall of their error until the learning rate is lowered"
     )
@@ -246,15 +259,9 @@ class Training(Section):
     whiten: bool = Field(
         True, description="the first layer learns in decorrelated inputs, and is folded back at the end: fewer epochs"
     )
-    buffer: Positive = Field(4096, description="images shuffled together")
-    memory: int = Field(
-        2_147_483_648, ge=0, description="bytes: a training set that needs no more is held in memory, a larger streamed"
-    )
-    threads: Positive = Field(1, description="of each process; the weights depend on it")
     processes: Positive = Field(
         1, description="GPUs, or processes on a CPU, that share each batch; the weights depend on it, within rounding"
     )
-    checkpoint_minutes: float = Field(10, gt=0, description="a run that is killed goes on from its last checkpoint")
 
 
 class ReconstructionTables(Section):
@@ -348,10 +355,7 @@ class ReaderNetwork(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
-READERS = {"linear": {"blocks": 0}, "one-block": {"blocks": 1}, "two-blocks": {"blocks": 2}}
-
-
-class ReaderTraining(Section):
+class ReaderTraining(TrainingLoop):
     """How readers are trained: in the loop that trains reconstructors."""
 
     epochs: Positive | None = Field(
@@ -361,17 +365,9 @@ class ReaderTraining(Section):
     learning_rate: Annotated[float, Field(gt=0)] | None = Field(
         0.002, description="of the first stage; null: found by a short trial of several on the held-out images"
     )
-    weight_decay: float = Field(0.01, ge=0)
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     patience: Positive = Field(
         8, description="looks at the held-out images without a fall of their error until the learning rate is lowered"
     )
-    buffer: Positive = Field(4096, description="images shuffled together")
-    memory: int = Field(
-        2_147_483_648, ge=0, description="bytes: a training set that needs no more is held in memory, a larger streamed"
-    )
-    threads: Positive = Field(1, description="of the process; the weights depend on it")
-    checkpoint_minutes: float = Field(10, gt=0, description="a run that is killed goes on from its last checkpoint")
 
 
 class Readers(Section):
@@ -390,7 +386,7 @@ class Readers(Section):
         min_length=1,
         description="a ladder of capacities, weakest first",
     )
-    controls: Annotated[list[Literal["pooling", "random_tokens"]], AfterValidator(_unique)] = Field(
+    controls: Annotated[list[ControlKind], AfterValidator(_unique)] = Field(
         [],
         description="connectors that learn nothing, with readers of their own: 2x2 patches; random patches",
     )

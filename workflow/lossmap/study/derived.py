@@ -49,10 +49,11 @@ def evaluated(study: dict) -> list[str]:
     return study["reconstruction"]["evaluate"] if "reconstruction" in study else []
 
 
-def task_of(config: dict, dataset: str) -> str:
-    """What is asked of the questions of a dataset: "answers" in a model's own words, or "choices" among options."""
-    form = config["datasets"][dataset]["format"]
-    return next(task for task in ("answers", "choices") if form in BEHAVIOUR[task])
+def task_of(config: dict, dataset: str) -> str | None:
+    """What is asked of the questions of a dataset: "answers" in a model's own words, or "choices" among options; None
+    where its format holds no questions."""
+    form = config["datasets"][dataset].get("format")
+    return next((task for task in ("answers", "choices") if form in BEHAVIOUR[task]), None)
 
 
 def examples_of(config: dict) -> list[tuple[str, str]]:

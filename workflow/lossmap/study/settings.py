@@ -8,7 +8,7 @@ from lossmap.data.sources import entry_problems, input_paths
 from lossmap.errors import LossmapError, study_file
 from lossmap.study.control_checks import control_problems
 from lossmap.study.definition import ALL, Study
-from lossmap.study.derived import BEHAVIOUR, EXAMPLES, evaluated, examples_of, receives_of, view_of
+from lossmap.study.derived import BEHAVIOUR, EXAMPLES, evaluated, examples_of, receives_of, task_of, view_of
 from lossmap.study.reading import placed
 from lossmap.study.sources import MADE, is_made
 from lossmap.study.wording import faults_of, nearest
@@ -198,28 +198,28 @@ def _reconstruction_problems(config: dict) -> list[str]:
 
 
 def _reader_problems(config: dict) -> list[str]:
-    """Datasets without questions, or asked otherwise than the training questions; heads that can't share a width."""
+    """Datasets without questions, or asked otherwise than the training questions."""
     readers = config.get("readers")
     if not readers:
         return []
-    formats = {form: task for task in ("answers", "choices") for form in BEHAVIOUR[task]}
     named = {"train": [readers["train"]], "datasets": readers["datasets"]}
     problems, asked = [], set()
     for key, names in named.items():
         for name in names:
             if name not in config["datasets"]:
                 problems.append(f"readers: {key}: {name!r} is not among datasets{nearest(name, [*config['datasets']])}")
-            elif (form := config["datasets"][name].get("format")) not in formats:
+            elif (task := task_of(config, name)) is None:
+                formats = ", ".join((*BEHAVIOUR["answers"], *BEHAVIOUR["choices"]))
                 problems.append(
-                    f"readers: {key}: {name} has format {form}, which holds no questions (formats that do: "
-                    f"{', '.join(formats)})"
+                    f"readers: {key}: {name} has format {config['datasets'][name].get('format')}, which holds no"
+                    f" questions (formats that do: {formats})"
                 )
             else:
-                asked.add(formats[form])
-                if key == "datasets" and name not in config[formats[form]]["datasets"]:
+                asked.add(task)
+                if key == "datasets" and name not in config[task]["datasets"]:
                     problems.append(
-                        f"readers: datasets: {name!r} must be among {formats[form]}: datasets, too; readers are "
-                        "compared with the model"
+                        f"readers: datasets: {name!r} must be among {task}: datasets, too; readers are compared with"
+                        " the model"
                     )
     if len(asked) > 1:
         problems.append("readers: some datasets hold open questions and others options; wanted all of one kind")
@@ -228,21 +228,16 @@ def _reader_problems(config: dict) -> list[str]:
             f"readers: train: {readers['train']!r} is also measured; images that trained a reader tell nothing of what "
             "it can read"
         )
-    problems += [
-        f"readers: networks: {name}: width {network['width']} isn't a multiple of heads, {network['heads']}"
-        for name, network in readers["networks"].items()
-        if network["width"] % network["heads"]
-    ]
     return problems
 
 
 def _head_problems(config: dict) -> list[str]:
-    """Transformers whose width their heads can't share."""
-    networks = config["reconstruction"]["networks"] if "reconstruction" in config else {}
+    """Networks whose width their heads can't share."""
     return [
-        f"reconstruction: networks: {name}: width {network['width']} isn't a multiple of heads, {network['heads']}"
-        for name, network in networks.items()
-        if network["kind"] == "transformer" and network["width"] % network["heads"]
+        f"{section}: networks: {name}: width {network['width']} isn't a multiple of heads, {network['heads']}"
+        for section in ("reconstruction", "readers")
+        for name, network in config.get(section, {}).get("networks", {}).items()
+        if "heads" in network and network["width"] % network["heads"]
     ]
 
 

@@ -93,9 +93,8 @@ def _known_keys(definition: type[BaseModel], place: list) -> list[str]:
     kind = definition
     for step in place:
         kind = _inside(kind, step)
-    kind = next(
-        (member for member in get_args(kind) if member is not type(None)), kind
-    )  # of a section left out or there
+    # Of a section that may be left out, what it is where it is there.
+    kind = next((member for member in get_args(kind) if member is not type(None)), kind)
     return [field.alias or name for name, field in kind.model_fields.items()]
 
 

@@ -293,7 +293,7 @@ def load_base_model(
         model, info = cast(Any, model_class).from_pretrained(
             None,
             config=without_text(config),
-            state_dict=_tensors(folder, lambda key: wanted(family, key)),
+            state_dict=read_tensors(folder, lambda key: wanted(family, key)),
             dtype=dtype,
             ignore_mismatched_sizes=True,  # reported below, with the checkpoint's name
             output_loading_info=True,
@@ -384,11 +384,12 @@ def _resolutions(family: Family, preprocessor: Preprocessor | TiledPreprocessor)
     return ONE_VIEW
 
 
-def _tensors(folder: Path, wanted: Callable[[str], bool]) -> dict[str, torch.Tensor]:
-    """The wanted tensors of the vision side, by their names in the checkpoint, less a leading "model.": transformers'
-    own conversions do the rest, but of `model.visual.` in Qwen2-VL and Qwen2.5-VL they make something else."""
+def read_tensors(folder: Path, wanted: Callable[[str], bool], vision_only: bool = True) -> dict[str, torch.Tensor]:
+    """The wanted tensors, by default of the vision side, by their names in the checkpoint, less a leading "model.":
+    transformers' own conversions do the rest, but of `model.visual.` in Qwen2-VL and Qwen2.5-VL they make something
+    else."""
     tensors = {}
-    for name in weight_files(folder):
+    for name in weight_files(folder, vision_only):
         try:
             with safe_open(folder / name, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118, this is no dict

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import AutoTokenizer
 
 from lossmap.errors import LossmapError
 from lossmap.vlm.adapters import ADAPTER_WEIGHTS
-from lossmap.vlm.checkpoints import adapter_of, resolve_checkpoint, weight_files
+from lossmap.vlm.checkpoints import adapter_of, resolve_checkpoint
+from lossmap.vlm.loading import read_tensors
 
 TABLES = ("embed_tokens.weight", "shared.weight")  # how a token embedding's name ends
 
@@ -62,17 +63,7 @@ def load_words(checkpoint: str | Path, revision: str | None = None) -> Words:
 
 def _vectors(folder: Path) -> torch.Tensor:
     """The token embeddings of a checkpoint: the one table of that name."""
-    found = {}
-    for name in weight_files(folder, vision_only=False):
-        try:
-            with safe_open(folder / name, framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118, this is no dict
-                    if key.endswith(TABLES):
-                        found[key] = file.get_tensor(key)
-        except (SafetensorError, OSError) as error:
-            raise LossmapError(
-                f"{folder / name}: can't be read as safetensors ({error}). Get the file again."
-            ) from None
+    found = read_tensors(folder, lambda key: key.endswith(TABLES), vision_only=False)
     if not found or any(not torch.equal(table, next(iter(found.values()))) for table in found.values()):
         raise LossmapError(
             f"{folder}: {len(found)} tables of token embeddings were found (named ...{' or ...'.join(TABLES)}:"

@@ -18,7 +18,8 @@ def plan_readers(config: dict, counts: dict[str, Count], name: str, model: Visio
     passes = readers["training"]["epochs"] or PASSES
     pre, post = (model.patches, model.pre_shape[1]), model.post_shape
     flops = 0.0
-    for rows, features in (pre, post, post):  # of the last, the control task
+    controls = [pre] * len(readers["controls"])  # which make fewer rows of it
+    for rows, features in (pre, post, post, *controls):  # post again, for the control task
         for network in readers["networks"].values():
             width = network["width"]
             # Of a row: into the reader, and keys and values of each block; backwards, twice as much.

@@ -1,5 +1,6 @@
 """Every reader: what it leaves open, how often it is right, whether it has converged; and the control task."""
 
+from lossmap.readers.specs import CONTROLS
 from lossmap.study.captions import BOOTSTRAP
 from lossmap.study.columns import Column, define
 from lossmap.study.exhibit import of_all
@@ -16,7 +17,6 @@ SIDES = {
     "control": "control task",
     "control_prior": "control task, shares of answers",
 }
-CONTROLS = ("pooling", "random_tokens")  # connectors that learn nothing, where a study has them
 ABOUT = """
 **What can be read before and after the connector?** Bits of the right answer that each reader leaves open, and how
 often it answers right. The control task is the same with answers exchanged at random among questions of a type: a

@@ -78,7 +78,7 @@ for _name in (*SHARES, "unread"):
 define("model_accuracy", Column("model, right", SHARE, "more is right", "questions that the model answers right"))
 define("reader_accuracy", Column("readers, right", SHARE, "more is read", "questions that readers answer right"))
 define("reader_advantage", Column("readers less model", SHARE, "", "of accuracy, after the connector"))
-define("too_weak", Column("readers too weak", "true or false", "", "the model is right more often than its readers"))
+define("too_weak", Column("readers too weak", "true or false", "", "readers can't tell where answers are lost"))
 define("more_after", Column("more after", "true or false", "", "a stronger reader may read more after the connector"))
 define("more_before", Column("more before", "true or false", "", "a stronger reader may read more before it"))
 define("covered", Column("covered", SHARE, "", "questions whose answer is among those that readers know", digits=2))
@@ -91,10 +91,6 @@ class Settings(Spec):
     SECTIONS = ("readers", "statistics")
     settled_within: float
     confidence: float
-
-    @classmethod
-    def of(cls, study, **values):
-        return super().of(study if "readers" in study else {**study, "readers": {}}, **values)
 
 
 def needs(study):
@@ -143,10 +139,9 @@ def findings(table, settings):
         start = f"- **{model}** on {dataset} answers {row['wrong']} of {row['questions']} questions wrong. "
         known = types[~types["too_weak"] & (types["wrong"] > 0)]
         weak = types.loc[types["too_weak"], "category"].tolist()
-        if row["too_weak"] or pd.isna(row["not_used"]):
-            lines.append(
-                f"{start}Its readers are too weak to say where they are lost: it is right more often than they."
-            )
+        if pd.isna(row["not_used"]):  # none is wrong, or readers can't tell of any
+            why = "Its readers are too weak to say where they are lost." if row["wrong"] else ""
+            lines.append((start + why).strip())
             continue
         said = {name: bound(row, name) + _percent(row, name) for name in SHARES}
         rest = row["wrong"] - row["not_attributed"]

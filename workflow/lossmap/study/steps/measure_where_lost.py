@@ -1,6 +1,6 @@
 """What readers and the model answer -> where the model's wrong answers are lost, and usable information in bits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from lossmap.study.specs import MeasureWhereLost
 
 ENDS = ("", "_low", "_high")
 EVERY = ""  # question type
+NOTHING = MeanInterval(np.nan, np.nan, np.nan)
 ACCURACIES = ("model_accuracy", "reader_accuracy", "reader_advantage")
 OF_ALL = tuple(f"all_{name}" for name in SHARES)
 NO_SHARES = [name + end for name in (*SHARES, *OF_ALL) for end in ENDS]
@@ -40,10 +41,10 @@ def run(
 
     summary: a row for all questions, for each question type and each answer type, see `measures.where_lost`. Errors of
     a question type for which readers are too weak, and those with an answer that they don't know, are in no share:
-    not_attributed. Beside the shares
-    what they would be with the ladder's readers less the last (weaker), and were it to gain once more what its last
-    step brought (stronger). Where the best reader before the connector is that after it, nothing is lost there that
-    readers can tell: 0, without interval. readers: a row per reader: bits left, accuracy, whether it converged.
+    not_attributed. Beside the shares what they would be with the ladder's readers less the last (weaker), and were it
+    to gain once more what its last step brought (stronger). Where the best reader before the connector is that after
+    it, nothing is lost there that readers can tell: 0, without interval. readers: a row per reader: bits left,
+    accuracy, whether it converged.
 
     spec: dataset, model, task, score, right, networks, settled_within, confidence, resamples, seed.
     """
@@ -67,15 +68,14 @@ def run(
     for grouping, group, which in _groups(known, spec.task):
         seed = seed_for(spec.seed, "where_lost", spec.dataset, spec.model, grouping, group)
         wrong, kept = which & ~outcomes.model, which & attributed
-        whole = where_lost(_some(outcomes, which), images[which], spec.resamples, spec.confidence, seed)
+        of_these = _split(outcomes, which, images, kinds, spec, seed)
         row: dict[str, Any] = {"dataset": spec.dataset, "model": spec.model, "grouping": grouping, "category": group}
         row |= {"n": len(set(images[which])), "questions": int(which.sum()), "wrong": int(wrong.sum())}
         row |= {"not_attributed": int((wrong & ~attributed).sum()), "too_weak": not kept.any()}
-        row |= _flat({name: whole[name] for name in ACCURACIES})
+        row |= _flat({name: of_these[name] for name in ACCURACIES})
         if kept.any():
-            some = images[kept], spec.resamples, spec.confidence, seed, kinds[kept]
-            found = where_lost(_some(outcomes, kept), *some)
-            less = where_lost(_some(weak, kept), images[kept], 1, spec.confidence, seed, kinds[kept])
+            found = of_these if (kept == which).all() else _split(outcomes, kept, images, kinds, spec, seed)
+            less = _split(weak, kept, images, kinds, spec.model_copy(update={"resamples": 1}), seed)
             row |= _shares(found, kept.sum() / which.sum(), bool(no_gain[kept].all())) | _band(found, less)
         else:
             row |= dict.fromkeys(NO_SHARES, np.nan)
@@ -106,9 +106,11 @@ def _too_weak(
             found.append(kind)
             continue
         seed = seed_for(spec.seed, "too_weak", spec.dataset, spec.model, kind)
-        shares = where_lost(_some(outcomes, here), images[here], spec.resamples, confidence, seed)
-        gained = (best["guess"]["bits"] - best["before"]["bits"]).to_numpy()[here]
-        if shares["reader_advantage"].high < 0 or _mean(gained, images[here], spec, seed).low <= 0:
+        ahead = outcomes.after.astype(int) - outcomes.model
+        gained = (best["guess"]["bits"] - best["before"]["bits"]).to_numpy()
+        strict = spec.model_copy(update={"confidence": confidence})
+        behind = _mean(ahead[here], images[here], strict, seed).high < 0
+        if behind or _mean(gained[here], images[here], spec, seed).low <= 0:
             found.append(kind)
     return found
 
@@ -120,7 +122,15 @@ def _may_read_more(left: pd.DataFrame, category: str, networks: list[str], withi
     return may_read_more(here if enough else left, networks, within)
 
 
-def _flat(found: dict[str, MeanInterval]) -> dict[str, float]:
+def _split(
+    outcomes: Outcomes, which: np.ndarray, images: np.ndarray, kinds: np.ndarray, spec: MeasureWhereLost, seed
+) -> dict[str, MeanInterval]:
+    """`where_lost` of some questions."""
+    some = Outcomes(*(values[which] for values in outcomes))
+    return where_lost(some, images[which], spec.resamples, spec.confidence, seed, kinds[which])
+
+
+def _flat(found: Mapping[str, MeanInterval]) -> dict[str, float]:
     return {name + end: value for name, three in found.items() for end, value in zip(ENDS, three, strict=True)}
 
 
@@ -166,10 +176,6 @@ def _outcomes(table: pd.DataFrame, chosen: dict[str, pd.DataFrame], right: float
     return Outcomes(model, **{name: rows["right"].to_numpy(dtype=bool) for name, rows in chosen.items()})
 
 
-def _some(outcomes: Outcomes, which: np.ndarray) -> Outcomes:
-    return Outcomes(*(values[which] for values in outcomes))
-
-
 def _groups(known: pd.DataFrame, task: str) -> Iterator[tuple[str, str, np.ndarray]]:
     """all, each question type, each answer type: which questions are of it."""
     yield "all", "all", np.ones(len(known), dtype=bool)
@@ -210,19 +216,18 @@ def _information(
     """
     bits = {name: rows["bits"].to_numpy()[which] for name, rows in chosen.items()}
     covered = ~np.isnan(bits["guess"])
-    row = {"covered": float(covered.mean())}
     numbers = {"bits_question": bits["guess"]}
     numbers |= {f"information_{name}": bits["guess"] - bits[name] for name in ("before", "after")}
     numbers["information_lost"] = bits["after"] - bits["before"]
-    for name, values in numbers.items():
-        row |= dict(zip((name + end for end in ENDS), _mean(values[covered], images[covered], spec, seed), strict=True))
-    return row | {f"information_lost{end}": np.nan for end in ENDS[1:] if no_gain}
+    row = _flat({name: _mean(values[covered], images[covered], spec, seed) for name, values in numbers.items()})
+    row |= {f"information_lost{end}": np.nan for end in ENDS[1:] if no_gain}
+    return {"covered": float(covered.mean()), **row}
 
 
 def _mean(values: np.ndarray, images: np.ndarray, spec: MeasureWhereLost, seed) -> MeanInterval:
     """Of questions, with an interval over images."""
     if not len(values):
-        return MeanInterval(np.nan, np.nan, np.nan)
+        return NOTHING
     sums = pd.DataFrame({"image": images, "value": values}).groupby("image", sort=False)["value"].agg(["sum", "size"])
     return ratio_interval(sums["sum"], sums["size"], spec.resamples, spec.confidence, seed)
 
@@ -238,12 +243,10 @@ def _of_readers(said: pd.DataFrame, left: pd.DataFrame, spec: MeasureWhereLost) 
         covered = group["bits"].notna().to_numpy()
         seed = seed_for(spec.seed, "readers", spec.dataset, spec.model, *map(str, key))
         images = group["image_id"].to_numpy()
-        bits = _mean(group["bits"].to_numpy()[covered], images[covered], spec, seed)
         right = group["right"].to_numpy(dtype=float)
-        of_answers = not key[0].startswith("control")
-        accuracy = _mean(right, images, spec, seed) if of_answers else MeanInterval(np.nan, np.nan, np.nan)
+        found = {"bits": _mean(group["bits"].to_numpy()[covered], images[covered], spec, seed)}
+        found["reader_accuracy"] = NOTHING if key[0].startswith("control") else _mean(right, images, spec, seed)
         row = {"dataset": spec.dataset, "model": spec.model, **dict(zip(named, key, strict=True))}
         row |= {"n": group["image_id"].nunique(), "questions": len(group), "covered": float(covered.mean())}
-        row |= dict(zip(("bits" + end for end in ENDS), bits, strict=True))
-        rows.append(row | dict(zip(("reader_accuracy" + end for end in ENDS), accuracy, strict=True)))
+        rows.append(row | _flat(found))
     return pd.DataFrame(rows).join(held_out, on=named)

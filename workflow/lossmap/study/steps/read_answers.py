@@ -12,9 +12,11 @@ import torch
 
 from lossmap.measures.seeds import seed_for
 from lossmap.readers.learning import Read, read
+from lossmap.readers.material import Material
 from lossmap.readers.questions import permuted
 from lossmap.readers.saving import load_readers
-from lossmap.study.asking import as_questions, digest_of, lexicon_of, read_questions
+from lossmap.reconstruct.saving import file_digest
+from lossmap.study.asking import as_questions, lexicon_of, read_questions
 from lossmap.study.products import product_key
 from lossmap.study.provenance import provenance
 from lossmap.study.specs import ReadAnswers
@@ -42,12 +44,15 @@ def run(
     asked = as_questions(table, trained.answers)
     lexicon = lexicon_of(asked, load_words(spec.checkpoint, spec.revision))
     exchanged = permuted(asked, seed_for(spec.seed, "control task", spec.dataset))
+    materials: dict[str, Material] = {}
     found = []
     for name, module in trained.modules.items():
         print("{}, {}, seed {}".format(*name), file=sys.stderr)
-        answered = exchanged if name.side == "control" else asked
-        scale = trained.scales.get(SIDES[name.side] or "")
-        said = read(module.to(device), material_of(name.side, store, answered, lexicon, scale, spec.seed, device))
+        if name.side not in materials:
+            answered = exchanged if name.side == "control" else asked
+            scale = trained.scales.get(SIDES[name.side] or "")
+            materials[name.side] = material_of(name.side, store, answered, lexicon, scale, spec.seed, device)
+        said = read(module.to(device), materials[name.side])
         found.append(_rows(table, said, trained.answers).assign(**name._asdict()))
     shares = [trained.shares.get(one, trained.shares[ALL]) for one in exchanged.categories]
     prior = np.array(
@@ -55,7 +60,7 @@ def run(
     )
     unsaid = Read(np.full(len(table), -1), prior)
     found.append(_rows(table, unsaid, None).assign(side="control_prior", network="", seed=0))
-    key = {**product_key("readings"), "spec": spec.plain(), "readers": digest_of(readers)}
+    key = {**product_key("readings"), "spec": spec.plain(), "readers": file_digest(readers)}
     about = {"key": key, "provenance": provenance("read_answers", device=device)}
     made = pa.Table.from_pandas(pd.concat(found, ignore_index=True), preserve_index=False)
     pq.write_table(made.replace_schema_metadata({"lossmap": json.dumps(about, sort_keys=True)}), readings)

@@ -14,15 +14,16 @@ from accelerate import Accelerator
 from lossmap.measures.seeds import seed_for
 from lossmap.readers.asked import Lexicon
 from lossmap.readers.choosing import Reader as Name
-from lossmap.readers.controls import KINDS
 from lossmap.readers.learning import ReaderTraining, read, train_reader
 from lossmap.readers.material import Material, Scale
 from lossmap.readers.network import Reader
 from lossmap.readers.questions import Questions, frequent_answers, permuted
-from lossmap.readers.saving import Readers, load_readers, save_readers
+from lossmap.readers.saving import Readers, save_readers
+from lossmap.readers.specs import CONTROLS
+from lossmap.reconstruct.saving import file_digest
 from lossmap.reconstruct.split import Split, split_images
 from lossmap.reconstruct.training import Training, Workplace
-from lossmap.study.asking import as_questions, digest_of, lexicon_of, read_questions
+from lossmap.study.asking import as_questions, lexicon_of, read_questions
 from lossmap.study.products import product_key
 from lossmap.study.provenance import provenance
 from lossmap.study.specs import TrainReaders
@@ -31,7 +32,7 @@ from lossmap.vlm.words import load_words
 
 # What a reader is shown: nothing but the question, what leaves the connector, what enters it; and, of the control task,
 # what leaves it, with answers that were exchanged at random. Beside these, what control connectors make of pre.
-SIDES = {"question": None, "post": "post", "pre": "pre", "control": "post"} | dict.fromkeys(KINDS, "pre")
+SIDES = {"question": None, "post": "post", "pre": "pre", "control": "post"} | dict.fromkeys(CONTROLS, "pre")
 
 
 def run(
@@ -42,7 +43,6 @@ def run(
     held_out: Path,
     history: Path,
     spec: TrainReaders,
-    threads: int = 1,
 ) -> None:
     """Train every reader of a model: of the question alone, of post, of pre, of post on the control task, and of what
     control connectors make of pre.
@@ -67,26 +67,20 @@ def run(
     asked = asked.some(asked.targets >= 0)
     words = load_words(spec.checkpoint, spec.revision)
     lexicon = lexicon_of(asked, words)
-    key = {
-        **product_key("readers"),
-        "spec": spec.plain(),
-        "store": digest_of(embeddings),
-        "asked": digest_of(questions),
-    }
+    inputs = {"store": file_digest(embeddings), "questions": file_digest(questions), "words": lexicon.digest()}
+    key = {**product_key("readers"), "spec": spec.plain(), **inputs}
     work = _Work(readers.with_name(f"{readers.name}.partial"), key, minutes)
     settings = ReaderTraining(**how)
     modules: dict[Name, Reader] = {}
     scales: dict[str, Scale] = {}
+    count = None if known is None else len(known)
     left, rows = [], []
-    for side, material, split in _materials(store, asked, lexicon, spec, accelerator):
-        if side in ("pre", "post") and material.scale is not None:
-            scales[side] = material.scale
+    for side, material, split in _materials(store, asked, lexicon, scales, spec, accelerator):
         for network, built in spec.networks.items():
             for seed in spec.seeds:
                 name = Name(side, network, seed)
                 print(f"{side}, {network}, seed {seed}", file=sys.stderr)
                 of_this = seed_for(spec.seed, side, network, str(seed))
-                count = None if known is None else len(known)
                 reader, done = train_reader(
                     material, split, built, count, of_this, settings, accelerator, work.place(name)
                 )
@@ -100,7 +94,6 @@ def run(
     made = {"key": key, "provenance": provenance("train_readers", device="cuda" if gpu else "cpu")}
     shares = _shares(asked, known)
     save_readers(Readers(modules, scales, known, shares), spec.networks, readers, made)
-    load_readers(readers)
     pd.concat(left, ignore_index=True).to_parquet(held_out, index=False)
     pd.DataFrame(rows).to_csv(history, index=False, lineterminator="\n")
     shutil.rmtree(work.folder, ignore_errors=True)
@@ -129,12 +122,21 @@ class _Work(NamedTuple):
 
 
 def _materials(
-    store, asked: Questions, lexicon: Lexicon, spec: TrainReaders, accelerator: Accelerator
+    store,
+    asked: Questions,
+    lexicon: Lexicon,
+    scales: dict[str, Scale],
+    spec: TrainReaders,
+    accelerator: Accelerator,
 ) -> Iterator[tuple[str, Material, Split]]:
-    """What each kind of reader learns from; of all the same images, in the same split."""
-    for side in [side for side in SIDES if side not in KINDS or side in spec.controls]:
+    """What each kind of reader learns from; of all the same images, in the same split. scales: of pre and of post, each
+    added when it is first measured."""
+    for side in [side for side in SIDES if side not in CONTROLS or side in spec.controls]:
         answered = permuted(asked, seed_for(spec.seed, "control task")) if side == "control" else asked
-        material = material_of(side, store, answered, lexicon, None, spec.seed, accelerator.device)
+        shown = SIDES[side] or ""
+        material = material_of(side, store, answered, lexicon, scales.get(shown), spec.seed, accelerator.device)
+        if material.scale is not None:
+            scales[shown] = material.scale
         yield side, material, split_images(len(material), spec.held_out, [100], spec.seed)
 
 
@@ -142,7 +144,7 @@ def material_of(
     side: str, store, asked: Questions, lexicon: Lexicon, scale: Scale | None, seed: int, device
 ) -> Material:
     """What a reader of a side is given. side: a key of SIDES."""
-    control = side if side in KINDS else None
+    control = side if side in CONTROLS else None
     return Material(store, SIDES[side], asked, lexicon, scale, device, control, seed)
 
 
